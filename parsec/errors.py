@@ -1,0 +1,29 @@
+"""Errors a user can mend: one line that says what was given, what is allowed and the nearest match.
+
+`main.py` prints a `UserError` without a traceback and exits with code 2. Anything else that escapes is a bug of this
+package and keeps its traceback.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something in the command, a file or the machine that its user can put right; the message is one line."""
+
+
+def unknown(kind: str, given: str, allowed: Iterable[str]) -> UserError:
+    """Returns the error for a name that is in no registry.
+
+    Args:
+      kind: what the name was to be, such as "strategy" or "config".
+      given: the name as it was typed.
+      allowed: every name that would have been accepted.
+
+    Returns:
+      A `UserError` naming the allowed names and, where one is close, the nearest.
+    """
+    names = sorted(allowed)
+    close = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return UserError(f"unknown {kind} {given!r}; choose one of {', '.join(names)}{hint}")

@@ -1,0 +1,126 @@
+"""The contract every strategy keeps: propose architectures, learn from their scores.
+
+A strategy is three pure functions, in the manner of optax and blackjax. A factory `make(domain, **options)` closes over
+its hyper-parameters and returns them as a `Strategy`. The state is a pytree of arrays (strategies that grow a tree on
+the host use numpy arrays and JSON-able values), so that checkpoint, resume and the generic tests need no case per
+strategy; diagnostics go to `Info`, never into the state.
+
+A strategy sees a `Domain` and scores. It never sees a dataset, a table or a network.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# A pytree; what is in it is the strategy's own affair.
+State = Any
+# Diagnostics of one `tell`, by name; scalars.
+Info = dict[str, Any]
+# Architectures int32 [B, L] or scores float32 [B, M]; numpy or jax.
+ArrayLike = jax.Array | np.ndarray
+
+
+class Strategy(NamedTuple):
+    """How architectures are proposed and how scores are learnt from.
+
+    Attributes:
+      init: `init(key) -> state`.
+      ask: `ask(key, state) -> (architectures, state)`, int32 [B, L]; B is fixed for a strategy. Calling `ask` again before
+        the scores are told is allowed: several evaluations may be under way.
+      tell: `tell(state, architectures, scores) -> (state, info)` with scores float32 [B, M], higher is better. A NaN is a
+        failed evaluation: it is counted in `info["failed"]` and never poisons the state.
+      jittable: whether the three are plain `jax.numpy`, so that `vmap` runs a thousand seeds at once over a table.
+    """
+
+    init: Callable[[jax.Array], State]
+    ask: Callable[[jax.Array, State], tuple[ArrayLike, State]]
+    tell: Callable[[State, ArrayLike, ArrayLike], tuple[State, Info]]
+    jittable: bool = True
+
+
+@dataclass(frozen=True)
+class Domain:
+    """What a strategy may know of a search space.
+
+    Attributes:
+      sizes: options of each choice; L of them.
+      sample: `sample(key, n) -> int32 [n, L]`, valid architectures, uniform over the valid ones; `n` is static.
+      mutate: `mutate(key, architecture) -> int32 [L]`, a uniformly drawn valid neighbour that differs in one decision.
+      neighbours: `neighbours(architecture) -> int32 [M, L]`, every valid neighbour; on the host.
+      valid: `valid(architectures) -> bool [B]`; works on traced int32 [B, L].
+      legal: `legal(prefix) -> bool [size]`: which options of choice `len(prefix)` can still end in a valid architecture;
+        on the host. Trees expand legal actions only.
+      features: `features(architectures) -> float32 [B, D]`: one encoding of fixed length whose positions mean the same for
+        every architecture; works on traced int32 [B, L].
+      pool: every distinct valid architecture, int32 [N, L], where the space is small enough to enumerate; else None.
+      jittable: whether `sample` and `mutate` are plain `jax.numpy`.
+    """
+
+    sizes: tuple[int, ...]
+    sample: Callable[[jax.Array, int], ArrayLike]
+    mutate: Callable[[jax.Array, ArrayLike], ArrayLike]
+    neighbours: Callable[[np.ndarray], np.ndarray]
+    valid: Callable[[ArrayLike], ArrayLike]
+    legal: Callable[[tuple[int, ...]], np.ndarray]
+    features: Callable[[ArrayLike], ArrayLike]
+    pool: np.ndarray | None = None
+    jittable: bool = True
+
+    @property
+    def mask(self) -> np.ndarray:
+        """Which options exist, bool [L, max(sizes)]."""
+        return np.arange(max(self.sizes)) < np.array(self.sizes)[:, None]
+
+
+def product_domain(sizes: tuple[int, ...], *, largest_pool: int = 100_000) -> Domain:
+    """Returns the domain in which every combination of options is valid and distinct.
+
+    Args:
+      sizes: options of each choice; L of them, each at least 1.
+      largest_pool: `pool` is enumerated up to this many architectures, in lexicographic order.
+    """
+    size = jnp.array(sizes, jnp.int32)
+    offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int32)
+    searched = np.flatnonzero(np.array(sizes) > 1)
+
+    def sample(key: jax.Array, n: int) -> jax.Array:
+        return jax.random.randint(key, (n, len(sizes)), 0, size, jnp.int32)
+
+    def mutate(key: jax.Array, architecture: ArrayLike) -> jax.Array:
+        which, step = jax.random.split(key)
+        at = jax.random.choice(which, jnp.array(searched, jnp.int32))
+        # A step of 1 .. size - 1 around the ring of options reaches every other option equally often.
+        moved = (jnp.asarray(architecture)[at] + jax.random.randint(step, (), 1, size[at], jnp.int32)) % size[at]
+        return jnp.asarray(architecture).at[at].set(moved)
+
+    def neighbours(architecture: np.ndarray) -> np.ndarray:
+        rows = []
+        for at, options in enumerate(sizes):
+            for option in range(options):
+                if option != architecture[at]:
+                    rows.append(np.array(architecture, np.int32))
+                    rows[-1][at] = option
+        return np.stack(rows) if rows else np.zeros((0, len(sizes)), np.int32)
+
+    def features(architectures: ArrayLike) -> jax.Array:
+        columns = jnp.asarray(architectures) + offsets
+        return jax.nn.one_hot(columns, sum(sizes), dtype=jnp.float32).sum(1)
+
+    count = int(np.prod(np.array(sizes, object)))
+    pool = None
+    if count <= largest_pool:
+        pool = np.stack(np.unravel_index(np.arange(count), sizes), 1).astype(np.int32)
+    return Domain(
+        sizes=tuple(int(s) for s in sizes),
+        sample=sample,
+        mutate=mutate,
+        neighbours=neighbours,
+        valid=lambda architectures: jnp.ones(jnp.asarray(architectures).shape[:-1], bool),
+        legal=lambda prefix: np.ones(sizes[len(prefix)], bool),
+        features=features,
+        pool=pool,
+    )
