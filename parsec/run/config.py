@@ -1,0 +1,273 @@
+"""Configs as frozen dataclasses: every option typed, bounded and documented, and settable as `--config.key=value`.
+
+A job's settings are one frozen dataclass whose fields are made by `option`; groups of settings are nested dataclasses.
+The command line edits an `ml_collections.ConfigDict` copy, which is checked and turned back into the dataclass once, so
+that everything behind the command line sees plain frozen values. A misspelt key is never ignored.
+
+Fields may be bool, int, float, str, a tuple of one of these (`tuple[str, ...]`), any of them or None (`float | None`),
+or a nested dataclass.
+"""
+
+import dataclasses
+import json
+import math
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from ml_collections import ConfigDict
+
+from parsec.errors import UserError, unknown
+
+T = TypeVar("T")
+
+_SCALARS = {bool: "true or false", int: "an integer", float: "a number", str: "text"}
+
+
+def option(
+    default: T,
+    help: str,
+    *,
+    choices: Sequence[Any] = (),
+    minimum: float | None = None,
+    maximum: float | None = None,
+) -> T:
+    """Returns a dataclass field for one documented setting.
+
+    Args:
+      default: the value when nothing is given; a frozen dataclass makes a group of settings.
+      help: one line for `--help` and the documentation.
+      choices: the values allowed, when they are few; for a tuple, the values its items may take.
+      minimum: least value allowed, for numbers and for every item of a tuple of numbers.
+      maximum: largest value allowed.
+    """
+    metadata = {"help": help, "choices": tuple(choices), "minimum": minimum, "maximum": maximum}
+    return typing.cast(T, dataclasses.field(default=default, metadata=metadata))
+
+
+def to_config_dict(config: Any) -> ConfigDict:
+    """Returns the settings of a config dataclass as a locked `ConfigDict`, nested alike."""
+    return ConfigDict(_as_dict(config)).lock()
+
+
+def from_config_dict(cls: type[T], config_dict: Mapping[str, Any] | ConfigDict) -> T:
+    """Returns the config dataclass of type `cls` with the settings of `config_dict`; absent keys keep their defaults.
+
+    Raises:
+      UserError: for a key that `cls` does not have, or a value of the wrong type or not among those allowed.
+    """
+    _check_keys(cls, config_dict, _leaves(cls), "")
+    return _build(cls, config_dict, "", None)
+
+
+def override(config: T, settings: Mapping[str, str]) -> T:
+    """Returns the config with settings as typed on a command line.
+
+    Args:
+      config: a config dataclass.
+      settings: key path such as `optimizer.learning_rate` -> text; a tuple's items are separated by commas.
+
+    Raises:
+      UserError: for an unknown key, a group named as if it were a setting, or text that does not fit.
+    """
+    edited: Any = to_config_dict(config)
+    fields = _leaves(type(config))
+    with edited.ignore_type():
+        for path, text in settings.items():
+            if path not in fields:
+                inside = [name for name in fields if name.startswith(f"{path}.")]
+                if inside:
+                    listed = ", ".join(f"config.{name}" for name in inside)
+                    raise UserError(f"config.{path} is a group of settings, not one; set one of {listed}")
+                raise unknown("config key", path, fields)
+            *groups, name = path.split(".")
+            inner = edited
+            for group in groups:
+                inner = inner[group]
+            inner[name] = _parse(text, fields[path].kind, path)
+    return from_config_dict(type(config), edited)
+
+
+def check(config: T) -> T:
+    """Returns the config unchanged, or raises `UserError` naming its first value that the fields do not allow."""
+    return from_config_dict(type(config), to_config_dict(config))
+
+
+def describe(config: Any) -> str:
+    """Returns one line for each setting of a config dataclass, class or instance: key, value, help and what is allowed."""
+    cls = config if isinstance(config, type) else type(config)
+    values = dict(flatten(cls() if isinstance(config, type) else config))
+    rows = []
+    for path, leaf in _leaves(cls).items():
+        shown = ",".join(map(str, values[path])) if isinstance(values[path], tuple) else str(values[path])
+        allowed = _allowed(leaf.metadata)
+        rows.append((f"--config.{path}={shown}", f"{leaf.metadata.get('help', '')} ({_name(leaf.kind)}{allowed})"))
+    width = min(max((len(left) for left, _ in rows), default=0), 44)
+    return "\n".join(f"{left:<{width}}  {right}" for left, right in rows)
+
+
+def to_json(config: Any) -> str:
+    """Returns the settings as indented JSON text in field order, ending in a newline."""
+    return json.dumps(_as_dict(config), indent=2) + "\n"
+
+
+def flatten(config: Any) -> Iterator[tuple[str, Any]]:
+    """Yields (key path, value) for every setting of a config dataclass or a nested mapping, in order."""
+    items = config.items() if isinstance(config, Mapping) else _as_dict(config).items()
+    for name, value in items:
+        if isinstance(value, Mapping):
+            yield from ((f"{name}.{path}", inner) for path, inner in flatten(value))
+        else:
+            yield name, value
+
+
+def differences(a: Any, b: Any) -> list[str]:
+    """Returns the key paths at which two configs differ, a key that only one of them has included.
+
+    Args:
+      a: a config dataclass, or the mapping read back from its JSON; a tuple equals a list of the same items.
+      b: likewise.
+    """
+    left, right = (dict(flatten(json.loads(json.dumps(_as_dict(side))))) for side in (a, b))
+    missing = object()
+    return [path for path in left | right if left.get(path, missing) != right.get(path, missing)]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Leaf:
+    kind: Any
+    metadata: Mapping[str, Any]
+
+
+def _as_dict(config: Any) -> dict[str, Any]:
+    if isinstance(config, Mapping):
+        return dict(config)
+    return dataclasses.asdict(config)
+
+
+def _leaves(cls: Any, prefix: str = "") -> dict[str, _Leaf]:
+    hints = typing.get_type_hints(cls)
+    found: dict[str, _Leaf] = {}
+    for field in dataclasses.fields(cls):
+        kind = hints[field.name]
+        if dataclasses.is_dataclass(kind):
+            found |= _leaves(kind, f"{prefix}{field.name}.")
+        else:
+            found[prefix + field.name] = _Leaf(kind, field.metadata)
+    return found
+
+
+def _check_keys(cls: Any, given: Any, leaves: dict[str, _Leaf], prefix: str) -> None:
+    hints = typing.get_type_hints(cls)
+    names = {field.name for field in dataclasses.fields(cls)}
+    for name, value in given.items():
+        if name not in names:
+            raise unknown("config key", prefix + name, leaves)
+        if dataclasses.is_dataclass(hints[name]):
+            if not isinstance(value, Mapping | ConfigDict):
+                raise UserError(f"config.{prefix}{name} is a group of settings, not {value!r}")
+            _check_keys(hints[name], value, leaves, f"{prefix}{name}.")
+
+
+def _build(cls: Any, given: Any, prefix: str, base: Any) -> Any:
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for field in dataclasses.fields(cls):
+        path = prefix + field.name
+        if field.name not in given:
+            continue
+        if dataclasses.is_dataclass(hints[field.name]):
+            inner = None if field.default is dataclasses.MISSING else field.default
+            values[field.name] = _build(hints[field.name], given[field.name], f"{path}.", inner)
+        else:
+            value = _convert(given[field.name], hints[field.name], path)
+            _check_range(value, field.metadata, path)
+            values[field.name] = value
+    return cls(**values) if base is None else dataclasses.replace(base, **values)
+
+
+def _convert(value: Any, kind: Any, path: str) -> Any:
+    """Returns the value as `kind`, accepting an int for a float and a list for a tuple, and nothing looser."""
+    kind, optional = _optional(kind)
+    if value is None and optional:
+        return None
+    if typing.get_origin(kind) is tuple:
+        if isinstance(value, list | tuple):
+            item = typing.get_args(kind)[0]
+            return tuple(_convert(entry, item, path) for entry in value)
+    elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    elif type(value) is kind:
+        return value
+    raise _mismatch(value, kind, optional, path)
+
+
+def _parse(text: str, kind: Any, path: str) -> Any:
+    kind, optional = _optional(kind)
+    if optional and text.lower() == "none":
+        return None
+    if typing.get_origin(kind) is tuple:
+        item = typing.get_args(kind)[0]
+        inner = text.strip()
+        if inner[:1] + inner[-1:] in ("()", "[]"):
+            inner = inner[1:-1]
+        entries = [entry.strip() for entry in inner.split(",")]
+        return tuple(_parse(entry.strip("'\"") if item is str else entry, item, path) for entry in entries if entry)
+    if kind is bool:
+        word = text.lower()
+        if word in ("true", "yes", "on", "1") or word in ("false", "no", "off", "0"):
+            return word in ("true", "yes", "on", "1")
+        raise _mismatch(text, kind, optional, path)
+    try:
+        return kind(text)
+    except ValueError:
+        raise _mismatch(text, kind, optional, path) from None
+
+
+def _check_range(value: Any, metadata: Mapping[str, Any], path: str) -> None:
+    choices, low, high = metadata.get("choices", ()), metadata.get("minimum"), metadata.get("maximum")
+    for entry in value if isinstance(value, tuple) else (value,):
+        if entry is None:
+            continue
+        if choices and entry not in choices:
+            if isinstance(entry, str):
+                raise unknown(f"value of config.{path}", entry, choices)
+            raise UserError(f"config.{path}={entry} is not allowed; choose one of {', '.join(map(str, choices))}")
+        if isinstance(entry, float) and math.isnan(entry):
+            raise UserError(f"config.{path}={entry} is not a number")
+        if (low is not None and entry < low) or (high is not None and entry > high):
+            raise UserError(f"config.{path}={entry} is out of range; it must be{_range(low, high)}")
+
+
+def _mismatch(value: Any, kind: Any, optional: bool, path: str) -> UserError:
+    wanted = _SCALARS.get(kind, "")
+    if typing.get_origin(kind) is tuple:
+        wanted = f"a list of {_name(typing.get_args(kind)[0])}, separated by commas"
+    return UserError(f"config.{path}={value!r} does not fit; it must be {wanted}{' or none' if optional else ''}")
+
+
+def _optional(kind: Any) -> tuple[Any, bool]:
+    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
+        inner = [entry for entry in typing.get_args(kind) if entry is not types.NoneType]
+        return inner[0], True
+    return kind, False
+
+
+def _name(kind: Any) -> str:
+    kind, optional = _optional(kind)
+    name = f"list of {_name(typing.get_args(kind)[0])}" if typing.get_origin(kind) is tuple else kind.__name__
+    return f"{name} or none" if optional else name
+
+
+def _allowed(metadata: Mapping[str, Any]) -> str:
+    choices = metadata.get("choices", ())
+    if choices:
+        return f": {', '.join(map(str, choices))}"
+    return _range(metadata.get("minimum"), metadata.get("maximum"), lead=",")
+
+
+def _range(low: float | None, high: float | None, lead: str = "") -> str:
+    parts = [f"at least {low:g}"] if low is not None else []
+    parts += [f"at most {high:g}"] if high is not None else []
+    return f"{lead} {' and '.join(parts)}" if parts else ""
