@@ -95,7 +95,7 @@ def check(config: T) -> T:
 
 
 def describe(config: Any) -> str:
-    """Returns one line for each setting of a config dataclass, class or instance: key, value, help and what is allowed."""
+    """Returns one line for each setting of a config dataclass, class or instance: key, value, help, type and range."""
     cls = config if isinstance(config, type) else type(config)
     values = dict(flatten(cls() if isinstance(config, type) else config))
     rows = []

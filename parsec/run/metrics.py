@@ -1,0 +1,150 @@
+"""What a run measured: metrics.jsonl, the source of truth, and the same scalars as TensorBoard events.
+
+metrics.jsonl holds one JSON object a line, `{"step": ..., name: value, ...}`, in step order and without clock times: a
+run that was killed and resumed leaves the same bytes as one that was not. TensorBoard events may repeat after a resume
+and may hold clock times.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import numpy as np
+
+from parsec.run.workdir import METRICS, append, write_text_atomic, writing
+
+
+class Sink(Protocol):
+    """Where metrics go."""
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Takes the values measured at a step, by name."""
+        ...
+
+    def close(self) -> None:
+        """Finishes writing."""
+        ...
+
+
+class MetricsFile:
+    """A sink that appends to metrics.jsonl, one line a call, handed to the operating system before `write` returns."""
+
+    def __init__(self, workdir: Path) -> None:
+        self.path = workdir / METRICS
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Appends a line; values are scalars, text, or lists and arrays of numbers. A non-finite one becomes null."""
+        append(self.path, format_line(step, values))
+
+    def close(self) -> None:
+        """Does nothing: every line is already written."""
+
+
+class TensorBoard:
+    """A sink that writes the scalars of each step as TensorBoard events; lists and text are left out."""
+
+    def __init__(self, workdir: Path, *, from_step: int = 0) -> None:
+        """Opens an event file.
+
+        Args:
+          workdir: the run directory; events go to its folder `tensorboard`.
+          from_step: the step the run goes on from; TensorBoard hides what earlier files hold beyond it.
+        """
+        # Imported here: it takes seconds, and many runs write no events.
+        from tensorboardX import SummaryWriter
+
+        with writing(workdir):
+            self._writer = SummaryWriter(str(workdir / "tensorboard"), purge_step=from_step + 1 if from_step else None)
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Adds the finite scalars among the values."""
+        for name, value in values.items():
+            plain = _plain(value)
+            if isinstance(plain, int | float) and not isinstance(plain, bool):
+                self._writer.add_scalar(name, plain, step)
+
+    def close(self) -> None:
+        """Writes what is still in memory."""
+        self._writer.close()
+
+
+class Sinks:
+    """Several sinks as one; a context manager that closes them all."""
+
+    def __init__(self, *sinks: Sink) -> None:
+        self._sinks = sinks
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Passes the values to every sink."""
+        for sink in self._sinks:
+            sink.write(step, values)
+
+    def close(self) -> None:
+        """Closes every sink."""
+        for sink in self._sinks:
+            sink.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def format_line(step: int, values: Mapping[str, Any]) -> str:
+    """Returns the line of metrics.jsonl for a step; equal numbers give equal text, shortest in their own precision."""
+    return json.dumps({"step": int(step), **{name: _plain(value) for name, value in values.items()}}) + "\n"
+
+
+def truncate_after(workdir: Path, step: int) -> None:
+    """Drops the lines of metrics.jsonl beyond a step, and a last line that was cut short.
+
+    Args:
+      workdir: the run directory.
+      step: the step that the run resumes from; a negative one drops everything.
+    """
+    path = workdir / METRICS
+    if not path.exists():
+        return
+    with writing(path):
+        text = path.read_text(encoding="utf-8")
+    kept = "".join(line for line in text.splitlines(keepends=True) if _step(line) <= step)
+    if kept != text:
+        write_text_atomic(path, kept)
+
+
+def read_metrics(workdir: Path) -> list[dict[str, Any]]:
+    """Returns the lines of metrics.jsonl in order; a last line that was cut short is left out."""
+    path = workdir / METRICS
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if math.isfinite(_step(line))]
+
+
+def _step(line: str) -> float:
+    """Returns the step of a line; infinity for a line that is not whole, so that it is beyond every step."""
+    try:
+        return json.loads(line)["step"] if line.endswith("\n") else math.inf
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+
+
+def _plain(value: Any) -> Any:
+    """Returns the value in JSON's types; float32 and narrower are written in their own shortest form, not float64's."""
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    array = np.asarray(value)
+    if array.ndim:
+        return [_plain(entry) for entry in array]
+    if array.dtype.kind in "iub":
+        return array.item()
+    number = float(array) if array.dtype == np.float64 else float(str(array.astype(np.float32)))
+    return number if math.isfinite(number) else None
