@@ -82,11 +82,6 @@ def claim(workdir: str | Path, config: Any) -> Iterator[Claim]:
         yield Claim(path, stored is None, (path / RESULT).is_file(), notes)
 
 
-def default_workdir(config_name: str, variant: str = "") -> Path:
-    """Returns the directory of a run that was given none: runs/<config>[-<variant>], absolute."""
-    return Path("runs", f"{config_name}-{variant}" if variant else config_name).absolute()
-
-
 def write_json_atomic(path: Path, value: Any) -> None:
     """Replaces the file by the value as indented JSON; a crash leaves the old file or the new one, whole.
 

@@ -1,0 +1,58 @@
+"""The command line of PARSEC.
+
+usage: python main.py --config=NAME[:VARIANT] [--config.KEY=VALUE ...] [--workdir=DIR] [--transfer_to=NAME] [--help]
+
+  --config       a config listed below, or the path of a .py file of your own; alone, it runs it
+  --config.KEY   changes one setting; any number of these; --config=NAME --help lists the settings
+  --workdir      the run directory, runs/<config>[-<variant>] by default; the same command resumes an unfinished run
+  --transfer_to  a second config, to which the prior that the first one learnt is carried over
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from parsec.errors import UserError
+from parsec.run.launch import explain, launch, list_configs
+from parsec.run.signals import StoppedError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command line and returns its exit code: 0, 2 for a user's mistake, 128 + n when stopped by signal n."""
+    try:
+        _run(arguments)
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except StoppedError as stopped:
+        print(f"{stopped}; the same command resumes it", file=sys.stderr)
+        return 128 + stopped.signal
+    except KeyboardInterrupt:
+        print("interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _run(arguments: Sequence[str] | None) -> None:
+    flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for name in ("--config", "--workdir", "--transfer_to"):
+        flags.add_argument(name)
+    flags.add_argument("--help", "-h", action="store_true")
+    try:
+        given, overrides = flags.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise UserError(f"{error}; python main.py --help lists the flags") from None
+    if given.config and given.help:
+        print(explain(given.config))
+    elif given.config:
+        launch(given.config, overrides, given.workdir, given.transfer_to)
+    elif overrides or given.workdir or given.transfer_to:
+        raise UserError("no --config given; python main.py lists the configs")
+    else:
+        configs = list_configs()
+        width = max(map(len, configs), default=0)
+        print(__doc__, "configs:", *(f"  {name:<{width}}  {line}" for name, line in configs.items()), sep="\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,195 @@
+"""From the words of a command line to a running job: config, overrides, the process's environment, the job's function.
+
+A config is a module with `get_config(variant: str = "")` that returns a frozen dataclass. The dataclass names its job
+in the class attribute `JOB`, "module:function", which is called as `function(config, workdir)`. Nothing here imports
+JAX, so that a mistake in the command is answered at once.
+"""
+
+import ast
+import dataclasses
+import errno
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import logging
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from parsec.errors import UserError, unknown
+from parsec.run.config import check, describe, override
+
+FLAGS = ("--config", "--config.KEY=VALUE", "--workdir", "--transfer_to", "--help")
+# Conditions of the machine that its user can mend; any other OSError is a bug and keeps its traceback.
+_MENDABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
+
+
+class Named(NamedTuple):
+    """A config with the words that chose it and the file it came from."""
+
+    name: str
+    variant: str
+    config: Any
+    file: Path
+
+    @property
+    def folder(self) -> str:
+        """The name of its run directory: <config>[-<variant>]."""
+        return f"{self.name}-{self.variant}" if self.variant else self.name
+
+
+def launch(chosen: str, overrides: Sequence[str], workdir: str | None, transfer_to: str | None) -> None:
+    """Runs the job of a config.
+
+    Args:
+      chosen: a config's name or the path of a .py file, with `:variant` where wanted.
+      overrides: what the command line held beside the flags: `--config.key=value`, or `--config.key` and `value`.
+      workdir: the run directory; runs/<config>[-<variant>] by default.
+      transfer_to: a second config, for which the prior that the first one learnt is carried over; or None.
+
+    Raises:
+      UserError: for anything in the command, the files or the machine that its user can put right.
+    """
+    settings = parse_overrides(overrides)
+    prepare_process()
+    named = load_config(chosen)
+    config = check(override(named.config, settings))
+    folder, arguments, job = named.folder, (config,), getattr(type(config), "JOB", "")
+    if transfer_to is not None:
+        target = load_config(transfer_to)
+        folder = f"{named.folder}-to-{target.folder}"
+        arguments, job = (config, check(target.config)), "parsec.transfer:run_transfer"
+    run_directory = Path(workdir).expanduser().absolute() if workdir else Path("runs", folder).absolute()
+    try:
+        _entry(job, chosen)(*arguments, run_directory)
+    except OSError as error:
+        if error.errno not in _MENDABLE:
+            raise
+        raise UserError(f"cannot write {error.filename or run_directory}: {error.strerror}") from error
+
+
+def list_configs() -> dict[str, str]:
+    """Returns the first docstring line of every config in the package `configs`, by name."""
+    return {path.stem: _docstring(path).split("\n")[0] for path in _config_files()}
+
+
+def explain(chosen: str) -> str:
+    """Returns a config's docstring and a line for each of its settings."""
+    named = load_config(chosen)
+    title = f"Settings of {type(named.config).__name__}:"
+    return f"{_docstring(named.file)}\n\n{title}\n\n{describe(named.config)}"
+
+
+def load_config(chosen: str) -> Named:
+    """Returns the config of a name or path, `:variant` included.
+
+    Raises:
+      UserError: for an unknown config or variant, or a file of one's own that cannot be used.
+    """
+    name, _, variant = chosen.partition(":")
+    if name.endswith(".py"):
+        module, name = _load_file(Path(name).expanduser()), Path(name).stem
+    else:
+        names = [path.stem for path in _config_files()]
+        if name not in names:
+            raise unknown("config", name, names)
+        module = importlib.import_module(f"configs.{name}")
+    if not callable(getattr(module, "get_config", None)):
+        raise UserError(f"{module.__file__} has no function get_config(variant)")
+    config = module.get_config(variant)
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+        raise UserError(f"get_config of {module.__file__} returns a {type(config).__name__}, not a config dataclass")
+    return Named(name, variant, config, Path(str(module.__file__)))
+
+
+def parse_overrides(words: Sequence[str]) -> dict[str, str]:
+    """Returns key path -> text for words such as `--config.seed=3`, or `--config.seed` followed by `3`.
+
+    Raises:
+      UserError: for a word that is no override, or an override without a value.
+    """
+    settings: dict[str, str] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        flag, equals, value = word.partition("=")
+        if not flag.startswith("--config."):
+            raise unknown("flag", flag, FLAGS)
+        if not equals:
+            if not rest or rest[0].startswith("--"):
+                raise UserError(f"{flag} needs a value: {flag}=VALUE")
+            value = rest.pop(0)
+        settings[flag.removeprefix("--config.")] = value
+    return settings
+
+
+def prepare_process() -> None:
+    """Silences the libraries' chatter and turns on JAX's persistent compile cache; call it before JAX is imported.
+
+    The cache lies in the user's cache folder, one folder for each processor and JAX version, because compiled code is
+    refused, or worse, by a machine that lacks an instruction. What the environment already says is kept.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    folder = compile_cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return
+    if os.access(folder, os.W_OK):
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
+
+
+def compile_cache_folder() -> Path:
+    """Returns the folder for programs compiled on this machine by this version of JAX."""
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    described = [platform.system(), platform.machine(), platform.processor()]
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        lines = info.read_text(errors="replace").split("\n\n")[0].splitlines()
+        described += [line for line in lines if line.partition("\t")[0].strip() in ("model name", "flags", "Features")]
+    key = hashlib.sha256("\n".join(described).encode()).hexdigest()[:12]
+    return root / "parsec" / f"jax-{importlib.metadata.version('jax')}-{key}"
+
+
+def _config_files() -> list[Path]:
+    found = importlib.util.find_spec("configs")
+    folders = found.submodule_search_locations if found else None
+    return sorted(
+        path for folder in folders or () for path in Path(folder).glob("*.py") if not path.stem.startswith("_")
+    )
+
+
+def _docstring(path: Path) -> str:
+    return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+
+
+def _load_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise UserError(f"there is no config file {path}")
+    found = importlib.util.spec_from_file_location(path.stem, path)
+    assert found is not None and found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    try:
+        found.loader.exec_module(module)
+    except (SyntaxError, ImportError) as error:
+        raise UserError(f"cannot load {path}: {' '.join(str(error).split())}") from error
+    return module
+
+
+def _entry(job: str, chosen: str) -> Any:
+    module, _, function = job.partition(":")
+    if not function:
+        raise UserError(f"config {chosen!r} names no job; its dataclass needs JOB = 'module:function'")
+    entry = getattr(importlib.import_module(module), function, None)
+    if entry is None:
+        raise UserError(f"config {chosen!r} asks for {job}, which does not exist")
+    return entry
