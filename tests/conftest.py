@@ -1,6 +1,7 @@
 """Every test runs under the strictest settings the package promises to keep.
 
-Four virtual CPU devices exercise the sharded code; dtype and rank promotion are errors, so that nothing silently widens.
+Four virtual CPU devices exercise the sharded code; dtype and rank promotion are errors, so that nothing widens
+silently.
 """
 
 import os

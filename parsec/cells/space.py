@@ -8,9 +8,10 @@ Nothing outside this folder knows which space it works on: strategies see `sizes
 everything a person reads comes from `decode`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +54,6 @@ class CellLayout:
       num_nodes: nodes the cell computes; nodes num_inputs .. num_inputs + num_nodes - 1.
       slots: in order of their targets, so that every source is complete before it is read.
       concat: nodes concatenated to the cell's output; empty when the last node is the output.
-      mirrors_inputs: whether the reduction form of the cell puts its stride on slots that read a cell input.
     """
 
     num_inputs: int
@@ -94,14 +94,15 @@ class Space:
       choices: the categorical decisions, in the order of an architecture's entries; L of them.
       operations: names of the candidate operations; every operation choice has exactly these options.
       cells: layout of each kind of cell, by name.
-      skeleton: key of the network the cells are placed in (see `parsec.cells.network`).
+      network: the Flax module that places the cells, built with `shape`, `build_cell` and `norm`
+        (see `parsec.cells.network`).
     """
 
     name: str
     choices: tuple[Choice, ...]
     operations: tuple[str, ...]
     cells: dict[str, CellLayout]
-    skeleton: str
+    network: Callable[..., Any]
 
     @cached_property
     def sizes(self) -> np.ndarray:

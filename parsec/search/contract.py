@@ -29,10 +29,12 @@ class Strategy(NamedTuple):
 
     Attributes:
       init: `init(key) -> state`.
-      ask: `ask(key, state) -> (architectures, state)`, int32 [B, L]; B is fixed for a strategy. Calling `ask` again before
-        the scores are told is allowed: several evaluations may be under way.
-      tell: `tell(state, architectures, scores) -> (state, info)` with scores float32 [B, M], higher is better. A NaN is a
-        failed evaluation: it is counted in `info["failed"]` and never poisons the state.
+      ask: `ask(key, state) -> (architectures, state)`, int32 [B, L]; B is fixed for a strategy. Calling `ask` again
+        before the scores are told is allowed: several evaluations may be under way. A row of -1 proposes nothing (a
+        strategy whose sample budget varies keeps its shapes this way): it is never evaluated or counted, and its
+        score is NaN.
+      tell: `tell(state, architectures, scores) -> (state, info)` with scores float32 [B, M], higher is better. A NaN
+        is a failed evaluation: it is counted in `info["failed"]` and never poisons the state.
       jittable: whether the three are plain `jax.numpy`, so that `vmap` runs a thousand seeds at once over a table.
     """
 
@@ -52,11 +54,12 @@ class Domain:
       mutate: `mutate(key, architecture) -> int32 [L]`, a uniformly drawn valid neighbour that differs in one decision.
       neighbours: `neighbours(architecture) -> int32 [M, L]`, every valid neighbour; on the host.
       valid: `valid(architectures) -> bool [B]`; works on traced int32 [B, L].
-      legal: `legal(prefix) -> bool [size]`: which options of choice `len(prefix)` can still end in a valid architecture;
-        on the host. Trees expand legal actions only.
-      features: `features(architectures) -> float32 [B, D]`: one encoding of fixed length whose positions mean the same for
-        every architecture; works on traced int32 [B, L].
-      pool: every distinct valid architecture, int32 [N, L], where the space is small enough to enumerate; else None.
+      legal: `legal(prefix) -> bool [size]`: which options of choice `len(prefix)` can still end in a valid
+        architecture; on the host. Trees expand legal actions only.
+      features: `features(architectures) -> float32 [B, D]`: one encoding of fixed length whose positions mean the
+        same for every architecture; works on traced int32 [B, L].
+      pool: every distinct valid architecture, int32 [N, L], where the space is small enough to enumerate; else
+        None.
       jittable: whether `sample` and `mutate` are plain `jax.numpy`.
     """
 
@@ -76,6 +79,16 @@ class Domain:
         return np.arange(max(self.sizes)) < np.array(self.sizes)[:, None]
 
 
+def proposed(architectures: ArrayLike) -> jax.Array:
+    """Whether each row proposes an architecture, bool [B]; a row of -1 does not."""
+    return jnp.asarray(architectures)[:, 0] >= 0
+
+
+def count_failed(architectures: ArrayLike, scores: ArrayLike) -> jax.Array:
+    """Returns how many proposed rows came back without a finite first score, int32 []."""
+    return (proposed(architectures) & ~jnp.isfinite(jnp.asarray(scores)[:, 0])).sum(dtype=jnp.int32)
+
+
 def product_domain(sizes: tuple[int, ...], *, largest_pool: int = 100_000) -> Domain:
     """Returns the domain in which every combination of options is valid and distinct.
 
@@ -88,7 +101,7 @@ def product_domain(sizes: tuple[int, ...], *, largest_pool: int = 100_000) -> Do
     searched = np.flatnonzero(np.array(sizes) > 1)
 
     def sample(key: jax.Array, n: int) -> jax.Array:
-        return jax.random.randint(key, (n, len(sizes)), 0, size, jnp.int32)
+        return jax.random.randint(key, (n, len(sizes)), 0, jnp.tile(size[None, :], (n, 1)), jnp.int32)
 
     def mutate(key: jax.Array, architecture: ArrayLike) -> jax.Array:
         which, step = jax.random.split(key)

@@ -1,0 +1,216 @@
+"""Convolution and pooling in the form that is fastest on the backend in use; the one place that chooses.
+
+On a CPU, XLA runs `conv_general_dilated` inside scan, while and switch 10 to 50 times slower than outside, and
+grouped convolution slowly everywhere. There a convolution is its shifted slices: concatenated and multiplied with the
+kernel as one matrix (im2col), or, per channel, multiplied and added. Accelerators keep XLA's own convolution. The two
+forms compute the same function; `use_form` pins one, which cost counting and the tests need.
+
+Images are [B, H, W, C] of any float dtype; kernels are cast to it. Padding keeps ceil(H / stride) rows, as symmetric
+padding of dilation * (k - 1) / 2 does for odd k.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+_FORM: ContextVar[str] = ContextVar("convolution_form", default="")
+
+
+@contextmanager
+def use_form(form: str) -> Iterator[None]:
+    """Traces convolutions in the given form within the block: "shifts" or "lax"."""
+    token = _FORM.set(form)
+    try:
+        yield
+    finally:
+        _FORM.reset(token)
+
+
+def convolve(x: jax.Array, kernel: jax.Array, *, stride: int = 1, dilation: int = 1) -> jax.Array:
+    """Returns the convolution of images with a dense kernel.
+
+    Args:
+      x: [B, H, W, C].
+      kernel: [k, k, C, O], k odd.
+      stride: 1 or 2.
+      dilation: spacing of the kernel's taps.
+
+    Returns:
+      [B, ceil(H / stride), ceil(W / stride), O] in x's dtype.
+    """
+    size, _, inputs, outputs = kernel.shape
+    kernel = kernel.astype(x.dtype)
+    if _form() == "lax":
+        return _lax_convolve(x, kernel, stride, dilation, 1)
+    slices = list(_shifted(_pad(x, size, dilation), size, stride, dilation, _strided(x.shape, stride)))
+    columns = jnp.concatenate(slices, axis=-1) if size > 1 else slices[0]
+    return columns @ kernel.reshape(size * size * inputs, outputs)
+
+
+def convolve_depthwise(x: jax.Array, kernel: jax.Array, *, stride: int = 1, dilation: int = 1) -> jax.Array:
+    """Returns the convolution of every channel with a kernel of its own.
+
+    Args:
+      x: [B, H, W, C].
+      kernel: [k, k, C], k odd.
+      stride: 1 or 2.
+      dilation: spacing of the kernel's taps.
+
+    Returns:
+      [B, ceil(H / stride), ceil(W / stride), C] in x's dtype.
+    """
+    kernel = kernel.astype(x.dtype)
+    if _form() == "lax":
+        return _lax_convolve(x, kernel[:, :, None, :], stride, dilation, x.shape[-1])
+    return _depthwise_shifts(x, kernel, stride, dilation)
+
+
+def max_pool(x: jax.Array, *, stride: int = 1) -> jax.Array:
+    """Returns the 3x3 maximum of images [B, H, W, C]; padding never wins."""
+    if _form() == "lax":
+        lowest = np.array(-np.inf, x.dtype)
+        return lax.reduce_window(x, lowest, lax.max, (1, 3, 3, 1), (1, stride, stride, 1), _window_padding())
+    padded = _pad(x, 3, 1, float(jnp.finfo(x.dtype).min))
+    slices = _shifted(padded, 3, stride, 1, _strided(x.shape, stride))
+    result = next(slices)
+    for piece in slices:
+        result = jnp.maximum(result, piece)
+    return result
+
+
+def average_pool(x: jax.Array, *, size: int = 3, stride: int = 1) -> jax.Array:
+    """Returns the mean over windows of images [B, H, W, C]; padding is not counted.
+
+    Args:
+      x: [B, H, W, C].
+      size: of the window, 3 (centred) or 2 (starting at each pixel).
+      stride: 1 or 2.
+
+    Returns:
+      [B, ceil(H / stride), ceil(W / stride), C].
+    """
+    shape = _strided(x.shape, stride)
+    before = (size - 1) // 2
+    after = [max((n - 1) * stride + size - before - full, 0) for n, full in zip(shape[1:3], x.shape[1:3], strict=True)]
+    ones = np.pad(np.ones(x.shape[1:3], np.float32), [(before, after[0]), (before, after[1])])
+    rows, columns = ((n - 1) * stride + 1 for n in shape[1:3])
+    counts = sum(ones[i : i + rows : stride, j : j + columns : stride] for i in range(size) for j in range(size))
+    scale = jnp.asarray(1.0 / np.asarray(counts)[None, :, :, None], x.dtype)
+    if _form() == "lax":
+        zero, margins = np.array(0, x.dtype), ((0, 0), (before, after[0]), (before, after[1]), (0, 0))
+        total = lax.reduce_window(x, zero, lax.add, (1, size, size, 1), (1, stride, stride, 1), margins)
+    else:
+        padded = lax.pad(
+            x, jnp.asarray(0, x.dtype), ((0, 0, 0), (before, after[0], 0), (before, after[1], 0), (0, 0, 0))
+        )
+        slices = _shifted(padded, size, stride, 1, shape)
+        total = next(slices)
+        for piece in slices:
+            total = total + piece
+    return total * jnp.broadcast_to(scale, total.shape)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _depthwise_shifts(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> jax.Array:
+    size = kernel.shape[0]
+    taps = kernel.reshape(size * size, 1, 1, 1, -1)
+    slices = _shifted(_pad(x, size, dilation), size, stride, dilation, _strided(x.shape, stride))
+    total = jnp.zeros(_strided(x.shape, stride), x.dtype)
+    for piece, tap in zip(slices, taps, strict=True):
+        total = total + piece * jnp.broadcast_to(tap, piece.shape)
+    return total
+
+
+def _depthwise_forward(
+    x: jax.Array, kernel: jax.Array, stride: int, dilation: int
+) -> tuple[Any, tuple[jax.Array, jax.Array]]:
+    result: Any = _depthwise_shifts(x, kernel, stride, dilation)
+    return result, (x, kernel)
+
+
+def _depthwise_backward(
+    stride: int, dilation: int, saved: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the gradients: the input's by the same routine with the kernel flipped, the kernel's image by image.
+
+    One image fits the cache, so all k * k reductions over it cost little more than one; a reduction over the whole
+    batch for each tap reads memory k * k times.
+    """
+    x, kernel = saved
+    size = kernel.shape[0]
+    spread = _spread(gradient, x.shape, stride)
+    input_gradient = _depthwise_shifts(spread, kernel[::-1, ::-1], 1, dilation)
+    shape = (1, *gradient.shape[1:])
+
+    def accumulate(total: jax.Array, pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        image, cotangent = pair
+        pieces = _shifted(_pad(image[None], size, dilation), size, stride, dilation, shape)
+        sums = [(piece[0] * cotangent).sum((0, 1), dtype=jnp.float32) for piece in pieces]
+        return total + jnp.stack(sums), None
+
+    zero = jnp.zeros((size * size, kernel.shape[-1]), jnp.float32)
+    total, _ = lax.scan(accumulate, zero, (x, gradient))
+    return input_gradient, total.reshape(kernel.shape).astype(kernel.dtype)
+
+
+_depthwise_shifts.defvjp(_depthwise_forward, _depthwise_backward)
+
+
+def _form() -> str:
+    return _FORM.get() or ("shifts" if jax.default_backend() == "cpu" else "lax")
+
+
+def _lax_convolve(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, groups: int) -> jax.Array:
+    margin = dilation * (kernel.shape[0] - 1) // 2
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        ((margin, margin), (margin, margin)),
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
+
+
+def _window_padding() -> tuple[tuple[int, int], ...]:
+    return ((0, 0), (1, 1), (1, 1), (0, 0))
+
+
+def _strided(shape: tuple[int, ...], stride: int) -> tuple[int, ...]:
+    batch, height, width, channels = shape
+    return batch, -(-height // stride), -(-width // stride), channels
+
+
+def _pad(x: jax.Array, size: int, dilation: int, value: float = 0.0) -> jax.Array:
+    margin = dilation * (size - 1) // 2
+    if margin == 0:
+        return x
+    edges = ((0, 0, 0), (margin, margin, 0), (margin, margin, 0), (0, 0, 0))
+    return lax.pad(x, jnp.asarray(value, x.dtype), edges)
+
+
+def _shifted(x: jax.Array, size: int, stride: int, dilation: int, shape: tuple[int, ...]) -> Iterator[jax.Array]:
+    """Yields, for each tap in row-major order, the slice of padded x that the tap multiplies."""
+    _, height, width, _ = shape
+    for i in range(size):
+        for j in range(size):
+            top, left = i * dilation, j * dilation
+            stop = (x.shape[0], top + (height - 1) * stride + 1, left + (width - 1) * stride + 1, x.shape[3])
+            yield lax.slice(x, (0, top, left, 0), stop, (1, stride, stride, 1))
+
+
+def _spread(gradient: jax.Array, shape: tuple[int, ...], stride: int) -> jax.Array:
+    """Puts a strided output's gradient back on the input's grid, zeros between."""
+    if stride == 1:
+        return gradient
+    rows, columns = (full - ((n - 1) * stride + 1) for full, n in zip(shape[1:3], gradient.shape[1:3], strict=True))
+    edges = ((0, 0, 0), (0, rows, stride - 1), (0, columns, stride - 1), (0, 0, 0))
+    return lax.pad(gradient, jnp.asarray(0, gradient.dtype), edges)

@@ -1,0 +1,63 @@
+"""The NAS-Bench-201 cell and the network that stacks it (Dong, Yang 2020, arXiv 2001.00326).
+
+Four nodes, six edges, five operations: 15,625 architectures, whose published accuracies judge a search. A node is the
+sum of its edges; the last node is the output. Three stages of cells, a residual block of stride 2 between them.
+"""
+
+import flax.linen as nn
+import jax
+
+from parsec.cells.convolution import average_pool, convolve
+from parsec.cells.network import BuildCell, Head, Shape, Stem
+from parsec.cells.operations import Norm, ReluConv, kernel_init
+from parsec.cells.space import CellLayout, Choice, Slot, Space
+
+OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
+# In the order in which the benchmark's strings are read.
+EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
+
+
+class NasBench201Network(nn.Module):
+    """Three stages of cells at C, 2C and 4C channels, with a residual block of stride 2 between two stages."""
+
+    shape: Shape
+    build_cell: BuildCell
+    norm: Norm
+
+    @nn.compact
+    def __call__(self, images: jax.Array, routes: dict | None = None) -> jax.Array:
+        """Returns logits float32 [B, num_classes] for images [B, H, W, C]."""
+        shape, routes = self.shape, routes or {}
+        x = Stem(shape.channels, shape.stem_stride, self.norm, shape.dtype, name="stem")(images)
+        for stage in range(3):
+            channels = shape.channels * 2**stage
+            if stage > 0:
+                x = ResidualBlock(channels, self.norm, name=f"residual_{stage}")(x)
+            for at in range(shape.cells):
+                cell = self.build_cell("cell", channels, 1, f"cell_{stage}_{at}")
+                x = cell((x,), routes.get("cell"))
+        return Head(shape.num_classes, name="head")(nn.relu(self.norm(name="last_norm")(x)))
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions, the first of stride 2, beside an average pool of 2x2 and a 1x1 convolution."""
+
+    channels: int
+    norm: Norm
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns [B, ceil(H / 2), ceil(W / 2), channels]."""
+        deep = ReluConv(3, self.channels, 2, self.norm, name="first")(x)
+        deep = ReluConv(3, self.channels, 1, self.norm, name="second")(deep)
+        kernel = self.param("shortcut", kernel_init, (1, 1, x.shape[-1], self.channels))
+        return deep + convolve(average_pool(x, size=2, stride=2), kernel)
+
+
+NASBENCH201 = Space(
+    name="nasbench201",
+    choices=tuple(Choice(f"edge_{source}_{target}", OPERATIONS) for source, target in EDGES),
+    operations=OPERATIONS,
+    cells={"cell": CellLayout(1, 3, tuple(Slot(target, at, source) for at, (source, target) in enumerate(EDGES)))},
+    network=NasBench201Network,
+)

@@ -1,0 +1,193 @@
+"""A cell that runs any child with shared weights: one compiled program, the memory of one child.
+
+The cell is a scan over its slots. Each step reads the slot's source, runs the slot's operation by `lax.switch` and adds
+the result to the slot's target, so compilation does not grow with the number of children and a child's cost is its own
+operations' alone. Differentiating that program as it stands would save the residuals of every candidate operation; the
+backward pass here is written as the reverse scan, which keeps the nodes only and recomputes one operation at a time.
+
+Never `vmap` over children: a switch under `vmap` runs every branch. Loop over them (see `parsec.supernet.children`).
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from parsec.cells.network import cell_output
+from parsec.cells.operations import Norm, make_operation
+from parsec.cells.space import CellLayout
+
+# Every operation's parameters, stacked over slots: operation name -> tree of [S, ...].
+CellParams = dict[str, Any]
+# What each slot reads and runs: sources int32 [S], operations int32 [S].
+Route = tuple[jax.Array, jax.Array]
+
+
+class SharedCell(nn.Module):
+    """A cell whose operations are chosen by the route it is called with.
+
+    Attributes:
+      layout: the cell's slots.
+      operations: names of the candidates; a route's operations index them.
+      channels: of every node.
+      stride: 2 puts the stride on slots that read a cell input.
+      norm: normalisation without running averages.
+    """
+
+    layout: CellLayout
+    operations: tuple[str, ...]
+    channels: int
+    stride: int
+    norm: Norm
+
+    @nn.compact
+    def __call__(self, inputs: tuple[jax.Array, ...], route: Route) -> jax.Array:
+        """Returns the child's cell output for inputs [B, H, W, C] each."""
+        params = {name: self.param(name, self._initialise, name, inputs[0]) for name in self.operations}
+        images = jnp.stack(inputs)
+        batch, height, width, channels = images.shape[1:]
+        size = (self.layout.num_nodes, batch, -(-height // self.stride), -(-width // self.stride), channels)
+        empty = jnp.zeros(size, images.dtype)
+        if self.stride == 1:
+            # Inputs and nodes have one shape and lie in one array: a source is one index.
+            nodes: Any = _run_slots(_program(self), params, None, jnp.concatenate([images, empty]), *route)
+            return cell_output(list(nodes), self.layout.concat)
+        nodes = _run_slots(_program(self), params, images, empty, *route)
+        return cell_output([*inputs, *nodes], self.layout.concat)
+
+    def _initialise(self, key: jax.Array, name: str, example: jax.Array) -> Any:
+        operation = _detached(name, self, self.stride)
+        keys = jax.random.split(key, len(self.layout.slots))
+        return jax.vmap(lambda k: operation.init(k, example).get("params", {}))(keys)
+
+
+class _Branch(NamedTuple):
+    """One operation, and whether it reads a cell input that lies in an array of its own."""
+
+    name: str
+    operation: nn.Module
+    reads_input: bool
+
+    def read(self, images: jax.Array | None, nodes: jax.Array, source: jax.Array) -> jax.Array:
+        if images is None:
+            return nodes[source]
+        return images[source] if self.reads_input else nodes[source - images.shape[0]]
+
+    def run(self, params: CellParams, x: jax.Array) -> jax.Array:
+        result: Any = self.operation.apply({"params": params[self.name]}, x)
+        return result
+
+
+class _Program(NamedTuple):
+    """The static part of a shared cell; hashable, so that it can be a non-differentiable argument.
+
+    Attributes:
+      branches: the operations, once where the cell has stride 1; else first with the stride, reading cell inputs, then
+        again with stride 1, reading nodes.
+      num_inputs: cell inputs.
+      targets: row of the array of nodes that each slot adds to.
+    """
+
+    branches: tuple[_Branch, ...]
+    num_inputs: int
+    targets: tuple[int, ...]
+
+
+def _detached(name: str, cell: SharedCell, stride: int) -> nn.Module:
+    """Returns an operation that is no submodule of the cell: its parameters are passed to it."""
+    return make_operation(name, channels=cell.channels, stride=stride, norm=cell.norm).clone(parent=None)
+
+
+def _program(cell: SharedCell) -> _Program:
+    def branches(stride: int, reads_input: bool) -> tuple[_Branch, ...]:
+        made = [_detached(name, cell, stride) for name in cell.operations]
+        return tuple(_Branch(n, m, reads_input) for n, m in zip(cell.operations, made, strict=True))
+
+    count = cell.layout.num_inputs
+    if cell.stride == 1:
+        return _Program(branches(1, False), count, tuple(slot.target for slot in cell.layout.slots))
+    both = branches(cell.stride, True) + branches(1, False)
+    return _Program(both, count, tuple(slot.target - count for slot in cell.layout.slots))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _run_slots(
+    program: _Program,
+    params: CellParams,
+    images: jax.Array | None,
+    nodes: jax.Array,
+    sources: jax.Array,
+    operations: jax.Array,
+) -> jax.Array:
+    """Returns the nodes [N, B, h, w, C] with every slot's result added.
+
+    `images` [I, B, H, W, C] holds the cell inputs where a stride gives them a shape of their own; else it is None.
+    """
+
+    def run_slot(nodes: jax.Array, slot: Any) -> tuple[jax.Array, None]:
+        weights, source, branch, target = slot
+        result = lax.switch(branch, [partial(read_and_run, b) for b in program.branches], weights, nodes, source)
+        return nodes.at[target].add(result), None
+
+    def read_and_run(branch: _Branch, weights: CellParams, nodes: jax.Array, source: jax.Array) -> jax.Array:
+        return branch.run(weights, branch.read(images, nodes, source))
+
+    nodes, _ = lax.scan(run_slot, nodes, _slots(program, params, sources, operations))
+    return nodes
+
+
+def _forward(program: _Program, params: CellParams, *rest: Any) -> tuple[jax.Array, tuple[Any, ...]]:
+    images, _, sources, operations = rest
+    nodes: jax.Array = _run_slots(program, params, *rest)
+    return nodes, (params, images, nodes, sources, operations)
+
+
+def _backward(program: _Program, saved: tuple[Any, ...], gradient: jax.Array) -> tuple[Any, ...]:
+    params, images, nodes, sources, operations = saved
+
+    def run_slot(gradients: Any, slot: Any) -> tuple[Any, CellParams]:
+        weights, source, branch, target = slot
+        to_images, to_nodes = gradients
+        # Slots are in order of their targets, so every slot that reads this one's target has been undone by now.
+        branches = [partial(differentiate, b) for b in program.branches]
+        image, node, to_weights = lax.switch(branch, branches, weights, source, to_nodes[target])
+        if images is None:
+            return (None, to_nodes.at[source].add(node)), to_weights
+        # Of the two, the one that was not read is zero, wherever the clipped index puts it.
+        to_images = to_images.at[jnp.minimum(source, program.num_inputs - 1)].add(image)
+        return (to_images, to_nodes.at[jnp.maximum(source - program.num_inputs, 0)].add(node)), to_weights
+
+    def differentiate(
+        branch: _Branch, weights: CellParams, source: jax.Array, cotangent: jax.Array
+    ) -> tuple[jax.Array | None, jax.Array, CellParams]:
+        own = {branch.name: weights[branch.name]}
+        _, pull = jax.vjp(branch.run, own, branch.read(images, nodes, source))
+        to_own, to_source = pull(cotangent)
+        to_weights = jax.tree.map(jnp.zeros_like, weights) | to_own
+        if images is None:
+            return None, to_source, to_weights
+        if branch.reads_input:
+            return to_source, jnp.zeros_like(cotangent), to_weights
+        return jnp.zeros_like(images[0]), to_source, to_weights
+
+    start = (None if images is None else jnp.zeros_like(images), gradient)
+    slots = _slots(program, params, sources, operations)
+    (to_images, to_nodes), to_params = lax.scan(run_slot, start, slots, reverse=True)
+    nothing = np.zeros(sources.shape, jax.dtypes.float0)
+    return to_params, to_images, to_nodes, nothing, nothing
+
+
+_run_slots.defvjp(_forward, _backward)
+
+
+def _slots(program: _Program, params: CellParams, sources: jax.Array, operations: jax.Array) -> tuple[Any, ...]:
+    """Returns what one step of the scan needs: weights, source, branch and target, each with leading axis S."""
+    branch = operations
+    count = len(params)
+    if len(program.branches) > count:
+        branch = operations + jnp.where(sources < program.num_inputs, 0, count).astype(operations.dtype)
+    return params, sources, branch, jnp.array(program.targets, jnp.int32)

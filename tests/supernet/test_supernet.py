@@ -1,0 +1,44 @@
+"""A child of the supernet is the same architecture built statically: in loss and in every gradient."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from parsec.cells import SPACES
+from parsec.cells.network import Shape
+from parsec.supernet.supernet import Batch, child_weights, make_supernet, static_child
+
+SHAPE = {"darts": Shape(channels=4, cells=3, num_classes=5), "nasbench201": Shape(4, 1, 5)}
+
+
+def make_batch(key: jax.Array, size: int = 8) -> Batch:
+    images, labels = jax.random.split(key)
+    return Batch(jax.random.normal(images, (size, 8, 8, 3)), jax.random.randint(labels, (size,), 0, 5))
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_a_child_equals_its_static_network_in_loss_and_gradient(name: str, key: jax.Array):
+    space, shape = SPACES[name], SHAPE[name]
+    net = make_supernet(space, shape)
+    batch = make_batch(key)
+    weights = net.init(key, batch.images)
+    shared = jax.jit(jax.value_and_grad(lambda w, a: net.run_child(w, batch, a).log_likelihood))
+    rng = np.random.default_rng(0)
+    for _ in range(1):
+        architecture = rng.integers(0, space.sizes).astype(np.int32)
+        genotype = space.decode(architecture)
+        run = static_child(space, genotype, shape)
+
+        def static(w, run=run, genotype=genotype):
+            return run(child_weights(space, shape, w, genotype), batch).log_likelihood
+
+        expected, expected_gradient = jax.jit(jax.value_and_grad(static))(weights)
+        found, found_gradient = shared(weights, jnp.asarray(architecture))
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+        for (path, one), other in zip(
+            jax.tree.leaves_with_path(found_gradient), jax.tree.leaves(expected_gradient), strict=True
+        ):
+            scale = max(float(jnp.abs(other).max()), 1e-3)
+            np.testing.assert_allclose(one / scale, other / scale, atol=2e-3, err_msg=jax.tree_util.keystr(path))
+    assert shared._cache_size() == 1
