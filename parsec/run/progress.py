@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 from rich import progress as bars
 from rich.console import Console
 from rich.table import Table
@@ -78,13 +79,13 @@ class Progress:
             self._bar.stop()
 
     def update(self, step: int, values: Mapping[str, Any]) -> None:
-        """Shows that `step` steps are finished, and scalars by name; most calls return at once."""
+        """Shows that `step` steps are finished, and the scalars among the values; most calls return at once."""
         now = time.monotonic()
         pause = self.every_seconds if self._bar is None else _REDRAW_SECONDS
         if now - self._shown < pause and step < self.total:
             return
         self._shown = now
-        text = "  ".join(f"{name} {_short(value)}" for name, value in values.items())
+        text = "  ".join(f"{name} {_short(value)}" for name, value in values.items() if np.ndim(value) == 0)
         left = self._left(step, now)
         if self._bar is None:
             self.console.print(f"{self.label} {step}/{self.total}  {text}  {left}".strip(), soft_wrap=True)

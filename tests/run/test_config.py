@@ -1,0 +1,128 @@
+"""Config dataclasses: overrides as typed, checks with one-line errors, and the forms they are written in."""
+
+import json
+from dataclasses import dataclass
+
+import pytest
+
+from parsec.errors import UserError
+from parsec.run.config import (
+    check,
+    describe,
+    differences,
+    flatten,
+    from_config_dict,
+    option,
+    override,
+    to_config_dict,
+    to_json,
+)
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    learning_rate: float = option(0.1, "step size", minimum=0)
+    name: str = option("sgd", "update rule", choices=("sgd", "adam"))
+
+
+@dataclass(frozen=True)
+class Settings:
+    seed: int = option(0, "random seed", minimum=0)
+    children: int = option(16, "K", minimum=2, maximum=64)
+    clip: float | None = option(None, "largest gradient norm")
+    strategies: tuple[str, ...] = option(("random",), "which", choices=("random", "parsec", "alphax"))
+    widths: tuple[int, ...] = option((8, 16), "channels", minimum=1)
+    verbose: bool = option(True, "say more")
+    folder: str = option("", "where the data is")
+    optimizer: Optimizer = option(Optimizer(learning_rate=0.5), "the weights' optimizer")
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("seed", "3", 3),
+        ("optimizer.learning_rate", "1", 1.0),
+        ("optimizer.learning_rate", "5e-2", 0.05),
+        ("clip", "none", None),
+        ("clip", "2", 2.0),
+        ("strategies", "random,parsec", ("random", "parsec")),
+        ("strategies", "('random', 'alphax')", ("random", "alphax")),
+        ("widths", "4", (4,)),
+        ("widths", "", ()),
+        ("verbose", "false", False),
+        ("verbose", "1", True),
+        ("folder", "a=b,c", "a=b,c"),
+    ],
+)
+def test_text_becomes_the_declared_type(key: str, text: str, value: object):
+    found = dict(flatten(override(Settings(), {key: text})))[key]
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "named"),
+    [
+        ("sead", "3", ["'sead'", "did you mean 'seed'", "optimizer.learning_rate"]),
+        ("optimizer.learning_rte", "3", ["did you mean 'optimizer.learning_rate'"]),
+        ("optimizer", "adam", ["config.optimizer is a group", "config.optimizer.name"]),
+        ("seed", "3.5", ["config.seed='3.5'", "an integer"]),
+        ("seed", "-1", ["config.seed=-1", "at least 0"]),
+        ("children", "1", ["config.children=1", "at least 2 and at most 64"]),
+        ("verbose", "maybe", ["config.verbose='maybe'", "true or false"]),
+        ("clip", "wide", ["config.clip='wide'", "a number or none"]),
+        ("optimizer.learning_rate", "nan", ["config.optimizer.learning_rate=nan"]),
+        ("optimizer.name", "adm", ["'adm'", "adam, sgd", "did you mean 'adam'"]),
+        ("strategies", "random,parsecs", ["'parsecs'", "did you mean 'parsec'"]),
+        ("widths", "4,0", ["config.widths=0", "at least 1"]),
+        ("widths", "4,x", ["config.widths='x'", "an integer"]),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_line(key: str, text: str, named: list[str]):
+    with pytest.raises(UserError) as refused:
+        override(Settings(), {key: text})
+    message = str(refused.value)
+    assert "\n" not in message
+    for part in named:
+        assert part in message
+
+
+def test_config_dict_round_trip_and_partial_groups_keep_their_defaults():
+    changed = override(Settings(), {"optimizer.name": "adam", "widths": "1,2,3"})
+    assert from_config_dict(Settings, to_config_dict(changed)) == changed
+    # The default of a group is the instance given to `option`, not the group class's own defaults.
+    partial = from_config_dict(Settings, {"optimizer": {"name": "adam"}})
+    assert partial.optimizer == Optimizer(learning_rate=0.5, name="adam")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"optimizer": {"rate": 1.0}}, {"optimizer": 3}, {"seed": True}, {"seed": 1.0}, {"widths": 3}, {"folder": None}],
+)
+def test_from_config_dict_refuses_what_the_fields_do_not_allow(given: dict[str, object]):
+    with pytest.raises(UserError):
+        from_config_dict(Settings, given)
+
+
+def test_check_finds_a_bad_value_that_code_put_in():
+    assert check(Settings()) == Settings()
+    with pytest.raises(UserError, match=r"config\.optimizer\.learning_rate=-1"):
+        check(Settings(optimizer=Optimizer(learning_rate=-1.0)))
+
+
+def test_json_and_differences():
+    stored = json.loads(to_json(Settings()))
+    assert differences(stored, Settings()) == []
+    changed = override(Settings(), {"optimizer.learning_rate": "0.25", "widths": "8"})
+    assert differences(stored, changed) == ["widths", "optimizer.learning_rate"]
+    del stored["seed"]
+    assert differences(stored, Settings()) == ["seed"]
+
+
+def test_describe_lists_every_setting_with_its_default_help_and_range():
+    text = describe(Settings)
+    assert describe(Settings()) == text
+    assert len(text.splitlines()) == len(list(flatten(Settings())))
+    assert "--config.optimizer.learning_rate=0.5" in text
+    assert "K (int, at least 2 and at most 64)" in text
+    assert "update rule (str: sgd, adam)" in text

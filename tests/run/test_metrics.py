@@ -1,0 +1,99 @@
+"""metrics.jsonl: equal numbers give equal bytes, and resuming drops exactly what was not checkpointed."""
+
+import json
+import struct
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tensorboardX.proto.event_pb2 import Event
+
+from parsec.run.metrics import MetricsFile, Sinks, TensorBoard, format_line, read_metrics, truncate_after
+
+
+def test_numbers_are_written_in_their_own_shortest_form():
+    values = {
+        "f32": np.float32(0.1),
+        "jax": jnp.float32(0.1),
+        "bf16": jnp.bfloat16(0.5),
+        "f64": 0.1,
+        "int": np.int64(7),
+        "flag": np.bool_(True),
+        "nan": float("nan"),
+        "inf": jnp.float32(jnp.inf),
+        "list": np.array([0.1, 0.2], np.float32),
+        "text": "a",
+        "none": None,
+    }
+    line = format_line(np.int32(3), values)
+    assert line.endswith("\n")
+    assert json.loads(line) == {
+        "step": 3,
+        "f32": 0.1,
+        "jax": 0.1,
+        "bf16": 0.5,
+        "f64": 0.1,
+        "int": 7,
+        "flag": True,
+        "nan": None,
+        "inf": None,
+        "list": [0.1, 0.2],
+        "text": "a",
+        "none": None,
+    }
+
+
+def test_float32_values_survive_the_text_bit_for_bit():
+    values = np.random.default_rng(0).normal(size=1000).astype(np.float32) * np.float32(1e-3)
+    back = np.array(json.loads(format_line(0, {"v": values}))["v"]).astype(np.float32)
+    assert (back == values).all()
+
+
+@pytest.mark.parametrize("torn", ["", '{"step": 5, "lo', '{"step": 5, "loss": 1.0}', "\x00\x00\n"])
+def test_truncate_after_leaves_what_an_uninterrupted_run_would_have_written(tmp_path: Path, torn: str):
+    expected = "".join(format_line(step, {"loss": step / 3}) for step in range(1, 4))
+    file = MetricsFile(tmp_path)
+    for step in range(1, 5):
+        file.write(step, {"loss": step / 3})
+    with file.path.open("a") as more:
+        more.write(torn)
+    assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2, 3, 4]
+    truncate_after(tmp_path, 3)
+    assert file.path.read_text() == expected
+    truncate_after(tmp_path, 3)
+    assert file.path.read_text() == expected
+    truncate_after(tmp_path, 0)
+    assert file.path.read_text() == ""
+
+
+def test_truncating_and_reading_a_run_without_metrics(tmp_path: Path):
+    truncate_after(tmp_path, 3)
+    assert read_metrics(tmp_path) == []
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def events(folder: Path) -> list[Event]:
+    found = []
+    for path in sorted(folder.iterdir()):
+        data = path.read_bytes()
+        while data:
+            (length,) = struct.unpack("<Q", data[:8])
+            found.append(Event.FromString(data[12 : 12 + length]))
+            data = data[16 + length :]
+    return found
+
+
+def test_tensorboard_gets_the_finite_scalars(tmp_path: Path):
+    with Sinks(MetricsFile(tmp_path), TensorBoard(tmp_path)) as sinks:
+        sinks.write(1, {"loss": jnp.float32(2.0), "text": "a", "list": [1.0], "nan": float("nan")})
+        sinks.write(2, {"loss": 1.0})
+    scalars = [(e.step, v.tag, v.simple_value) for e in events(tmp_path / "tensorboard") for v in e.summary.value]
+    assert scalars == [(1, "loss", 2.0), (2, "loss", 1.0)]
+    assert len(read_metrics(tmp_path)) == 2
+
+
+def test_resumed_tensorboard_hides_the_steps_that_are_done_again(tmp_path: Path):
+    TensorBoard(tmp_path, from_step=7).close()
+    starts = [e.step for e in events(tmp_path / "tensorboard") if e.HasField("session_log")]
+    assert starts == [8]
