@@ -120,7 +120,7 @@ def product_domain(sizes: tuple[int, ...], *, largest_pool: int = 100_000) -> Do
         return np.stack(rows) if rows else np.zeros((0, len(sizes)), np.int32)
 
     def features(architectures: ArrayLike) -> jax.Array:
-        columns = jnp.asarray(architectures) + offsets
+        columns = jnp.asarray(architectures) + offsets[None, :]
         return jax.nn.one_hot(columns, sum(sizes), dtype=jnp.float32).sum(1)
 
     count = int(np.prod(np.array(sizes, object)))

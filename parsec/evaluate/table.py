@@ -1,0 +1,349 @@
+"""Tables: architectures whose scores are already known, as an evaluator and as the domain it covers.
+
+A table is an .npz with `sizes` int [L], `architectures` int [N, L] and any number of numeric columns [N] (see
+docs/strategies.md). A column is maximised under its own name and minimised as `-name`. A score that is NaN or infinite
+is a failed evaluation. NAS-Bench-201 (Dong and Yang, ICLR 2020, arXiv 2001.00326) is read from an .npz of its numbers.
+"""
+
+import hashlib
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from parsec.errors import UserError, unknown
+from parsec.search.contract import ArrayLike, Domain, product_domain
+from parsec.search.moves import one_change
+
+# Spaces up to this many combinations are looked up in one dense array; larger ones by binary search.
+_DENSE = 2**22
+_WORD = 2**31
+# What numpy and zipfile raise on a damaged archive, found by cutting and flipping bytes.
+_UNREADABLE = (OSError, ValueError, EOFError, KeyError, TypeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+
+NASBENCH201_DATASETS = ("cifar10", "cifar100", "ImageNet16-120")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Architectures and their known scores.
+
+    Attributes:
+      name: shown in reports.
+      sizes: options of each choice; L of them.
+      architectures: distinct, int32 [N, L].
+      columns: named numbers, float64 [N] each; NaN where the evaluation failed.
+    """
+
+    name: str
+    sizes: tuple[int, ...]
+    architectures: np.ndarray
+    columns: dict[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.architectures)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the table holds every combination of options."""
+        return len(self) == _cardinality(self.sizes)
+
+    def objective(self, name: str) -> np.ndarray:
+        """Returns a column as scores to maximise, float64 [N]: negated for `-name`, NaN where it is not finite.
+
+        Raises:
+          UserError: for an unknown column (naming the nearest), or one without a finite number.
+        """
+        sign, column = (-1.0, name[1:]) if name.startswith("-") else (1.0, name)
+        if column not in self.columns:
+            raise unknown(f"column of table {self.name}", column, self.columns)
+        scores = np.where(np.isfinite(self.columns[column]), sign * self.columns[column], np.nan)
+        if np.isnan(scores).all():
+            raise UserError(f"column {column!r} of table {self.name} holds no finite number")
+        return scores
+
+    def find(self, architectures: np.ndarray) -> np.ndarray:
+        """Returns the row of each architecture, int32 [B], or -1 where the table has none; on the host."""
+        keys = np.asarray(architectures, np.int32)
+        return np.array([self._row_of_bytes.get(key.tobytes(), -1) for key in keys], np.int32)
+
+    @cached_property
+    def _row_of_bytes(self) -> dict[bytes, int]:
+        return {row.tobytes(): at for at, row in enumerate(self.architectures)}
+
+    @cached_property
+    def lookup(self) -> Callable[[ArrayLike], jax.Array]:
+        """`find` for traced architectures: int32 [B, L] to int32 [B]."""
+        if _cardinality(self.sizes) <= _DENSE:
+            return _dense_lookup(self.sizes, self.architectures)
+        return _sorted_lookup(self.sizes, self.architectures)
+
+
+def load_table(path: Path) -> Table:
+    """Returns the table of an .npz file.
+
+    Args:
+      path: the file, with `sizes` int [L], `architectures` int [N, L] and at least one numeric column [N].
+
+    Raises:
+      UserError: if the file is missing, truncated or corrupt (with its size and SHA-256), or if the arrays do not fit
+        together: wrong shapes or types, options out of range, duplicate architectures, no column.
+    """
+    arrays = read_npz(path)
+    for needed in ("sizes", "architectures"):
+        if needed not in arrays:
+            raise UserError(f"table {path} has no array {needed!r}; it holds {', '.join(sorted(arrays)) or 'nothing'}")
+    columns = {
+        name: values.astype(np.float64)
+        for name, values in arrays.items()
+        if name not in ("sizes", "architectures") and values.dtype.kind in "fiu" and values.ndim == 1
+    }
+    return make_table(path.stem, arrays["sizes"], arrays["architectures"], columns)
+
+
+def make_table(name: str, sizes: np.ndarray, architectures: np.ndarray, columns: dict[str, np.ndarray]) -> Table:
+    """Returns a checked table.
+
+    Args:
+      name: shown in reports and errors.
+      sizes: int [L], each at least 1.
+      architectures: int [N, L].
+      columns: numbers [N] by name; at least one.
+
+    Raises:
+      UserError: if the arrays do not fit together; the message names the first row that is wrong.
+    """
+    sizes, architectures = np.asarray(sizes), np.asarray(architectures)
+    if sizes.ndim != 1 or not sizes.size or sizes.dtype.kind not in "iu" or sizes.min() < 1:
+        raise UserError(f"sizes of table {name} is {_shape(sizes)}; it must be integers [L], each at least 1")
+    if architectures.dtype.kind not in "iu" or architectures.ndim != 2 or architectures.shape[1] != len(sizes):
+        raise UserError(
+            f"architectures of table {name} is {_shape(architectures)}; it must be integers [N, {len(sizes)}], "
+            "one column for each entry of sizes"
+        )
+    if not len(architectures):
+        raise UserError(f"table {name} holds no architecture")
+    outside = np.argwhere((architectures < 0) | (architectures >= sizes))
+    if outside.size:
+        row, choice = map(int, outside[0])
+        raise UserError(
+            f"row {row} of table {name} has option {int(architectures[row, choice])} of choice {choice}, "
+            f"outside 0..{int(sizes[choice]) - 1}; {len(np.unique(outside[:, 0]))} of its rows are invalid"
+        )
+    architectures = architectures.astype(np.int32)
+    _, first, inverse, counts = np.unique(
+        architectures, axis=0, return_index=True, return_inverse=True, return_counts=True
+    )
+    if len(first) < len(architectures):
+        inverse = inverse.reshape(-1)
+        row = int(np.flatnonzero(first[inverse] != np.arange(len(architectures)))[0])
+        raise UserError(
+            f"row {row} of table {name} repeats the architecture of row {int(first[inverse[row]])}; "
+            f"{int((counts - 1).sum())} of its rows are duplicates"
+        )
+    if not columns:
+        raise UserError(f"table {name} has no numeric column [{len(architectures)}] beside sizes and architectures")
+    for column, values in columns.items():
+        if values.shape != (len(architectures),):
+            raise UserError(f"column {column!r} of table {name} is {_shape(values)}; it must be [{len(architectures)}]")
+    numbers = {column: np.asarray(values, np.float64) for column, values in columns.items()}
+    return Table(name, tuple(int(size) for size in sizes), architectures, numbers)
+
+
+def save_table(path: Path, table: Table) -> None:
+    """Writes a table in the format that `load_table` reads."""
+    arrays: dict[str, np.ndarray] = {
+        "sizes": np.array(table.sizes, np.int32),
+        "architectures": table.architectures,
+        **table.columns,
+    }
+    with path.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
+
+
+def load_nasbench201(path: Path, dataset: str) -> Table:
+    """Returns NAS-Bench-201's table for one dataset, 15,625 architectures of 6 choices of 5 operations.
+
+    Args:
+      path: the .npz, with `ops`, `valid_acc_200`, `test_acc_200`, `acc_12`, `flops_m`, `params_m` and the `_cols`
+        arrays that name their columns.
+      dataset: one of `NASBENCH201_DATASETS`.
+
+    Returns:
+      The table with accuracies in percent, `valid_12` and `valid_200` (after 12 and 200 epochs; for cifar10 on its
+      validation half, trained on the other) and `test_200`; and the costs `flops_m` and `params_m` in millions.
+
+    Raises:
+      UserError: if the file cannot be read or is no such table, or for an unknown dataset.
+    """
+    if dataset not in NASBENCH201_DATASETS:
+        raise unknown("dataset", dataset, NASBENCH201_DATASETS)
+    arrays = read_npz(path)
+    valid = "cifar10-valid" if dataset == "cifar10" else dataset
+    wanted = {
+        "valid_12": ("acc_12", "acc_12_cols", f"{valid}:valid"),
+        "valid_200": ("valid_acc_200", "valid_acc_200_cols", valid),
+        "test_200": ("test_acc_200", "test_acc_200_cols", dataset),
+        "flops_m": ("flops_m", "cost_cols", dataset),
+        "params_m": ("params_m", "cost_cols", dataset),
+    }
+    columns = {}
+    for column, (values, names, name) in wanted.items():
+        if values not in arrays or names not in arrays or "ops" not in arrays:
+            raise UserError(f"{path} is not a NAS-Bench-201 table; it has no array {values!r}, {names!r} or 'ops'")
+        labels = arrays[names].astype(str).tolist()
+        if name not in labels or arrays[values].ndim != 2:
+            raise UserError(f"{values} of {path} has no column {name!r}; its columns are {', '.join(labels)}")
+        columns[column] = arrays[values][:, labels.index(name)].astype(np.float64)
+    table = make_table(f"nasbench201-{dataset}", np.full(6, 5), arrays["ops"], columns)
+    if not table.complete:
+        raise UserError(f"{path} holds {len(table)} architectures; NAS-Bench-201 has 15625")
+    return table
+
+
+def table_domain(table: Table) -> Domain:
+    """Returns the domain a table covers.
+
+    A complete table is the product of its choices. Otherwise an architecture is valid when the table holds it: samples
+    are rows, neighbours are the rows one decision away (an architecture without any mutates to a uniform sample), and
+    an option is legal when some row begins so. All but `neighbours` and `legal` are plain `jax.numpy`.
+    """
+    if table.complete:
+        return product_domain(table.sizes, largest_pool=len(table))
+    rows = jnp.asarray(table.architectures)
+    changes = one_change(table.sizes)
+    lookup = table.lookup
+    ordered = table.architectures[np.lexsort(table.architectures.T[::-1])]
+
+    def valid(architectures: ArrayLike) -> jax.Array:
+        return lookup(architectures) >= 0
+
+    def sample(key: jax.Array, n: int) -> jax.Array:
+        return rows[jax.random.randint(key, (n,), 0, len(table))]
+
+    def mutate(key: jax.Array, architecture: ArrayLike) -> jax.Array:
+        pick, other = jax.random.split(key)
+        around = changes(architecture)
+        inside = valid(around)
+        chosen = around[jnp.argmax(jnp.where(inside, jax.random.uniform(pick, inside.shape), -1.0))]
+        return jnp.where(inside.any(), chosen, sample(other, 1)[0])
+
+    def neighbours(architecture: np.ndarray) -> np.ndarray:
+        around = np.asarray(changes(architecture))
+        return around[table.find(around) >= 0]
+
+    def legal(prefix: tuple[int, ...]) -> np.ndarray:
+        low, high = 0, len(ordered)
+        for at, option in enumerate(prefix):
+            column = ordered[low:high, at]
+            low, high = low + int(np.searchsorted(column, option)), low + int(np.searchsorted(column, option, "right"))
+        return np.isin(np.arange(table.sizes[len(prefix)]), ordered[low:high, len(prefix)])
+
+    product = product_domain(table.sizes, largest_pool=0)
+    return replace(
+        product,
+        sample=sample,
+        mutate=mutate,
+        neighbours=neighbours,
+        valid=valid,
+        legal=legal,
+        pool=table.architectures,
+    )
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """Returns every array of an .npz file; never unpickles.
+
+    Raises:
+      UserError: if there is no such file, or if it is truncated, corrupt or no .npz (with its size and SHA-256).
+    """
+    if not path.is_file():
+        raise UserError(f"no table at {path}")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except _UNREADABLE as error:
+        data = path.read_bytes()
+        digest = hashlib.sha256(data).hexdigest()
+        kind = type(error).__name__
+        raise UserError(f"cannot read {path} as .npz ({kind}); size {len(data)} bytes, sha256 {digest}") from error
+
+
+def _cardinality(sizes: tuple[int, ...]) -> int:
+    return int(np.prod(np.array(sizes, object)))
+
+
+def _shape(values: np.ndarray) -> str:
+    return f"{values.dtype} {list(values.shape)}"
+
+
+def _in_range(sizes: tuple[int, ...], architectures: jax.Array) -> jax.Array:
+    return ((architectures >= 0) & (architectures < np.array(sizes, np.int32)[None, :])).all(1)
+
+
+def _dense_lookup(sizes: tuple[int, ...], rows: np.ndarray) -> Callable[[ArrayLike], jax.Array]:
+    """Returns the lookup through one int32 for every combination of options."""
+    places = np.cumprod([1, *sizes[:0:-1]])[::-1].astype(np.int32)
+    dense = np.full(_cardinality(sizes), -1, np.int32)
+    dense[rows @ places] = np.arange(len(rows))
+    table = jnp.asarray(dense)
+
+    def lookup(architectures: ArrayLike) -> jax.Array:
+        architectures = jnp.asarray(architectures, jnp.int32)
+        inside = _in_range(sizes, architectures)
+        codes = (jnp.where(inside[:, None], architectures, 0) * places[None, :]).sum(1)
+        return jnp.where(inside, table[codes], -1)
+
+    return lookup
+
+
+def _sorted_lookup(sizes: tuple[int, ...], rows: np.ndarray) -> Callable[[ArrayLike], jax.Array]:
+    """Returns the lookup by binary search among codes of as many 31-bit words as the choices need."""
+    word, place = [], []
+    capacity = 1
+    for size in sizes:
+        capacity *= size
+        if not word or capacity > _WORD:
+            word.append(len(set(word)))
+            capacity = size
+        else:
+            word.append(word[-1])
+        place.append(capacity // size)
+    packing = np.zeros((len(sizes), word[-1] + 1), np.int32)
+    packing[np.arange(len(sizes)), word] = place
+    codes = (rows[:, :, None].astype(np.int64) * packing).sum(1).astype(np.int32)
+    order = np.lexsort(codes.T[::-1])
+    ordered, row_of = jnp.asarray(codes[order]), jnp.asarray(order, jnp.int32)
+    halvings = len(rows).bit_length()
+
+    def before(left: jax.Array, right: jax.Array) -> jax.Array:
+        """Whether codes [B, W] precede others [B, W], by their first word that differs."""
+        differ = left != right
+        at = jnp.argmax(differ, 1)[:, None]
+        less = jnp.take_along_axis(left, at, 1) < jnp.take_along_axis(right, at, 1)
+        return differ.any(1) & less[:, 0]
+
+    def lookup(architectures: ArrayLike) -> jax.Array:
+        architectures = jnp.asarray(architectures, jnp.int32)
+        inside = _in_range(sizes, architectures)
+        query = (jnp.where(inside[:, None], architectures, 0)[:, :, None] * packing[None]).sum(1)
+        low = jnp.zeros(query.shape[0], jnp.int32)
+        high = jnp.full(query.shape[0], len(rows), jnp.int32)
+
+        def halve(_: int, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            low, high = bounds
+            middle = (low + high) // 2
+            right = before(ordered[jnp.minimum(middle, len(rows) - 1)], query) & (low < high)
+            return jnp.where(right, middle + 1, low), jnp.where(right, high, jnp.maximum(middle, low))
+
+        low, _ = jax.lax.fori_loop(0, halvings, halve, (low, high))
+        at = jnp.minimum(low, len(rows) - 1)
+        return jnp.where(inside & (ordered[at] == query).all(1), row_of[at], -1)
+
+    return lookup

@@ -1,0 +1,162 @@
+"""Predictor-guided evolution in the manner of BANANAS: mutations, an ensemble to rank them, Thompson sampling.
+
+White, Neiswanger and Savani, "BANANAS: Bayesian optimization with neural architectures for neural architecture search"
+(AAAI 2021, arXiv 1910.11858): candidates are mutations of the best architectures so far, an ensemble of networks gives
+each a mean and a deviation, and one independent draw from that normal ranks them (independent Thompson sampling).
+
+Two departures keep it quick enough for thousands of seeds. A member is a network whose first layer is random and whose
+head is fitted in closed form (random features; Rahimi and Recht, NeurIPS 2007), not trained by gradient descent. And it
+is fitted to the normal quantiles of the scores' ranks, so that neither the unit nor a few broken networks matter.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from parsec.errors import UserError
+from parsec.search.contract import ArrayLike, Domain, Info, Strategy, count_failed
+from parsec.search.moves import mutate_each
+
+
+class BananasState(NamedTuple):
+    """The evaluations remembered, in a ring, and the members' random first layers.
+
+    Attributes:
+      architectures: int32 [C, L]; -1 where nothing is stored.
+      scores: float32 [C]; NaN for a failure or an empty slot.
+      told: rows stored so far, int32 [].
+      asked: architectures asked for, int32 [].
+      layers: float32 [E, D + 1, H]; the last row is the bias.
+    """
+
+    architectures: jax.Array
+    scores: jax.Array
+    told: jax.Array
+    asked: jax.Array
+    layers: jax.Array
+
+
+def make(
+    domain: Domain,
+    *,
+    batch: int = 10,
+    initial: int = 10,
+    parents: int = 10,
+    candidates: int = 100,
+    members: int = 5,
+    hidden: int = 64,
+    ridge: float = 0.1,
+    capacity: int = 512,
+) -> Strategy:
+    """Returns predictor-guided evolution; `batch` architectures per ask.
+
+    Args:
+      domain: the search space.
+      batch: architectures per ask, the best-ranked distinct candidates not evaluated before.
+      initial: uniform samples before the predictor is used.
+      parents: best architectures whose mutations are candidates.
+      candidates: mutations drawn, half of them changed twice, next to half as many uniform samples.
+      members: networks in the ensemble.
+      hidden: width of their random layer.
+      ridge: squared penalty on their heads.
+      capacity: evaluations remembered; older ones are forgotten.
+
+    Raises:
+      UserError: if an option is out of range.
+    """
+    least = min(batch, initial, parents, candidates - 1, members - 1, hidden)
+    if least < 1 or ridge <= 0 or capacity < max(batch, parents):
+        raise UserError(
+            "options of bananas are out of range; batch, initial, parents and hidden must be at least 1, candidates "
+            f"and members at least 2, ridge above 0 and capacity (given {capacity}) at least batch and parents"
+        )
+    length = len(domain.sizes)
+    width = jnp.asarray(domain.features(jnp.asarray(domain.sample(jax.random.key(0), 1)))).shape[1]
+
+    def init(key: jax.Array) -> BananasState:
+        return BananasState(
+            architectures=jnp.full((capacity, length), -1, jnp.int32),
+            scores=jnp.full(capacity, jnp.nan, jnp.float32),
+            told=jnp.zeros((), jnp.int32),
+            asked=jnp.zeros((), jnp.int32),
+            layers=jax.random.normal(key, (members, width + 1, hidden)) * jnp.sqrt(2.0 / length),
+        )
+
+    def ask(key: jax.Array, state: BananasState) -> tuple[jax.Array, BananasState]:
+        fresh, mutation, thompson = jax.random.split(key, 3)
+        uniform = jnp.asarray(domain.sample(fresh, batch + candidates // 2))
+        pool = jnp.concatenate([_mutations(domain, mutation, state, parents, candidates), uniform])
+        mean, deviation = _predict(domain, state, pool, ridge)
+        rank = mean + deviation * jax.random.normal(thompson, mean.shape)
+        known = (pool[:, None, :] == state.architectures[None, :, :]).all(-1).any(1)
+        best = _distinct_best(pool, jnp.where(known, -jnp.inf, rank), batch)
+        # A predictor needs something to be fitted to; before that, and with every score failed, samples are uniform.
+        ready = (state.asked >= initial) & (jnp.isfinite(state.scores).sum(dtype=jnp.int32) >= 2)
+        return jnp.where(ready, best, uniform[:batch]), state._replace(asked=state.asked + batch)
+
+    def tell(state: BananasState, architectures: ArrayLike, scores: ArrayLike) -> tuple[BananasState, Info]:
+        architectures = jnp.asarray(architectures)
+        told = jnp.asarray(scores)[:, 0]
+        slots = (state.told + jnp.arange(told.shape[0])) % capacity
+        state = state._replace(
+            architectures=state.architectures.at[slots].set(architectures),
+            scores=state.scores.at[slots].set(jnp.where(jnp.isfinite(told), told, jnp.nan)),
+            told=state.told + told.shape[0],
+        )
+        best = jnp.nan_to_num(state.scores, nan=-jnp.inf).max()
+        return state, {"best": best, "failed": count_failed(architectures, scores)}
+
+    return Strategy(init, ask, tell, domain.jittable)
+
+
+def _mutations(domain: Domain, key: jax.Array, state: BananasState, parents: int, candidates: int) -> jax.Array:
+    """Returns mutations of the best architectures, int32 [candidates, L]; the first half is changed twice."""
+    first, second = jax.random.split(key)
+    _, best = jax.lax.top_k(jnp.nan_to_num(state.scores, nan=-jnp.inf), parents)
+    # Early on the best `parents` include empty slots; the best of all takes their place.
+    best = jnp.where(jnp.isfinite(state.scores[best]), best, best[0])
+    chosen = state.architectures[best[jnp.arange(candidates) % parents]]
+    once = mutate_each(domain, first, jnp.maximum(chosen, 0))
+    half = candidates // 2
+    return jnp.concatenate([mutate_each(domain, second, once[:half]), once[half:]])
+
+
+def _predict(domain: Domain, state: BananasState, pool: jax.Array, ridge: float) -> tuple[jax.Array, jax.Array]:
+    """Returns the ensemble's mean and deviation of every architecture of the pool, float32 [P] each."""
+    scored = jnp.isfinite(state.scores)
+    target = jnp.where(scored, _normal_ranks(state.scores), 0.0)
+    known = jnp.asarray(domain.features(jnp.maximum(state.architectures, 0)))
+    asked = jnp.asarray(domain.features(pool))
+    identity = jnp.eye(state.layers.shape[2], dtype=jnp.float32)
+
+    def member(layer: jax.Array) -> jax.Array:
+        inside = _hidden(known, layer) * scored[:, None].astype(jnp.float32)
+        head = jax.scipy.linalg.solve(inside.T @ inside + ridge * identity, inside.T @ target, assume_a="pos")
+        return _hidden(asked, layer) @ head
+
+    predictions = jax.vmap(member)(state.layers)
+    return predictions.mean(0), predictions.std(0, ddof=1)
+
+
+def _hidden(features: jax.Array, layer: jax.Array) -> jax.Array:
+    outputs = jax.nn.relu(features @ layer[:-1] + layer[-1][None, :])
+    return outputs / jnp.sqrt(float(layer.shape[1]))
+
+
+def _normal_ranks(scores: jax.Array) -> jax.Array:
+    """Returns the normal quantile of each score's rank among the finite ones, float32 [C]; NaN scores give junk."""
+    order = jnp.argsort(jnp.nan_to_num(scores, nan=jnp.inf))
+    rank = jnp.zeros(scores.shape, jnp.float32).at[order].set(jnp.arange(scores.shape[0], dtype=jnp.float32))
+    count = jnp.maximum(jnp.isfinite(scores).sum(dtype=jnp.int32), 1).astype(jnp.float32)
+    return jax.scipy.stats.norm.ppf(jnp.clip((rank + 0.5) / count, 0.0, 1 - 0.25 / count))
+
+
+def _distinct_best(pool: jax.Array, rank: jax.Array, batch: int) -> jax.Array:
+    """Returns the `batch` best-ranked distinct architectures of the pool, int32 [batch, L]."""
+
+    def pick(rank: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
+        architecture = pool[jnp.argmax(rank)]
+        return jnp.where((pool == architecture[None, :]).all(1), -jnp.inf, rank), architecture
+
+    return jax.lax.scan(pick, rank, None, length=batch)[1]

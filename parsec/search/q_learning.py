@@ -1,0 +1,103 @@
+"""Q-learning over the decisions of an architecture, taken one after another.
+
+In the manner of Baker, Gupta, Naik and Raskar, "Designing neural network architectures using reinforcement learning"
+(ICLR 2017, arXiv 1611.02167), the baseline AlphaX compares with: a state is the place of the decision and the option
+taken just before it, an epsilon-greedy agent takes the next option, and the score arrives at the end.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from parsec.errors import UserError
+from parsec.search.contract import ArrayLike, Domain, Info, Strategy, count_failed
+from parsec.search.factorised import draw_valid
+
+
+class QState(NamedTuple):
+    """The agent.
+
+    Attributes:
+      values: Q(decision, option before, option), float32 [L, max(sizes), max(sizes)]; option 0 stands before the first.
+      asked: architectures asked for, int32 [].
+      low: lowest score told, float32 [].
+      high: highest score told, float32 [].
+    """
+
+    values: jax.Array
+    asked: jax.Array
+    low: jax.Array
+    high: jax.Array
+
+
+def make(domain: Domain, *, learning_rate: float = 0.3, epsilon: float = 0.1, anneal: int = 150) -> Strategy:
+    """Returns tabular Q-learning; one architecture per ask.
+
+    Rewards are scores scaled to [0, 1] by the lowest and highest seen, so that no unit matters; values start at 0.5.
+    In a domain with invalid combinations an invalid episode is replaced by a uniform sample, and that one is learnt
+    from.
+
+    Args:
+      domain: the search space.
+      learning_rate: step of the value update, in (0, 1].
+      epsilon: final chance of a random option, in [0, 1]; it falls linearly from 1.
+      anneal: architectures over which it falls.
+
+    Raises:
+      UserError: if an option is out of range.
+    """
+    if not 0 < learning_rate <= 1 or not 0 <= epsilon <= 1 or anneal < 1:
+        raise UserError(
+            f"options learning_rate, epsilon and anneal of q_learning are {learning_rate}, {epsilon} and {anneal}; "
+            "they must lie in (0, 1], in [0, 1] and at or above 1"
+        )
+    mask = jnp.array(domain.mask)
+    length, width = mask.shape
+    draw = draw_valid(domain)
+
+    def init(key: jax.Array) -> QState:
+        del key
+        return QState(
+            values=jnp.full((length, width, width), 0.5, jnp.float32),
+            asked=jnp.zeros((), jnp.int32),
+            low=jnp.array(jnp.inf, jnp.float32),
+            high=jnp.array(-jnp.inf, jnp.float32),
+        )
+
+    def ask(key: jax.Array, state: QState) -> tuple[jax.Array, QState]:
+        spread, ties, rest = jax.random.split(key, 3)
+        progress = jnp.minimum(state.asked.astype(jnp.float32) / anneal, 1.0)
+        chance = 1 - (1 - epsilon) * progress
+        explore = jax.random.uniform(spread, (length,)) < chance
+        # Noise far below any difference of values breaks ties evenly.
+        greedy = state.values + 1e-6 * jax.random.uniform(ties, state.values.shape)
+        uniform = draw(rest, jnp.zeros(mask.shape, jnp.float32), 1)[0]
+
+        def decide(before: jax.Array, at: jax.Array) -> tuple[jax.Array, jax.Array]:
+            best = jnp.argmax(jnp.where(mask[at], greedy[at, before], -jnp.inf)).astype(jnp.int32)
+            option = jnp.where(explore[at], uniform[at], best)
+            return option, option
+
+        _, architecture = jax.lax.scan(decide, jnp.zeros((), jnp.int32), jnp.arange(length))
+        valid = jnp.asarray(domain.valid(architecture[None, :]))[0]
+        return jnp.where(valid, architecture, uniform)[None, :], state._replace(asked=state.asked + 1)
+
+    def tell(state: QState, architectures: ArrayLike, scores: ArrayLike) -> tuple[QState, Info]:
+        score = jnp.asarray(scores)[0, 0]
+        scored = jnp.isfinite(score)
+        low = jnp.where(scored, jnp.minimum(state.low, score), state.low)
+        high = jnp.where(scored, jnp.maximum(state.high, score), state.high)
+        reward = jnp.where(high > low, (score - low) / (high - low), 0.5)
+        architecture = jnp.asarray(architectures)[0]
+        at = jnp.arange(length)
+        before = jnp.concatenate([jnp.zeros(1, jnp.int32), architecture[:-1]])
+        best = jnp.where(mask, state.values[at, before], -jnp.inf).max(1)
+        # All targets use the values before this episode; the last decision's target is the reward itself.
+        target = jnp.concatenate([best[1:], reward[None]])
+        step = jnp.where(scored, learning_rate * (target - state.values[at, before, architecture]), 0.0)
+        values = state.values.at[at, before, architecture].add(step)
+        info = {"value": best[0], "failed": count_failed(architectures, scores)}
+        return QState(values, state.asked, low, high), info
+
+    return Strategy(init, ask, tell, domain.jittable)

@@ -1,0 +1,47 @@
+"""Random search, the baseline every strategy has to beat.
+
+Bergstra and Bengio, "Random search for hyper-parameter optimization" (JMLR 2012); Li and Talwalkar, "Random search and
+reproducibility for neural architecture search" (UAI 2019).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from parsec.errors import UserError
+from parsec.search.contract import ArrayLike, Domain, Info, Strategy, count_failed
+
+
+class RandomState(NamedTuple):
+    """What random search keeps: the best score told, float32 []."""
+
+    best: jax.Array
+
+
+def make(domain: Domain, *, batch: int = 1) -> Strategy:
+    """Returns uniform sampling, with replacement, of the domain's valid architectures.
+
+    Args:
+      domain: the search space.
+      batch: architectures per ask.
+
+    Raises:
+      UserError: if `batch` is below 1.
+    """
+    if batch < 1:
+        raise UserError(f"option batch of random is {batch}; it must be at least 1")
+
+    def init(key: jax.Array) -> RandomState:
+        del key
+        return RandomState(best=jnp.array(-jnp.inf, jnp.float32))
+
+    def ask(key: jax.Array, state: RandomState) -> tuple[ArrayLike, RandomState]:
+        return domain.sample(key, batch), state
+
+    def tell(state: RandomState, architectures: ArrayLike, scores: ArrayLike) -> tuple[RandomState, Info]:
+        finite = jnp.nan_to_num(jnp.asarray(scores)[:, 0], nan=-jnp.inf)
+        best = jnp.maximum(state.best, finite.max())
+        return RandomState(best), {"best": best, "failed": count_failed(architectures, scores)}
+
+    return Strategy(init, ask, tell, domain.jittable)

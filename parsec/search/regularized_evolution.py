@@ -1,0 +1,84 @@
+"""Regularized (ageing) evolution: tournament selection in a queue that drops its oldest member.
+
+Real, Aggarwal, Huang and Le, "Regularized evolution for image classifier architecture search" (AAAI 2019,
+arXiv 1802.01548). Defaults are those of the NAS-Bench-201 baselines (Dong and Yang, ICLR 2020): population 10 and
+sample 3.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from parsec.errors import UserError
+from parsec.search.contract import ArrayLike, Domain, Info, Strategy, count_failed
+
+
+class EvolutionState(NamedTuple):
+    """The population as a ring.
+
+    Attributes:
+      members: int32 [P, L]; slot `born % P` is the oldest.
+      scores: float32 [P]; -inf for a failed member.
+      asked: architectures asked for, int32 [].
+      born: members told, int32 [].
+    """
+
+    members: jax.Array
+    scores: jax.Array
+    asked: jax.Array
+    born: jax.Array
+
+
+def make(domain: Domain, *, population: int = 10, sample: int = 3) -> Strategy:
+    """Returns regularized evolution; one architecture per ask.
+
+    The first `population` architectures are uniform samples. After that each ask draws `sample` members with
+    replacement and changes one decision of the best of them.
+
+    Args:
+      domain: the search space.
+      population: members alive at once.
+      sample: members drawn for a tournament.
+
+    Raises:
+      UserError: if `population` or `sample` is below 1.
+    """
+    if population < 1 or sample < 1:
+        raise UserError(
+            f"options population and sample of regularized_evolution are {population} and {sample}; "
+            "both must be at least 1"
+        )
+
+    def init(key: jax.Array) -> EvolutionState:
+        del key
+        return EvolutionState(
+            members=jnp.zeros((population, len(domain.sizes)), jnp.int32),
+            scores=jnp.full(population, -jnp.inf, jnp.float32),
+            asked=jnp.zeros((), jnp.int32),
+            born=jnp.zeros((), jnp.int32),
+        )
+
+    def ask(key: jax.Array, state: EvolutionState) -> tuple[jax.Array, EvolutionState]:
+        fresh, tournament, mutation = jax.random.split(key, 3)
+        alive = jnp.clip(state.born, 1, population)
+        drawn = jax.random.randint(tournament, (sample,), 0, alive)
+        parent = state.members[drawn[jnp.argmax(state.scores[drawn])]]
+        found = (state.asked < population) | (state.born == 0)
+        # With nobody born yet the parent is a placeholder that may be invalid; its mutation is then not used.
+        architecture = jnp.where(
+            found, jnp.asarray(domain.sample(fresh, 1))[0], jnp.asarray(domain.mutate(mutation, parent))
+        )
+        return architecture[None, :], state._replace(asked=state.asked + 1)
+
+    def tell(state: EvolutionState, architectures: ArrayLike, scores: ArrayLike) -> tuple[EvolutionState, Info]:
+        told = jnp.nan_to_num(jnp.asarray(scores)[:, 0], nan=-jnp.inf)
+        slots = (state.born + jnp.arange(told.shape[0])) % population
+        state = state._replace(
+            members=state.members.at[slots].set(jnp.asarray(architectures)),
+            scores=state.scores.at[slots].set(told),
+            born=state.born + told.shape[0],
+        )
+        return state, {"population_best": state.scores.max(), "failed": count_failed(architectures, scores)}
+
+    return Strategy(init, ask, tell, domain.jittable)

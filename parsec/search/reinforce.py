@@ -1,0 +1,74 @@
+"""REINFORCE: a policy of independent categoricals trained by the score-function gradient (Williams 1992).
+
+The policy and its constants are those of the NAS-Bench-201 baseline (Dong and Yang, ICLR 2020): logits from
+1e-3 N(0, 1), Adam at 0.01, and as baseline a bias-corrected moving average of the rewards, the present one included.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from parsec.errors import UserError
+from parsec.search.contract import ArrayLike, Domain, Info, Strategy, count_failed
+from parsec.search.factorised import ascend, draw_valid
+
+
+class ReinforceState(NamedTuple):
+    """The policy.
+
+    Attributes:
+      logits: float32 [L, max(sizes)].
+      optimizer: Adam's moments.
+      average: uncorrected moving average of the rewards, float32 [].
+      weight: the sum of the average's weights, float32 [].
+    """
+
+    logits: jax.Array
+    optimizer: optax.OptState
+    average: jax.Array
+    weight: jax.Array
+
+
+def make(domain: Domain, *, learning_rate: float = 0.01, momentum: float = 0.9) -> Strategy:
+    """Returns REINFORCE on a factorised softmax; one architecture per ask.
+
+    Args:
+      domain: the search space; in one with invalid combinations the policy is conditioned on validity.
+      learning_rate: of Adam on the logits.
+      momentum: of the baseline, in [0, 1).
+
+    Raises:
+      UserError: if an option is out of range.
+    """
+    if learning_rate <= 0 or not 0 <= momentum < 1:
+        raise UserError(
+            f"options learning_rate and momentum of reinforce are {learning_rate} and {momentum}; "
+            "they must lie above 0 and in [0, 1)"
+        )
+    mask = domain.mask
+    draw = draw_valid(domain)
+
+    def init(key: jax.Array) -> ReinforceState:
+        logits = 1e-3 * jax.random.normal(key, mask.shape)
+        zero = jnp.zeros((), jnp.float32)
+        return ReinforceState(logits, optax.adam(learning_rate).init(logits), zero, zero)
+
+    def ask(key: jax.Array, state: ReinforceState) -> tuple[jax.Array, ReinforceState]:
+        return draw(key, state.logits, 1), state
+
+    def tell(state: ReinforceState, architectures: ArrayLike, scores: ArrayLike) -> tuple[ReinforceState, Info]:
+        reward = jnp.asarray(scores)[0, 0]
+        scored = jnp.isfinite(reward)
+        average = momentum * state.average + (1 - momentum) * reward
+        weight = momentum * state.weight + (1 - momentum)
+        advantage = jnp.where(scored, reward - average / weight, 0.0)
+        policy = jax.nn.softmax(jnp.where(mask, state.logits, -jnp.inf), axis=-1)
+        chosen = jax.nn.one_hot(jnp.asarray(architectures)[0], mask.shape[1], dtype=jnp.float32)
+        logits, optimizer = ascend(advantage * (chosen - policy), state.logits, state.optimizer, learning_rate)
+        learnt = ReinforceState(logits, optimizer, average, weight)
+        state = jax.tree.map(lambda new, old: jnp.where(scored, new, old), learnt, state)
+        return state, {"advantage": advantage, "failed": count_failed(architectures, scores)}
+
+    return Strategy(init, ask, tell, domain.jittable)
