@@ -135,7 +135,9 @@ def prepare_process() -> None:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    # A damaged checkpoint is reported by one line of ours; Orbax would add a page for each of its unfinished reads.
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     folder = compile_cache_folder()
