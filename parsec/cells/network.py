@@ -114,4 +114,4 @@ class Head(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns logits float32 [B, num_classes] for x [B, H, W, C]."""
-        return nn.Dense(self.num_classes, name="linear")(x.astype(jnp.float32).mean((1, 2)))
+        return nn.Dense(self.num_classes, kernel_init=kernel_init, name="linear")(x.astype(jnp.float32).mean((1, 2)))

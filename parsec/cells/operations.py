@@ -8,6 +8,7 @@ The set is that of DARTS (Liu, Simonyan, Yang 2019, arXiv 1806.09055) and NAS-Be
 entry in `OPERATIONS`.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
@@ -22,8 +23,24 @@ from parsec.errors import unknown
 # A normalisation: a Flax module class, or a partial of one, called with a name.
 Norm = Callable[..., Any]
 
-# Uniform with variance 1 / (3 fan_in), so that published learning rates keep their meaning.
-kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+_BLOCK = 2**14
+
+
+def kernel_init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+    """Returns a kernel [..., inputs, outputs], uniform with variance 1 / (3 fan_in), so that published rates hold.
+
+    Every shape is cut from draws of one size: a supernet has a hundred shapes of kernels, and compiling a random
+    generator for each of them would take longer than the search's first epoch.
+    """
+    count = math.prod(shape)
+    draws = [_draw(jax.random.fold_in(key, block)) for block in range(-(-count // _BLOCK))]
+    limit = 1 / math.sqrt(math.prod(shape[:-1]))
+    return (jnp.concatenate(draws)[:count].reshape(shape) * limit).astype(dtype)
+
+
+@jax.jit
+def _draw(key: jax.Array) -> jax.Array:
+    return jax.random.uniform(key, (_BLOCK,), jnp.float32, -1.0, 1.0)
 
 
 class BatchStatistics(nn.Module):

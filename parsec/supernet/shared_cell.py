@@ -62,7 +62,8 @@ class SharedCell(nn.Module):
     def _initialise(self, key: jax.Array, name: str, example: jax.Array) -> Any:
         operation = _detached(name, self, self.stride)
         keys = jax.random.split(key, len(self.layout.slots))
-        return jax.vmap(lambda k: operation.init(k, example).get("params", {}))(keys)
+        shape = jax.ShapeDtypeStruct(example.shape, example.dtype)
+        return jax.vmap(lambda k: operation.lazy_init(k, shape).get("params", {}))(keys)
 
 
 class _Branch(NamedTuple):

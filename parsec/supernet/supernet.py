@@ -66,8 +66,9 @@ def make_supernet(space: Space, shape: Shape) -> Supernet:
         return {kind: space.route(kind, architecture) for kind in space.cells}
 
     def init(key: jax.Array, images: jax.Array) -> Weights:
-        first = jnp.zeros(len(space.choices), jnp.int32)
-        return network.init(key, images, routes(first))["params"]
+        # Lazily: only what the parameters need is run, so nothing the size of the network is compiled.
+        first = jax.eval_shape(routes, jax.ShapeDtypeStruct((len(space.choices),), jnp.int32))
+        return network.lazy_init(key, jax.ShapeDtypeStruct(images.shape, images.dtype), first)["params"]
 
     def run_child(weights: Weights, batch: Batch, architecture: jax.Array) -> ChildResult:
         logits: Any = network.apply({"params": weights}, batch.images, routes(architecture))
