@@ -1,0 +1,194 @@
+"""report.html: what a search found, on one page that needs no other file and no network.
+
+The page is a function of the run directory's files: result.json, config.json and metrics.jsonl. It holds no clock time,
+so equal runs have equal pages.
+"""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from parsec.cells import get_space
+from parsec.cells.drawing import genotype_svg
+from parsec.cells.genotypes import from_text
+from parsec.errors import UserError
+from parsec.report.curves import line_chart
+from parsec.run.metrics import read_metrics
+from parsec.run.workdir import CONFIG, RESULT, read_json, write_text_atomic
+
+REPORT = "report.html"
+
+# What a search records, in the order of the page; whatever else it recorded follows under its own name.
+_TITLES = {
+    "loss": "training loss",
+    "accuracy": "training accuracy",
+    "entropy": "entropy of the prior (nats)",
+    "ess": "effective sample size",
+}
+_NEEDED = ("space", "architecture", "genotype", "seed", "valid_accuracy", "random_valid_accuracy", "params", "flops")
+_MOST_CURVES = 16
+_STYLE = """
+body { font: 15px/1.5 "DejaVu Sans", Verdana, Helvetica, Arial, sans-serif; color: #24292f }
+body { background: #f4f6f8; margin: 0 }
+main { max-width: 1080px; margin: 0 auto; padding: 28px 20px 60px }
+h1 { font-size: 25px; margin: 0 0 2px } h2 { font-size: 18px; margin: 34px 0 10px } .lead { color: #57606a; margin: 0 }
+section, .figures > div { background: #fff; border: 1px solid #dde2e7; border-radius: 8px; padding: 14px 18px }
+section { overflow-x: auto } .curves { display: flex; flex-wrap: wrap; gap: 8px }
+.figures { display: flex; flex-wrap: wrap; gap: 12px; margin: 22px 0 } .figures > div { flex: 1 1 150px }
+.figures b { display: block; font-size: 24px } .figures span { color: #57606a; font-size: 13px }
+.warning { border-left: 5px solid #e69100; margin: 8px 0 }
+table { border-collapse: collapse } td, th { padding: 3px 18px 3px 0; text-align: left; vertical-align: top }
+th { color: #57606a; font-weight: normal }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; font-size: 13px }
+svg { max-width: 100%; height: auto }
+"""
+
+
+def write_report(workdir: Path) -> Path:
+    """Writes report.html into the run directory of a finished search and returns its path.
+
+    Raises:
+      UserError: result.json or config.json is missing or is not that of a search, or the page cannot be written.
+    """
+    result = read_json(workdir / RESULT)
+    missing = [key for key in _NEEDED if not isinstance(result, dict) or key not in result]
+    if missing:
+        raise UserError(f"{workdir / RESULT} is not the result of a search: it has no {missing[0]!r}")
+    config = read_json(workdir / CONFIG)
+    if not isinstance(config, dict):
+        raise UserError(f"{workdir / CONFIG} is not the config of a run")
+    page = report_page(result, config, read_metrics(workdir))
+    write_text_atomic(workdir / REPORT, page)
+    return workdir / REPORT
+
+
+def report_page(result: Mapping[str, Any], config: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the page of a search.
+
+    Args:
+      result: of result.json.
+      config: of config.json.
+      metrics: the lines of metrics.jsonl, in order.
+
+    Raises:
+      UserError: the genotype is not one of the space.
+    """
+    space = get_space(result["space"])
+    genotype = space.decode(from_text(space, result["genotype"]))
+    title = f"A cell of {space.name}"
+    steps = f", {metrics[-1]['step']:,} steps" if metrics else ""
+    lead = f"{config.get('job', 'search')}, seed {result['seed']}{steps}"
+    body = [
+        f"<h1>{escape(title)}</h1>",
+        f'<p class="lead">{escape(lead)}</p>',
+        *(
+            f'<section class="warning"><b>Warning.</b> {escape(str(line))}</section>'
+            for line in result.get("warnings") or ()
+        ),
+        _figures(result),
+        f"<section>{genotype_svg(genotype)}</section>",
+    ]
+    if result.get("table"):
+        body += ["<h2>The cell in the benchmark's table</h2>", _table(_flat(result["table"]))]
+    body += ["<h2>How to use it</h2>", f"<section><pre>{escape(usage(result))}</pre></section>"]
+    if metrics:
+        body += ["<h2>The search</h2>", f'<section class="curves">{"".join(_curves(metrics))}</section>']
+    body += [
+        "<h2>Architecture</h2>",
+        _table(
+            {choice.name: choice.options[at] for choice, at in zip(space.choices, result["architecture"], strict=True)}
+        ),
+        "<h2>Configuration</h2>",
+        _table(_flat(config.get("config") or result.get("config") or {})),
+        "<h2>Made with</h2>",
+        _table(_flat({key: config[key] for key in ("versions", "device") if key in config})),
+    ]
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
+    return "\n".join(
+        [
+            "<!doctype html>",
+            f'<html lang="en"><head>{head}<style>{_STYLE}</style></head>',
+            "<body><main>",
+            *body,
+            "</main></body></html>\n",
+        ]
+    )
+
+
+def usage(result: Mapping[str, Any]) -> str:
+    """Returns a program that builds the found network at a size of one's own."""
+    return f"""from parsec.cells import get_space
+from parsec.cells.genotypes import from_text
+from parsec.cells.network import Shape, derive
+
+space = get_space({result["space"]!r})
+architecture = from_text(space, {result["genotype"]!r})
+network = derive(space, space.decode(architecture), Shape(channels=16, cells=8, num_classes=10))  # a Flax module
+"""
+
+
+def _figures(result: Mapping[str, Any]) -> str:
+    figures = [
+        (_percent(result["valid_accuracy"]), "validation accuracy under the shared weights"),
+        (_percent(result["random_valid_accuracy"]), "mean of random children under the same weights"),
+        (_count(result["params"]), "parameters"),
+        (_count(result["flops"]), "FLOPs (multiply-adds for one image)"),
+    ]
+    boxes = "".join(f"<div><b>{escape(value)}</b><span>{escape(name)}</span></div>" for value, name in figures)
+    return f'<div class="figures">{boxes}</div>'
+
+
+def _curves(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
+    names = dict.fromkeys(name for line in metrics for name, value in line.items() if _is_number(value))
+    drawn = [name for name in _TITLES if name in names]
+    drawn += [name for name in names if name not in (*_TITLES, "step", "num_children")]
+    charts = []
+    for name in drawn[:_MOST_CURVES]:
+        # A metric that is measured now and then has points at its own steps only.
+        lines = [line for line in metrics if name in line]
+        most = [_number(line.get("num_children")) for line in lines] if name == "ess" else None
+        charts.append(
+            line_chart(
+                _TITLES.get(name, name.replace("_", " ")),
+                [line["step"] for line in lines],
+                [_number(line[name]) for line in lines],
+                reference=most,
+                reference_name="children" if most else "",
+            )
+        )
+    return charts
+
+
+def _table(rows: Mapping[str, Any]) -> str:
+    cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(_text(value))}</td></tr>" for name, value in rows.items())
+    return f"<section><table>{cells}</table></section>"
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    rows: dict[str, Any] = {}
+    for name, entry in value.items():
+        rows |= _flat(entry, f"{prefix}{name}.") if isinstance(entry, Mapping) else {f"{prefix}{name}": entry}
+    return rows
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if _is_number(value) else None
+
+
+def _percent(value: Any) -> str:
+    return f"{100 * value:.2f} %" if _is_number(value) else "not measured"
+
+
+def _count(value: Any) -> str:
+    if not _is_number(value):
+        return "not counted"
+    return f"{value / 1e6:,.3f} M" if value >= 1e5 else f"{value:,}"
+
+
+def _text(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
