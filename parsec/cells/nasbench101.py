@@ -1,4 +1,4 @@
-"""The NAS-Bench-101 space as strategies see it: sampling, neighbours, legal prefixes and features over its distinct cells.
+"""The NAS-Bench-101 space as strategies see it: samples, neighbours, legal prefixes and features of distinct cells.
 
 Ying et al., ICML 2019, arXiv 1902.09635. The encoding is described in `parsec.cells.nasbench101_cells`.
 """
@@ -21,13 +21,13 @@ def domain(max_vertices: int) -> Domain:
     """Returns what strategies may know of the cells of at most `max_vertices` (3 to 7) vertices.
 
     - `sample` draws uniformly from the pool, so that every distinct cell is equally likely, whatever its size.
-    - `mutate` and `neighbours`: one operation changed, one edge added or removed (then pruned), or one absent vertex put to
-      use between two others; results are canonical, distinct and differ from the cell itself. Removing an edge may prune
-      several vertices at once, so that a cell need not be a neighbour of each of its neighbours; every cell can be reached
-      from every other.
+    - `mutate` and `neighbours`: one operation changed, one edge added or removed (then pruned), or one absent vertex
+      put to use between two others; results are canonical, distinct and differ from the cell itself. Removing an edge
+      may prune several vertices at once, so that a cell need not be a neighbour of each of its neighbours; every cell
+      can be reached from every other.
     - `valid` holds for every vector that describes a valid cell, canonical or not.
-    - `legal` allows only prefixes of canonical architectures, so that a tree meets each cell exactly once; a prefix that no
-      canonical architecture has allows nothing.
+    - `legal` allows only prefixes of canonical architectures, so that a tree meets each cell exactly once; a prefix
+      that no canonical architecture has allows nothing.
     - `features` are those of `nasbench101_features.cell_features`, zeros for an invalid vector.
     """
     found = cells(max_vertices)
@@ -69,7 +69,7 @@ def domain(max_vertices: int) -> Domain:
         neighbours=neighbours,
         valid=lambda architectures: lookup(max_vertices, architectures) >= 0,
         legal=legal,
-        features=features,
+        features=jax.jit(features),
         pool=found.pool,
     )
 

@@ -7,13 +7,13 @@ through `lookup`.
 An architecture is int32 [L], L = (V - 2) + V(V-1)/2, and its positions mean the same for cells of every size:
 
 - entries 0 .. V-3, one for each interior vertex: an index into `OPERATIONS`, or `ABSENT` for a vertex that is not used;
-- then one 0/1 entry for each edge (source, target) of the V-vertex frame, ordered by target and then source. The input is
-  vertex 0 and the output always vertex V - 1, also where fewer interior vertices are used.
+- then one 0/1 entry for each edge (source, target) of the V-vertex frame, ordered by target and then source. The
+  input is vertex 0 and the output always vertex V - 1, also where fewer interior vertices are used.
 
 Every vector whose cell is valid after pruning is a valid architecture: edges of absent vertices are ignored, and so are
-operations that no path runs. Many vectors describe one cell; `pool` holds its canonical one, `lookup` finds that row for
-any of them, and everything that costs an evaluation should be counted by row. Canonical cells have their vertices ordered by
-the longest distance from the input.
+operations that no path runs. Many vectors describe one cell; `pool` holds its canonical one, `lookup` finds that row
+for any of them, and everything that costs an evaluation should be counted by row. Canonical cells have their vertices
+ordered by the longest distance from the input.
 """
 
 import itertools
@@ -41,8 +41,8 @@ class Cells:
       graphs: their graphs without operations.
       pool: canonical architectures in lexicographic order, int32 [N, L].
       packed: the same in 32 bits each, two for a vertex and one for an edge, first entry lowest, int32 [N].
-      row_of: row of `pool` for a canonical graph and the operations of its vertices, read as digits base 3 from the first
-        vertex up; digits of unused vertices do not matter, int32 [G, 3^(V-2)].
+      row_of: row of `pool` for a canonical graph and the operations of its vertices, read as digits base 3 from the
+        first vertex up; digits of unused vertices do not matter, int32 [G, 3^(V-2)].
     """
 
     graphs: Graphs
@@ -123,7 +123,8 @@ def lookup(max_vertices: int, architectures: ArrayLike) -> jax.Array:
 
 
 def at_rows(max_vertices: int, chosen: ArrayLike) -> jax.Array:
-    """Returns the canonical architectures of rows of the pool, int32 [..., L] for rows int32 [...]; works on traced rows.
+    """Returns the canonical architectures of rows of the pool, int32 [..., L] for rows int32 [...]; works on traced
+    rows.
 
     The packed form keeps compiled programs small: 2 MB of constants for seven vertices instead of 44.
     """

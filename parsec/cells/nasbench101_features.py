@@ -1,12 +1,14 @@
 """One description of every NAS-Bench-101 cell, of fixed length, whose positions mean the same for cells of every size.
 
 Beside the vertices and edges of the canonical frame it holds what they add up to: how many there are of each operation,
-how deep the cell is and how deep in each operation, what is next to the input and to the output, and how many parameters
-the benchmark's network has with this cell (Ying et al., ICML 2019, arXiv 1902.09635, section 2 and appendix: channels are
-shared out among the vertices that feed the output). All of it follows from the graph; nothing is learnt or measured.
+how deep the cell is and how deep in each operation, what is next to the input and to the output, and how many
+parameters the benchmark's network has with this cell (Ying et al., ICML 2019, arXiv 1902.09635, section 2 and
+appendix: channels are shared out among the vertices that feed the output). All of it follows from the graph; nothing
+is learnt or measured.
 """
 
 import itertools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +21,7 @@ _STEM_CHANNELS = 128
 _STACKS = 3
 _CELLS_PER_STACK = 3
 _CLASSES = 10
-_KERNEL_AREA = (9, 1, 0)
+_KERNEL_AREA = (9.0, 1.0, 0.0)
 # Longer than any path, so that vertices without a path never win.
 _FAR = 100.0
 
@@ -71,69 +73,55 @@ def cell_features(architectures: ArrayLike, max_vertices: int) -> jax.Array:
     """
     V = max_vertices
     given = jnp.asarray(architectures)
-    operations = jax.nn.one_hot(given[:, : V - 2], len(OPERATIONS) + 1, dtype=jnp.float32)
+    vertices = jax.nn.one_hot(given[:, : V - 2], len(OPERATIONS) + 1, dtype=jnp.float32)
     bits = given[:, V - 2 :].astype(jnp.float32)
-    pairs = [(i, j) for j in range(1, V) for i in range(j)]
-    edge = {pair: bits[:, e] for e, pair in enumerate(pairs)}
-    runs = {v: operations[:, v - 1, : len(OPERATIONS)] for v in range(1, V - 1)}
-    counts = operations[:, :, : len(OPERATIONS)].sum(1)
-
-    # Along every path: operations of each kind (and edges) at most and at least, and the number of paths.
-    columns = len(OPERATIONS) + 1
-    most = {0: jnp.zeros((len(given), columns), jnp.float32)}
-    least = {0: most[0]}
-    paths = {0: jnp.ones(len(given), jnp.float32)}
-    for v in range(1, V):
-        here = jnp.ones((len(given), 1), jnp.float32)
-        here = jnp.concatenate([runs[v] if v < V - 1 else jnp.zeros((len(given), columns - 1)), here], 1)
-        present = jnp.stack([edge[u, v] for u in range(v)], 1)[:, :, None] > 0
-        most[v] = jnp.where(present, jnp.stack([most[u] for u in range(v)], 1), -_FAR).max(1) + here
-        least[v] = jnp.where(present, jnp.stack([least[u] for u in range(v)], 1), _FAR).min(1) + here
-        paths[v] = sum(edge[u, v] * paths[u] for u in range(v))
-
-    sequences, links = _sequences(edge, runs, V)
-    widths = _relative_widths(edge, V)
-    per_operation = sum(widths[v][:, None] * runs[v] for v in range(1, V - 1))
-    weights = _convolution_weights(edge, runs, widths, V)
+    target, source = np.tril_indices(V, -1)
+    adjacency = jnp.zeros((len(given), V, V), jnp.float32).at[:, source, target].set(bits)
+    runs = vertices[:, :, : len(OPERATIONS)]
+    first, last, inner = adjacency[:, 0, 1:-1], adjacency[:, 1:-1, -1], adjacency[:, 1:-1, 1:-1]
+    most, least, paths = _along_paths(adjacency, runs)
+    widths = _relative_widths(inner, last)
+    weights = _convolution_weights(adjacency, runs, widths)
     scale = float(V - 2)
     single = [
-        counts.sum(1) / scale,
+        runs.sum((1, 2)) / scale,
         bits.sum(1) / MAX_EDGES,
-        most[V - 1][:, -1] / (V - 1),
-        least[V - 1][:, -1] / (V - 1),
-        jnp.log2(paths[V - 1]) / (V - 2),
-        sum(edge[u, V - 1] for u in range(V - 1)) / (V - 1),
-        sum(edge[0, v] for v in range(1, V)) / (V - 1),
-        jnp.log1p(weights) / np.log1p(9.0 * scale).astype(np.float32),
+        most[:, -1] / (V - 1),
+        least[:, -1] / (V - 1),
+        jnp.log2(paths) / scale,
+        adjacency[:, :, -1].sum(1) / (V - 1),
+        adjacency[:, 0].sum(1) / (V - 1),
+        jnp.log1p(weights) / math.log1p(10 * scale),
     ]
-    return jnp.concatenate(
-        [
-            operations.reshape(len(given), -1),
-            bits,
-            counts / scale,
-            most[V - 1][:, :-1] / scale,
-            least[V - 1][:, :-1] / scale,
-            sum(edge[0, v][:, None] * runs[v] for v in range(1, V - 1)) / scale,
-            sum(edge[v, V - 1][:, None] * runs[v] for v in range(1, V - 1)) / scale,
-            links.reshape(len(given), -1) / MAX_EDGES,
-            *sequences,
-            per_operation / scale,
-            jnp.stack(single, 1),
-        ],
-        1,
-    )
+    columns = [
+        vertices.reshape(len(given), -1),
+        bits,
+        runs.sum(1) / scale,
+        most[:, :-1] / scale,
+        least[:, :-1] / scale,
+        jnp.einsum("bv,bvi->bi", first, runs) / scale,
+        jnp.einsum("bv,bvi->bi", last, runs) / scale,
+        jnp.einsum("buv,bui,bvj->bij", inner, runs, runs).reshape(len(given), -1) / MAX_EDGES,
+        *_sequences(first, last, inner, runs),
+        jnp.einsum("bv,bvi->bi", widths, runs) / scale,
+        jnp.stack(single, 1),
+    ]
+    return jnp.concatenate(columns, 1)
 
 
 def parameters(pool: np.ndarray, max_vertices: int) -> np.ndarray:
     """Returns the trainable parameters of the benchmark's network for CIFAR-10 with each cell, int64 [B].
 
-    A stem of one 3x3 convolution to 128 channels, three stacks of three cells with the channels doubled from stack to stack,
-    and a linear classifier; every convolution has batch normalisation with scale and offset and no bias. The vertices that
-    feed the output share its channels; every other vertex has the most channels of its successors; what a vertex reads from
-    the cell's input is projected to its channels by a 1x1 convolution.
+    Equal to the published number when the vertices stand in the order in which the benchmark trained them. In another
+    order the channels left over by a division may go to another vertex, which changes the number by about one percent.
+
+    A stem of one 3x3 convolution to 128 channels, three stacks of three cells with the channels doubled from stack to
+    stack, and a linear classifier; every convolution has batch normalisation with scale and offset and no bias. The
+    vertices that feed the output share its channels; every other vertex has the most channels of its successors; what
+    a vertex reads from the cell's input is projected to its channels by a 1x1 convolution.
 
     Args:
-      pool: canonical architectures, int32 [B, L].
+      pool: pruned architectures in any order of vertices, int32 [B, L].
       max_vertices: V.
     """
     adjacency = adjacency_of(pool, max_vertices)
@@ -150,7 +138,7 @@ def parameters(pool: np.ndarray, max_vertices: int) -> np.ndarray:
 
 
 def vertex_channels(adjacency: np.ndarray, out: int) -> np.ndarray:
-    """Returns the channels of each vertex of a cell with `out` channels, int64 [B, V]; 0 where unused, `out` at the ends."""
+    """Returns the channels of each vertex of a cell with `out` channels, [B, V]: 0 where unused, `out` at both ends."""
     B, V, _ = adjacency.shape
     feeds = adjacency[:, 1:-1, -1]
     count = np.maximum(feeds.sum(1), 1)
@@ -171,51 +159,56 @@ def _cell_parameters(
     total = np.zeros(len(adjacency), np.int64)
     for v in range(1, adjacency.shape[1] - 1):
         width = widths[:, v]
-        area = np.array([*_KERNEL_AREA, 0])[operations[:, v - 1]]
+        area = np.array([*_KERNEL_AREA, 0], np.int64)[operations[:, v - 1]]
         total += np.where(area > 0, area * width * width + 2 * width, 0)
         total += np.where(adjacency[:, 0, v], incoming * width + 2 * width, 0)
     return total + np.where(adjacency[:, 0, -1], incoming * out + 2 * out, 0)
 
 
-def _sequences(
-    edge: dict[tuple[int, int], jax.Array], runs: dict[int, jax.Array], V: int
-) -> tuple[list[jax.Array], jax.Array]:
-    """Returns which sequences of one, two and three operations lie on some path from input to output, and the links between
-    operations, float32 [B, 3, 3].
+def _along_paths(adjacency: jax.Array, runs: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns the most and fewest operations of each kind, and last edges, on a path from input to output, both [B,
+    4], and the number of paths [B]; all float32.
     """
-    interior = range(1, V - 1)
-    ones = sum(edge[0, v][:, None] * edge[v, V - 1][:, None] * runs[v] for v in interior)
-    links = jnp.zeros((len(ones), len(OPERATIONS), len(OPERATIONS)), jnp.float32)
-    twos = links
-    threes = links[..., None] * jnp.zeros((1, 1, 1, len(OPERATIONS)), jnp.float32)
-    for u, v in itertools.combinations(interior, 2):
-        link = edge[u, v][:, None, None] * runs[u][:, :, None] * runs[v][:, None, :]
-        links = links + link
-        ends = (edge[0, u] * edge[v, V - 1])[:, None, None]
-        twos = twos + ends * link
-        for w in range(v + 1, V - 1):
-            last = (edge[0, u] * edge[v, w] * edge[w, V - 1])[:, None] * runs[w]
-            threes = threes + link[..., None] * last[:, None, None, :]
-    whole = [jnp.minimum(found.reshape(len(ones), -1), 1.0) for found in (ones, twos, threes)]
-    return whole, links
+    B, V, _ = adjacency.shape
+    steps = jnp.pad(runs, ((0, 0), (1, 1), (0, 0)))
+    steps = jnp.concatenate([steps, jnp.ones((B, V, 1), jnp.float32)], 2)
+    most = least = jnp.zeros((B, 1, steps.shape[2]), jnp.float32)
+    paths = jnp.ones((B, 1), jnp.float32)
+    for v in range(1, V):
+        present = adjacency[:, :v, v, None] > 0
+        longest = jnp.where(present, most, -_FAR).max(1) + steps[:, v]
+        shortest = jnp.where(present, least, _FAR).min(1) + steps[:, v]
+        most = jnp.concatenate([most, longest[:, None]], 1)
+        least = jnp.concatenate([least, shortest[:, None]], 1)
+        paths = jnp.concatenate([paths, (adjacency[:, :v, v] * paths).sum(1, keepdims=True)], 1)
+    return most[:, -1], least[:, -1], paths[:, -1]
 
 
-def _relative_widths(edge: dict[tuple[int, int], jax.Array], V: int) -> dict[int, jax.Array]:
-    """Returns the channels of each vertex as a fraction of the cell's, each float32 [B]."""
-    share = 1.0 / jnp.maximum(sum(edge[v, V - 1] for v in range(1, V - 1)), 1.0)
-    widths: dict[int, jax.Array] = {}
-    for v in range(V - 2, 0, -1):
-        feeds = edge[v, V - 1] * share
-        widths[v] = jnp.stack([feeds, *(edge[v, w] * widths[w] for w in range(v + 1, V - 1))]).max(0)
+def _sequences(first: jax.Array, last: jax.Array, inner: jax.Array, runs: jax.Array) -> list[jax.Array]:
+    """Returns which sequences of one, two and three operations are whole paths, float32 [B, 3], [B, 9] and [B, 27]."""
+    start = first[:, :, None] * runs
+    end = last[:, :, None] * runs
+    pairs = jnp.einsum("bui,buv,bvj->bvij", start, inner, runs)
+    found = (
+        jnp.einsum("bv,bvi->bi", last, start),
+        jnp.einsum("bv,bvij->bij", last, pairs),
+        jnp.einsum("bvij,bvw,bwk->bijk", pairs, inner, end),
+    )
+    return [jnp.minimum(paths.reshape(len(runs), -1), 1.0) for paths in found]
+
+
+def _relative_widths(inner: jax.Array, last: jax.Array) -> jax.Array:
+    """Returns the channels of each interior vertex as a fraction of the cell's, float32 [B, V-2]."""
+    feeds = last / jnp.maximum(last.sum(1, keepdims=True), 1.0)
+    widths = feeds
+    for v in range(feeds.shape[1] - 2, -1, -1):
+        inherited = (inner[:, v] * widths).max(1)
+        widths = widths.at[:, v].set(jnp.maximum(feeds[:, v], inherited))
     return widths
 
 
-def _convolution_weights(
-    edge: dict[tuple[int, int], jax.Array], runs: dict[int, jax.Array], widths: dict[int, jax.Array], V: int
-) -> jax.Array:
+def _convolution_weights(adjacency: jax.Array, runs: jax.Array, widths: jax.Array) -> jax.Array:
     """Returns the weights of a cell's convolutions over those of one full 1x1 convolution, float32 [B]."""
-    total = edge[0, V - 1]
-    for v in range(1, V - 1):
-        area = _KERNEL_AREA[0] * runs[v][:, 0] + _KERNEL_AREA[1] * runs[v][:, 1]
-        total = total + area * widths[v] ** 2 + edge[0, v] * widths[v]
-    return total
+    area = runs @ jnp.array(_KERNEL_AREA, jnp.float32)
+    projections = (adjacency[:, 0, 1:-1] * widths).sum(1) + adjacency[:, 0, -1]
+    return (area * widths**2).sum(1) + projections

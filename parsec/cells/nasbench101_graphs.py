@@ -5,9 +5,10 @@ each run one operation. Vertices that lie on no path from input to output are pr
 output is reached and at most nine edges remain (Ying et al., "NAS-Bench-101: Towards Reproducible Neural Architecture
 Search", ICML 2019, arXiv 1902.09635, section 2).
 
-Two descriptions of the same cell are found equal without hashing: a graph of at most V vertices is an integer of V(V-1)/2
-edge bits, small enough that a table over all of them names each one's canonical graph and the order of vertices that
-reaches it. Enumerating, checking and looking up cells are then plain gathers, on the host and in traced code alike.
+Two descriptions of the same cell are found equal without hashing: a graph of at most V vertices is an integer of
+V(V-1)/2 edge bits, small enough that a table over all of them names each one's canonical graph and the order of
+vertices that reaches it. Enumerating, checking and looking up cells are then plain gathers, on the host and in traced
+code alike.
 """
 
 import hashlib
@@ -28,8 +29,8 @@ MAX_VERTICES = 7
 class Graphs:
     """Every valid graph of at most V vertices up to isomorphism, without operations; G of them, E = V(V-1)/2.
 
-    Graphs are drawn in a frame of V vertices: input at 0, interior vertices in canonical order from 1 on, unused ones after
-    them, output at V - 1. Bit e of an edge mask stands for the edge `pairs[e]`.
+    Graphs are drawn in a frame of V vertices: input at 0, interior vertices in canonical order from 1 on, unused ones
+    after them, output at V - 1. Bit e of an edge mask stands for the edge `pairs[e]`.
 
     Attributes:
       max_vertices: V.
@@ -87,9 +88,10 @@ def prune(adjacency: np.ndarray, operations: np.ndarray) -> tuple[np.ndarray, np
 def module_hash(adjacency: np.ndarray, operations: np.ndarray) -> str:
     """Returns the name the benchmark gives a cell: 32 hexadecimal digits, equal for isomorphic cells.
 
-    The published rule: each vertex starts from the MD5 of (out degree, in degree, label), labels being -1 for the input, -2
-    for the output and the operation's index between; as many times as there are vertices, each takes the MD5 of its sorted
-    predecessors, its sorted successors and itself, joined by bars; the name is the MD5 of the sorted list.
+    The published rule: each vertex starts from the MD5 of (out degree, in degree, label), labels being -1 for the
+    input, -2 for the output and the operation's index between; as many times as there are vertices, each takes the
+    MD5 of its sorted predecessors, its sorted successors and itself, joined by bars; the name is the MD5 of the
+    sorted list.
 
     Args:
       adjacency: [n, n], as for `prune`; the cell is pruned first.
@@ -230,8 +232,8 @@ def _canonical(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the canonical form of pruned graphs, int32 [B], and the row of `orders` that reaches it, [B].
 
-    Vertices are ordered by their longest distance from the input, unused ones last; among the orders that do so, the one
-    with the smallest mask is canonical. Such an order always points every edge forward.
+    Vertices are ordered by their longest distance from the input, unused ones last; among the orders that do so, the
+    one with the smallest mask is canonical. Such an order always points every edge forward.
     """
     level = np.zeros((V, len(masks)), np.int8)
     for e, (i, j) in enumerate(pairs.tolist()):
@@ -252,7 +254,7 @@ def _canonical(
 
 
 def _moves(pairs: np.ndarray, orders: np.ndarray, V: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns where each edge bit goes under each order, int32 [P, E], and the mask of edges it turns around, int32 [P]."""
+    """Returns where each order puts each edge bit, int32 [P, E], and the mask of edges it turns around, int32 [P]."""
     place = np.concatenate(
         [np.zeros((len(orders), 1), np.int64), np.argsort(orders, 1) + 1, np.full((len(orders), 1), V - 1)], 1
     )

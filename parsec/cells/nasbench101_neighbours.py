@@ -1,11 +1,11 @@
 """Neighbours of NAS-Bench-101 cells: every cell one decision away, as a table over the distinct cells.
 
-A decision is the operation of a vertex, the presence of an edge, or the use of one more vertex between two others. Moves are
-worked out once for each graph, then applied to all of its operations together.
+A decision is the operation of a vertex, the presence of an edge, or the use of one more vertex between two others.
+Moves are worked out once for each graph, then applied to all of its operations together.
 
 The benchmark's own search code mutates descriptions that keep unused vertices, so that an edge can bring one back
-(Ying et al., ICML 2019, arXiv 1902.09635, appendix); canonical cells have none, and putting a vertex to use takes the place
-of that.
+(Ying et al., ICML 2019, arXiv 1902.09635, appendix); canonical cells have none, and putting a vertex to use takes the
+place of that.
 """
 
 from functools import lru_cache
@@ -18,7 +18,8 @@ from parsec.cells.nasbench101_graphs import MAX_EDGES, OPERATIONS, Graphs
 
 
 class Neighbours(NamedTuple):
-    """Rows of `cells(V).pool` next to each row: `rows[starts[r] : starts[r + 1]]` for row r, distinct, ascending, without r.
+    """Rows of `cells(V).pool` next to each row: `rows[starts[r] : starts[r + 1]]` for row r, distinct, ascending,
+    without r.
 
     Attributes:
       starts: int32 [N + 1].
@@ -99,7 +100,8 @@ def edge_moves(built: Graphs, graph: int) -> tuple[np.ndarray, np.ndarray]:
 def vertex_moves(built: Graphs, graph: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns the graphs reached by one more vertex with one edge in and one out; shapes as `edge_moves`.
 
-    The new vertex is the first unused one of the canonical frame; there are none where no vertex or too few edges are left.
+    The new vertex is the first unused one of the canonical frame; there are none where no vertex or too few edges are
+    left.
     """
     adjacency, used = _frame(built, graph)
     if used == built.max_vertices - 2 or adjacency.sum() + 2 > MAX_EDGES:
@@ -130,7 +132,7 @@ def _closure(adjacency: np.ndarray) -> np.ndarray:
 
 
 def _sorted(built: Graphs, adjacency: np.ndarray) -> tuple[int, np.ndarray]:
-    """Returns the edge mask of an acyclic graph whose interior vertices may stand in any order, and the order chosen."""
+    """Returns the edge mask of an acyclic graph whose vertices may stand in any order, and the order chosen."""
     # A vertex has strictly more ancestors than any vertex that leads to it.
     order = np.argsort(_closure(adjacency).sum(0)[1:-1], kind="stable")
     frame = np.concatenate([[0], order + 1, [built.max_vertices - 1]])
