@@ -1,0 +1,46 @@
+"""Datasets by name, split by a seeded rule, and batches drawn inside the compiled step."""
+
+from collections.abc import Callable
+
+from parsec.data.cifar import CIFAR10, CIFAR100, load_cifar10, load_cifar100, tfds_examples
+from parsec.data.dataset import Dataset, channel_statistics, split
+from parsec.data.digits import load_digits
+from parsec.data.folder import load_images
+from parsec.data.tfds import load_tfds
+from parsec.errors import unknown
+
+# `loader(data_dir, image_size, seed) -> Dataset`.
+Loader = Callable[[str, int, int], Dataset]
+
+DATASETS: dict[str, Loader] = {
+    "digits": load_digits,
+    "cifar10": load_cifar10,
+    "cifar100": load_cifar100,
+    "images": load_images,
+}
+_PREFIX = "tfds:"
+_WITHOUT_TENSORFLOW = {cifar.name: tfds_examples(cifar) for cifar in (CIFAR10, CIFAR100)}
+
+
+def load(name: str, data_dir: str = "", image_size: int = 0, seed: int = 0) -> Dataset:
+    """Returns the dataset of that name.
+
+    Args:
+      name: one of `DATASETS`, or "tfds:NAME" for any image-classification dataset of TensorFlow Datasets.
+      data_dir: folder where its files lie; empty where it needs none or has a usual place.
+      image_size: side of the square images in pixels; 0 keeps the dataset's own.
+      seed: decides the test part where the dataset brings none.
+
+    Raises:
+      UserError: unknown name, missing or damaged files; one line that names the file.
+    """
+    if name.startswith(_PREFIX):
+        plain = name.removeprefix(_PREFIX)
+        dataset = load_tfds(plain, data_dir, image_size, seed, generate=_WITHOUT_TENSORFLOW.get(plain))
+        return dataset._replace(name=name)
+    if name not in DATASETS:
+        raise unknown("dataset", name, [*DATASETS, f"{_PREFIX}NAME"])
+    return DATASETS[name](data_dir, image_size, seed)
+
+
+__all__ = ["DATASETS", "Dataset", "Loader", "channel_statistics", "load", "split"]

@@ -1,0 +1,151 @@
+"""Batches drawn inside the compiled step from images that lie in the device's memory.
+
+Which examples make up a batch is a pure function of a key and the number of the step, so that a resumed run needs to
+know nothing else to go on exactly where it was. Every epoch is a permutation of the examples, made new from
+`fold_in(key, epoch)`; the remainder that fills no batch is left out of that epoch.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from parsec.data.augment import augment
+from parsec.data.dataset import Dataset
+from parsec.data.permutation import permute
+from parsec.errors import UserError
+
+
+class Batches(NamedTuple):
+    """One part of a dataset in the device's memory; a pytree, to be passed to the compiled step.
+
+    Attributes:
+      images: uint8 [N, H, W, C].
+      labels: int32 [N].
+      mean: float32 [C], in units of the pixels.
+      std: float32 [C].
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    mean: jax.Array
+    std: jax.Array
+
+
+def training_batches(dataset: Dataset, indices: np.ndarray, mean: np.ndarray, std: np.ndarray) -> Batches:
+    """Returns the training images at `indices` int32 [N], with the channels' mean and std float32 [C]."""
+    return Batches(*map(jnp.asarray, (dataset.images[indices], dataset.labels[indices], mean, std)))
+
+
+def held_out_batches(dataset: Dataset, mean: np.ndarray, std: np.ndarray) -> Batches:
+    """Returns the test images, with the mean and std of the training images, float32 [C]."""
+    return Batches(*map(jnp.asarray, (dataset.test_images, dataset.test_labels, mean, std)))
+
+
+def steps_per_epoch(num_examples: int, batch_size: int) -> int:
+    """Returns how many whole batches an epoch has.
+
+    Raises:
+      UserError: the batch is empty, or larger than the data.
+    """
+    if batch_size < 1:
+        raise UserError(f"batch_size {batch_size} is too small; it must be at least 1")
+    if batch_size > num_examples:
+        raise UserError(f"batch_size {batch_size} is larger than the {num_examples} images it is drawn from")
+    return num_examples // batch_size
+
+
+def batch_indices(key: jax.Array, step: jax.Array | int, num_examples: int, batch_size: int) -> jax.Array:
+    """Returns the examples of one step's batch.
+
+    Args:
+      key: a random key, the same for the whole run.
+      step: int32 [], from 0; may be traced.
+      num_examples: N.
+      batch_size: B, at most N.
+
+    Returns:
+      int32 [B], distinct; no example comes twice in the `steps_per_epoch` steps of an epoch.
+
+    Raises:
+      UserError: the batch is empty, or larger than the data.
+    """
+    steps = steps_per_epoch(num_examples, batch_size)
+    step = jnp.asarray(step, jnp.int32)
+    epoch, within = step // steps, step % steps
+    places = within * batch_size + jnp.arange(batch_size, dtype=jnp.int32)
+    return permute(jax.random.fold_in(key, epoch), places, num_examples)
+
+
+def draw(
+    part: Batches,
+    key: jax.Array,
+    step: jax.Array | int,
+    batch_size: int,
+    *,
+    augmentation: str = "none",
+    dtype: jax.typing.DTypeLike = jnp.float32,
+) -> tuple[jax.Array, jax.Array]:
+    """Returns one step's batch, augmented and normalised.
+
+    Args:
+      part: the images.
+      key: a random key, the same for the whole run.
+      step: int32 [], from 0; may be traced.
+      batch_size: B.
+      augmentation: a name of `parsec.data.augment.AUGMENTATIONS`.
+      dtype: of the images returned.
+
+    Returns:
+      Images [B, H, W, C] of `dtype` and labels int32 [B].
+
+    Raises:
+      UserError: the batch is empty or larger than the data, or the augmentation unknown.
+    """
+    order_key, augment_key = jax.random.split(key)
+    indices = batch_indices(order_key, step, len(part.labels), batch_size)
+    images, labels = take(part, indices)
+    images = augment(jax.random.fold_in(augment_key, jnp.asarray(step, jnp.int32)), images, augmentation)
+    return normalise(images, part.mean, part.std, dtype), labels
+
+
+def take(part: Batches, indices: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the raw images uint8 [B, H, W, C] and labels int32 [B] at `indices` int32 [B], all in range."""
+    return jnp.take(part.images, indices, 0, mode="clip"), jnp.take(part.labels, indices, 0, mode="clip")
+
+
+def normalise(
+    images: jax.Array, mean: jax.Array, std: jax.Array, dtype: jax.typing.DTypeLike = jnp.float32
+) -> jax.Array:
+    """Returns the pixels less their channel's mean, divided by its deviation.
+
+    Args:
+      images: uint8 [B, H, W, C].
+      mean: float32 [C], in units of the pixels, from the training images.
+      std: float32 [C], positive.
+      dtype: of the result; the arithmetic is float32.
+    """
+    shape = (1, 1, 1, -1)
+    return ((images.astype(jnp.float32) - mean.reshape(shape)) / std.reshape(shape)).astype(dtype)
+
+
+def sweep(num_examples: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns batches of one size that go through every example once, in order, for an evaluation.
+
+    Args:
+      num_examples: N.
+      batch_size: B; may be larger than N.
+
+    Returns:
+      Indices int32 [S, B] and weights float32 [S, B] with S = ceil(N / B). Weights are 1, and 0 where the last batch is
+      filled up with example 0.
+
+    Raises:
+      UserError: there is no example, or the batch is empty.
+    """
+    if num_examples < 1 or batch_size < 1:
+        raise UserError(f"cannot go through {num_examples} images in batches of {batch_size}; both must be at least 1")
+    places = np.arange(-(-num_examples // batch_size) * batch_size, dtype=np.int32).reshape(-1, batch_size)
+    real = places < num_examples
+    return np.where(real, places, 0).astype(np.int32), real.astype(np.float32)

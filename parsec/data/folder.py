@@ -1,0 +1,112 @@
+"""Images of one's own: a folder with one subfolder for each class, in any format that Pillow reads."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from parsec.data.dataset import Dataset, checked, with_test_part
+from parsec.data.files import existing_folder
+from parsec.data.images import decode, to_square
+from parsec.errors import UserError
+
+_TEST_FRACTION = 0.2
+_TEST_FOLDERS = ("test", "val", "valid", "validation")
+_NAMED = 10
+
+
+def load_images(data_dir: str, image_size: int, seed: int) -> Dataset:
+    """Returns the images under a folder, RGB, each a centred square.
+
+    A folder is parted already where it has a subfolder `train` that itself has subfolders: those are the classes, and
+    the first of the subfolders `test`, `val`, `valid` and `validation` that exists is the test part, with the same
+    classes. Otherwise the folder's own subfolders are the classes. Without a test part a fifth of the images,
+    stratified by `seed`, become it. Hidden files and folders are passed over; files lie in a class at any depth.
+
+    Args:
+      data_dir: the folder.
+      image_size: side in pixels: the short side is scaled to it and the centre cut out.
+      seed: decides the test part.
+
+    Returns:
+      A `Dataset`; classes and files in the order of their names. `notes` counts and names the unreadable files.
+
+    Raises:
+      UserError: no folder, fewer than two classes, a class without a readable image, or a test class never trained on.
+    """
+    if not data_dir:
+        raise UserError("this dataset needs --config.data_dir=FOLDER, a folder with one subfolder of images per class")
+    if image_size < 1:
+        raise UserError(f"image_size {image_size} is too small; give the side in pixels to which images are resized")
+    folder = existing_folder(data_dir)
+    parted = (folder / "train").is_dir() and bool(_subfolders(folder / "train"))
+    root = folder / "train" if parted else folder
+    classes = _subfolders(root)
+    if len(classes) < 2:
+        found = f"only {classes[0]!r}" if classes else "none"
+        raise UserError(f"{root} needs a subfolder of images for each of at least 2 classes; it has {found}")
+    images, labels, unreadable = _read_part(root, classes, image_size)
+    test_images, test_labels = images[:0], labels[:0]
+    test_root = next((folder / name for name in _TEST_FOLDERS if (folder / name).is_dir()), None) if parted else None
+    if test_root is not None:
+        test_classes = _subfolders(test_root)
+        if strange := [name for name in test_classes if name not in classes]:
+            raise UserError(f"{test_root} has the class {strange[0]!r}, which {root} has not")
+        test_images, local, more = _read_part(test_root, test_classes, image_size)
+        test_labels = np.array([classes.index(name) for name in test_classes], np.int32)[local]
+        unreadable += more
+    names = [str(path.relative_to(folder)) for path in unreadable]
+    dataset = checked(Dataset("images", images, labels, test_images, test_labels, tuple(classes), _notes(names)))
+    return dataset if len(test_labels) else with_test_part(dataset, _TEST_FRACTION, seed)
+
+
+def _subfolders(folder: Path) -> list[str]:
+    try:
+        return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"cannot list {folder}: {error.strerror or error}") from error
+
+
+def _read_part(root: Path, classes: Sequence[str], image_size: int) -> tuple[np.ndarray, np.ndarray, list[Path]]:
+    """Returns images uint8 [N, S, S, 3], labels int32 [N] as indices into `classes`, and the files left out."""
+
+    def read(path: Path) -> np.ndarray | None:
+        try:
+            return np.asarray(to_square(decode(path, "RGB", image_size), image_size))
+        # Pillow's decoders raise what a damaged byte leads them to; whichever it is, the file is unreadable.
+        except Exception:
+            return None
+
+    images: list[np.ndarray] = []
+    labels: list[int] = []
+    unreadable: list[Path] = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for label, name in enumerate(classes):
+            paths = _files(root / name)
+            before = len(images)
+            for path, image in zip(paths, pool.map(read, paths), strict=True):
+                if image is None:
+                    unreadable.append(path)
+                else:
+                    images.append(image)
+                    labels.append(label)
+            if len(images) == before:
+                found = f"{len(paths)} files, none of which Pillow reads" if paths else "no file"
+                raise UserError(f"class folder {root / name} holds no readable image: {found}")
+    stacked = np.stack(images) if images else np.zeros((0, image_size, image_size, 3), np.uint8)
+    return stacked, np.array(labels, np.int32), unreadable
+
+
+def _files(folder: Path) -> list[Path]:
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+
+
+def _notes(unreadable: list[str]) -> tuple[str, ...]:
+    if not unreadable:
+        return ()
+    more = f" and {len(unreadable) - _NAMED} more" if len(unreadable) > _NAMED else ""
+    count = "1 unreadable file" if len(unreadable) == 1 else f"{len(unreadable)} unreadable files"
+    return (f"{count} skipped: {', '.join(unreadable[:_NAMED])}{more}",)
