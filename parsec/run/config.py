@@ -9,6 +9,7 @@ or a nested dataclass.
 """
 
 import dataclasses
+import difflib
 import json
 import math
 import types
@@ -80,7 +81,7 @@ def override(config: T, settings: Mapping[str, str]) -> T:
                 if inside:
                     listed = ", ".join(f"config.{name}" for name in inside)
                     raise UserError(f"config.{path} is a group of settings, not one; set one of {listed}")
-                raise unknown("config key", path, fields)
+                raise _unknown_key(path, fields)
             *groups, name = path.split(".")
             inner = edited
             for group in groups:
@@ -163,11 +164,30 @@ def _check_keys(cls: Any, given: Any, leaves: dict[str, _Leaf], prefix: str) -> 
     names = {field.name for field in dataclasses.fields(cls)}
     for name, value in given.items():
         if name not in names:
-            raise unknown("config key", prefix + name, leaves)
+            raise _unknown_key(prefix + name, leaves)
         if dataclasses.is_dataclass(hints[name]):
             if not isinstance(value, Mapping | ConfigDict):
                 raise UserError(f"config.{prefix}{name} is a group of settings, not {value!r}")
             _check_keys(hints[name], value, leaves, f"{prefix}{name}.")
+
+
+def _unknown_key(path: str, leaves: Mapping[str, _Leaf]) -> UserError:
+    """Returns the error for a key that no config has: it lists the keys of the group it was looked for in."""
+    group, _, name = path.rpartition(".")
+    prefix = f"{group}." if any(leaf.startswith(f"{group}.") for leaf in leaves) else ""
+    inside = [leaf.removeprefix(prefix) for leaf in leaves if leaf.startswith(prefix)]
+    listed = dict.fromkeys(leaf.partition(".")[0] + (".*" if "." in leaf else "") for leaf in inside)
+    elsewhere = [leaf for leaf in leaves if leaf.rpartition(".")[2] == name]
+    siblings = [leaf for leaf in inside if "." not in leaf]
+    near = (
+        difflib.get_close_matches(path, elsewhere, n=1, cutoff=0)
+        or [prefix + leaf for leaf in difflib.get_close_matches(name, siblings, n=1)]
+        or difflib.get_close_matches(path, [] if prefix else leaves, n=1)
+    )
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return UserError(
+        f"unknown config key {path!r}; config{'.' * bool(prefix)}{prefix[:-1]} has {', '.join(listed)}{hint}"
+    )
 
 
 def _build(cls: Any, given: Any, prefix: str, base: Any) -> Any:

@@ -63,8 +63,12 @@ def test_text_becomes_the_declared_type(key: str, text: str, value: object):
 @pytest.mark.parametrize(
     ("key", "text", "named"),
     [
-        ("sead", "3", ["'sead'", "did you mean 'seed'", "optimizer.learning_rate"]),
-        ("optimizer.learning_rte", "3", ["did you mean 'optimizer.learning_rate'"]),
+        ("sead", "3", ["'sead'", "did you mean 'seed'", "config has seed, children", "optimizer.*"]),
+        ("learning_rate", "3", ["config has seed", "did you mean 'optimizer.learning_rate'"]),
+        ("optimiser.learning_rate", "3", ["config has seed", "did you mean 'optimizer.learning_rate'"]),
+        ("optimiser.learning_rte", "3", ["config has seed", "did you mean 'optimizer.learning_rate'"]),
+        ("optimizer.learning_rte", "3", ["config.optimizer has learning_rate, name", "'optimizer.learning_rate'?"]),
+        ("optimizer.zzz", "3", ["config.optimizer has learning_rate, name"]),
         ("optimizer", "adam", ["config.optimizer is a group", "config.optimizer.name"]),
         ("seed", "3.5", ["config.seed='3.5'", "an integer"]),
         ("seed", "-1", ["config.seed=-1", "at least 0"]),
