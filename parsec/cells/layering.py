@@ -112,7 +112,7 @@ def _sort_by_mean(row: list[int], rows: list[list[int]], neighbours: list[list[i
     for vertex in row:
         if neighbours[vertex]:
             beside = rows[graph.layers[neighbours[vertex][0]]]
-            place[vertex] = float(np.mean([beside.index(other) for other in neighbours[vertex]]))
+            place[vertex] = sum(map(beside.index, neighbours[vertex])) / len(neighbours[vertex])
     row.sort(key=lambda vertex: place[vertex])
 
 
@@ -146,43 +146,52 @@ def _crossings(rows: list[list[int]], after: list[list[int]], costs: Sequence[fl
 
 
 def _heights(graph: _Graph, rows: list[list[int]], gap: float) -> list[float]:
-    heights = np.zeros(len(graph.layers))
-    for row in rows:
-        offsets = _offsets(graph, row, gap)
-        heights[row] = offsets - offsets[-1] / 2
+    rows = [row for row in rows if row]
+    offsets = [_offsets(graph, row, gap) for row in rows]
+    heights = [0.0] * len(graph.layers)
+    for row, steps in zip(rows, offsets, strict=True):
+        for vertex, step in zip(row, steps, strict=True):
+            heights[vertex] = step - steps[-1] / 2
     before, after = graph.neighbours(0), graph.neighbours(1)
+    # Lines that pass are pulled straight more strongly than boxes are pulled to the middle.
+    pulls = [
+        [(other, 20.0 if min(vertex, other) >= graph.given else 1.0) for other in before[vertex] + after[vertex]]
+        for vertex in range(len(heights))
+    ]
+    weights = [sum(strength for _, strength in pull) or 1e-3 for pull in pulls]
+    layers = list(range(len(rows)))
     for sweep in range(200):
-        for row in rows if sweep % 2 == 0 else reversed(rows):
-            wanted, weights = heights[row].copy(), np.full(len(row), 1e-3)
-            for at, vertex in enumerate(row):
-                others = before[vertex] + after[vertex]
-                # Lines that pass are pulled straight more strongly than boxes are pulled to the middle.
-                strength = [20.0 if min(vertex, other) >= graph.given else 1.0 for other in others]
-                if others:
-                    wanted[at] = np.average(heights[others], weights=strength)
-                    weights[at] = sum(strength)
-            offsets = _offsets(graph, row, gap)
-            heights[row] = _isotonic(wanted - offsets, weights) + offsets
-    return heights.tolist()
+        for layer in layers if sweep % 2 == 0 else reversed(layers):
+            row, steps = rows[layer], offsets[layer]
+            wanted = [
+                sum(strength * heights[other] for other, strength in pulls[vertex]) / weights[vertex]
+                if pulls[vertex]
+                else heights[vertex]
+                for vertex in row
+            ]
+            free = [height - step for height, step in zip(wanted, steps, strict=True)]
+            for vertex, step, height in zip(row, steps, _isotonic(free, [weights[v] for v in row]), strict=True):
+                heights[vertex] = height + step
+    return heights
 
 
-def _offsets(graph: _Graph, row: list[int], gap: float) -> np.ndarray:
+def _offsets(graph: _Graph, row: list[int], gap: float) -> list[float]:
     """Returns the least height of each vertex of a row above the first."""
-    steps = [0.0]
+    offsets = [0.0]
     for upper, lower in itertools.pairwise(row):
         boxes = graph.extents[upper] / 2 + graph.extents[lower] / 2
-        steps.append(boxes + (gap if max(upper, lower) < graph.given else gap / 2))
-    return np.cumsum(steps)
+        offsets.append(offsets[-1] + boxes + (gap if max(upper, lower) < graph.given else gap / 2))
+    return offsets
 
 
-def _isotonic(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def _isotonic(values: list[float], weights: list[float]) -> list[float]:
     """Returns the non-decreasing sequence nearest to `values` in weighted least squares."""
     blocks: list[tuple[float, float, int]] = []
-    for value, weight in zip(values.tolist(), weights.tolist(), strict=True):
+    for value, weight in zip(values, weights, strict=True):
         size = 1
         while blocks and blocks[-1][0] > value:
             other, other_weight, other_size = blocks.pop()
             value = (value * weight + other * other_weight) / (weight + other_weight)
             weight, size = weight + other_weight, size + other_size
         blocks.append((value, weight, size))
-    return np.repeat([block[0] for block in blocks], [block[2] for block in blocks])
+    return [value for value, _, size in blocks for _ in range(size)]

@@ -6,7 +6,7 @@ from html import escape
 from typing import NamedTuple
 
 _WIDTH, _HEIGHT = 400.0, 210.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 12.0, 30.0, 26.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 20.0, 30.0, 26.0
 # More points than pixels in a third of the width would only blacken it; each is then a mean with its range.
 _POINTS = 120
 _COLOUR, _REFERENCE, _INK, _GRID = "#3b82d6", "#9aa0a6", "#24292f", "#e3e7eb"
@@ -53,9 +53,9 @@ def line_chart(
     ]
     if not finite:
         return "\n".join([*parts, f'<text x="{_LEFT}" y="60" fill="{_INK}">no finite value</text>', "</svg>"])
-    x_ticks = ticks(min(bucket.step for bucket in finite), max(bucket.step for bucket in finite))
+    first, last = min(steps), max(steps)
+    x_ticks = ticks(first, last)
     y_ticks = ticks(min(bucket.low for bucket in finite), max(bucket.high for bucket in finite))
-    first, last = min(bucket.step for bucket in finite), max(bucket.step for bucket in finite)
     lowest = min(y_ticks[0], min(bucket.low for bucket in finite))
     highest = max(y_ticks[-1], max(bucket.high for bucket in finite))
 

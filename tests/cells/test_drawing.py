@@ -97,6 +97,14 @@ def test_operations_have_their_own_colours_and_none_is_dashed() -> None:
     assert len(set(strokes.values())) == len(strokes)
 
 
+def test_a_cell_without_edges_is_drawn() -> None:
+    labels = [
+        text.text for text in ElementTree.fromstring(draw_cell(Cell(2, 2, (), (2, 3)), "empty")).iter(SVG + "text")
+    ]
+    assert labels == ["input k-2", "input k-1", "2", "3", "output", "empty"]
+    assert text_drawing({"cell": Cell(1, 1, ())})[-1].split() == ["└─", "output"]
+
+
 def test_names_are_escaped() -> None:
     svg = draw_cell(Cell(1, 1, (Edge(0, 1, 'my<op>&"'),)), "a < b")
     labels = [text.text for text in ElementTree.fromstring(svg).iter(SVG + "text")]
