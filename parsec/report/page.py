@@ -4,6 +4,7 @@ The page is a function of the run directory's files: result.json, config.json an
 so equal runs have equal pages.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -67,7 +68,7 @@ def report_page(result: Mapping[str, Any], config: Mapping[str, Any], metrics: S
     """Returns the page of a search.
 
     Args:
-      result: of result.json.
+      result: of result.json; accuracies in percent.
       config: of config.json.
       metrics: the lines of metrics.jsonl, in order.
 
@@ -132,9 +133,11 @@ def _figures(result: Mapping[str, Any]) -> str:
     figures = [
         (_percent(result["valid_accuracy"]), "validation accuracy under the shared weights"),
         (_percent(result["random_valid_accuracy"]), "mean of random children under the same weights"),
-        (_count(result["params"]), "parameters"),
-        (_count(result["flops"]), "FLOPs (multiply-adds for one image)"),
+        (_count(result["params"]), "parameters at the searched size"),
+        (_count(result["flops"]), "FLOPs at the searched size (multiply-adds for one image)"),
     ]
+    if _is_number(result.get("spearman")):
+        figures.append((f"{result['spearman']:.3f}", "rank correlation of the shared weights with the table"))
     boxes = "".join(f"<div><b>{escape(value)}</b><span>{escape(name)}</span></div>" for value, name in figures)
     return f'<div class="figures">{boxes}</div>'
 
@@ -181,7 +184,7 @@ def _number(value: Any) -> float | None:
 
 
 def _percent(value: Any) -> str:
-    return f"{100 * value:.2f} %" if _is_number(value) else "not measured"
+    return f"{value:.2f} %" if _is_number(value) and math.isfinite(value) else "not measured"
 
 
 def _count(value: Any) -> str:

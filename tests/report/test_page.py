@@ -54,8 +54,8 @@ def _result(**changes: Any) -> dict[str, Any]:
         "genotype": to_text(DARTS, architecture),
         "seed": 7,
         "config": {"channels": 8},
-        "valid_accuracy": 0.9125,
-        "random_valid_accuracy": 0.85,
+        "valid_accuracy": 91.25,
+        "random_valid_accuracy": 85.0,
         "params": 123_456,
         "flops": 9_876_543,
         "table": None,
@@ -88,7 +88,7 @@ def _parse(page: Path) -> tuple[_Balanced, str]:
 
 
 def test_the_page_says_what_the_run_found(tmp_path: Path) -> None:
-    result = _result(warnings=["the mode is <mostly> skips"], table={"cifar10": {"test": 93.61}})
+    result = _result(spearman=0.6789, warnings=["the mode is <mostly> skips"], table={"cifar10": {"test": 93.61}})
     page = write_report(_run(tmp_path, result))
     parser, text = _parse(page)
     assert page.name == "report.html"
@@ -97,6 +97,7 @@ def test_the_page_says_what_the_run_found(tmp_path: Path) -> None:
         "digits_search, seed 7, 300 steps",
         "91.25 %",
         "85.00 %",
+        "0.679",
         "0.123 M",
         "9.877 M",
         "the mode is <mostly> skips",
@@ -127,6 +128,12 @@ def test_equal_runs_have_equal_pages(tmp_path: Path) -> None:
 def test_a_run_of_two_steps_or_none_has_a_page(tmp_path: Path) -> None:
     for steps in (0, 1, 2):
         _parse(write_report(_run(tmp_path / str(steps), _result(), steps)))
+
+
+def test_an_accuracy_that_was_not_measured_is_not_shown_as_a_number(tmp_path: Path) -> None:
+    _, text = _parse(write_report(_run(tmp_path, _result(valid_accuracy=float("nan")), 1)))
+    assert "not measured" in text
+    assert "nan %" not in text
 
 
 def test_a_long_run_does_not_make_a_large_page(tmp_path: Path) -> None:
