@@ -91,13 +91,15 @@ def line_chart(
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:
     """Returns round numbers from at most `low` to at least `high`, 2 to `most` + 1 of them, a constant step apart."""
-    if not high > low:
+    # A range too narrow to number, or of a width that floats cannot divide, is widened.
+    if high - low <= max(1e-9 * max(abs(low), abs(high)), 1e-300):
         low, high = low - (abs(low) or 1.0) * 0.1, high + (abs(high) or 1.0) * 0.1
     rough = (high - low) / (most - 1)
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(at * step, 12) for at in range(first, last + 1)]
+    digits = 1 - math.floor(math.log10(step))
+    return [round(at * step, digits) for at in range(first, last + 1)]
 
 
 def _buckets(steps: Sequence[float], values: Sequence[float | None]) -> list[Bucket | None]:
