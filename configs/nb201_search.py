@@ -1,0 +1,41 @@
+"""PARSEC on the NAS-Bench-201 cell and CIFAR-10, judged by the published table.
+
+Command: python main.py --config=nb201_search:quick --config.data_dir=DIR --config.table=DIR/nasbench201.npz
+"""
+
+from dataclasses import replace
+
+from parsec.errors import unknown
+from parsec.run.settings import (
+    DataSettings,
+    LikelihoodSettings,
+    NetworkSettings,
+    OptimizerSettings,
+    PriorSettings,
+    SamplerSettings,
+    SearchConfig,
+)
+
+
+def get_config(variant: str = "") -> SearchConfig:
+    """Returns the full search, or `quick`, which ends in minutes on a CPU."""
+    full = SearchConfig(
+        dataset="cifar10",
+        space="nasbench201",
+        epochs=100.0,
+        data=DataSettings(augmentation="crop_flip"),
+        network=NetworkSettings(channels=16, cells=5),
+        prior=PriorSettings(warmup=0.5, learning_rate=0.01),
+        likelihood=LikelihoodSettings(reduction="tempered", child_weights="uniform"),
+    )
+    if variant == "":
+        return full
+    if variant == "quick":
+        return replace(
+            full,
+            steps=3000,
+            network=NetworkSettings(channels=16, cells=1, stem_stride=2),
+            sampler=SamplerSettings(num_children=4),
+            optimizer=OptimizerSettings(learning_rate=0.1),
+        )
+    raise unknown("variant of nb201_search", variant, ("", "quick"))

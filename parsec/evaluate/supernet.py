@@ -1,0 +1,53 @@
+"""Scores architectures by the shared weights: the accuracy of each as a child on held-out images.
+
+Every child sees the same images in the same batches and is normalised by each batch's own statistics, so scoring one
+child never changes another's score. One compiled program scores any architecture.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from parsec.data.batches import Batches, normalise, take
+from parsec.supernet.supernet import Batch, Supernet, Weights
+
+# `score(weights, architecture int32 [L]) -> accuracy in percent`, NaN where the child's likelihood is not finite.
+Score = Callable[[Weights, np.ndarray], float]
+
+
+def make_score(supernet: Supernet, part: Batches, *, batch_size: int, num_images: int, dtype: str, seed: int) -> Score:
+    """Returns the function that scores a child on `num_images` of a part's images.
+
+    Args:
+      supernet: whose children are scored.
+      part: held-out images.
+      batch_size: images a batch; only whole batches are used, at least one.
+      num_images: how many images to use at most.
+      dtype: of activations.
+      seed: chooses the images, the same for every child.
+    """
+    available = len(part.labels)
+    batch_size = min(batch_size, available)
+    batches = max(min(num_images, available) // batch_size, 1)
+    chosen = np.random.default_rng(seed).permutation(available)[: batches * batch_size]
+    indices = jnp.asarray(chosen.reshape(batches, batch_size).astype(np.int32))
+
+    # The images are an argument: closed over, they would become a constant of the compiled program.
+    @jax.jit
+    def count(weights: Weights, part: Batches, architecture: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def add(total: tuple[jax.Array, jax.Array], rows: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
+            images, labels = take(part, rows)
+            batch = Batch(normalise(images, part.mean, part.std, dtype), labels)
+            value, correct = supernet.run_child(weights, batch, architecture)
+            return (total[0] + correct.astype(jnp.int32), total[1] & jnp.isfinite(value)), None
+
+        start = (jnp.zeros((), jnp.int32), jnp.array(True))
+        return jax.lax.scan(add, start, indices)[0]
+
+    def score(weights: Weights, architecture: np.ndarray) -> float:
+        correct, finite = count(weights, part, jnp.asarray(architecture, jnp.int32))
+        return 100.0 * int(correct) / indices.size if bool(finite) else float("nan")
+
+    return score

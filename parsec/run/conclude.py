@@ -1,0 +1,176 @@
+"""The end of a search: from the learnt prior to the found architecture, its figures and its files."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import stats
+
+from parsec import prior as priors
+from parsec.cells import Space
+from parsec.cells.costs import network_cost
+from parsec.cells.drawing import draw_genotype, text_drawing
+from parsec.cells.genotypes import to_text
+from parsec.cells.network import Shape
+from parsec.data.batches import Batches
+from parsec.evaluate.supernet import Score, make_score
+from parsec.evaluate.table import Table, load_nasbench201
+from parsec.report.page import write_report
+from parsec.run.config import to_config_dict
+from parsec.run.progress import announce
+from parsec.run.settings import SearchConfig
+from parsec.run.workdir import RESULT, write_json_atomic
+from parsec.supernet.parsec_step import Rules, SearchState
+
+PRIOR = "prior.json"
+# Share of skip connections and zero operations among a mode's operations above which the search is called collapsed.
+_COLLAPSED = 0.5
+
+
+def conclude(
+    config: SearchConfig,
+    space: Space,
+    shape: Shape,
+    rules: Rules,
+    state: SearchState,
+    valid: Batches,
+    workdir: Path,
+) -> dict[str, Any]:
+    """Derives the found architecture, judges it, and writes result.json, prior.json, the drawing and report.html.
+
+    Args:
+      config: the search.
+      space: its space.
+      shape: of its supernet.
+      rules: of its steps.
+      state: after the last step.
+      valid: the validation images.
+      workdir: the run directory.
+
+    Returns:
+      What result.json holds; accuracies in percent. Nothing in it depends on the clock.
+
+    Raises:
+      UserError: where the table is unusable or a file cannot be written.
+    """
+    table = open_table(config)
+    score = make_score(
+        rules.supernet,
+        valid,
+        batch_size=config.data.valid_batch_size,
+        num_images=config.derive.valid_images,
+        dtype=config.network.dtype,
+        seed=config.seed,
+    )
+    rng = np.random.default_rng(config.seed)
+    found = derive_architecture(config, rules, state, score)
+    random_scores = [
+        score(state.weights, architecture)
+        for architecture in rng.integers(0, space.sizes, (config.derive.random_children, len(space.sizes)))
+    ]
+    image: Any = tuple(valid.images.shape[1:])
+    cost = network_cost(space, found, shape, image)
+    result: dict[str, Any] = {
+        "space": space.name,
+        "architecture": found.tolist(),
+        "genotype": to_text(space, found),
+        "seed": config.seed,
+        "valid_accuracy": score(state.weights, found),
+        "random_valid_accuracy": _mean(random_scores),
+        "random_valid_deviation": float(np.nanstd(random_scores)),
+        "entropy": float(priors.entropy(state.prior.logits, space.mask)),
+        "params": cost.params,
+        "flops": cost.flops,
+        "table": None if table is None else _looked_up(table, found),
+        "spearman": None if table is None else _rank_correlation(config, space, state, score, table, rng),
+        "warnings": _warnings(space, found),
+        "config": to_config_dict(config).to_dict(),
+    }
+    logits = np.asarray(state.prior.logits)
+    choices = {
+        choice.name: dict(zip(choice.options, map(float, row), strict=False))
+        for choice, row in zip(space.choices, logits, strict=True)
+    }
+    write_json_atomic(workdir / PRIOR, {"space": space.name, "logits": choices})
+    draw_genotype(space.decode(found), workdir / "cell.svg", workdir / "cell.png")
+    write_json_atomic(workdir / RESULT, result)
+    write_report(workdir)
+    return result
+
+
+def derive_architecture(config: SearchConfig, rules: Rules, state: SearchState, score: Score) -> np.ndarray:
+    """Returns the found architecture, int32 [L]: the prior's mode, or the best on validation of it and n samples."""
+    mode = np.asarray(priors.mode(state.prior.logits, rules.mask))
+    if config.derive.rule == "mode":
+        return mode
+    key = jax.random.fold_in(jax.random.key(config.seed), 1)
+    samples = np.asarray(priors.sample(key, state.prior.logits, jnp.asarray(rules.mask), config.derive.samples))
+    candidates = np.unique(np.concatenate([mode[None], samples]), axis=0)
+    scores = [score(state.weights, candidate) for candidate in candidates]
+    return candidates[int(np.nanargmax(scores))] if np.isfinite(scores).any() else mode
+
+
+def open_table(config: SearchConfig) -> Table | None:
+    """Returns the published table that the config names, or None; raises `UserError` if it is unusable."""
+    if not config.table or config.space != "nasbench201":
+        return None
+    return load_nasbench201(Path(config.table).expanduser(), "cifar100" if config.dataset == "cifar100" else "cifar10")
+
+
+def show_result(workdir: Path, result: dict[str, Any]) -> None:
+    """Prints a finished search: the cell as text and drawing, its figures, and where everything lies."""
+    from parsec.cells import get_space
+
+    space = get_space(result["space"])
+    print()
+    print("\n".join(text_drawing(space.decode(np.array(result["architecture"])))))
+    print(f"\n{result['genotype']}\n")
+    rows = {
+        "validation accuracy": f"{result['valid_accuracy']:.2f} % with the shared weights",
+        "random children": f"{result['random_valid_accuracy']:.2f} ± {result['random_valid_deviation']:.2f} %",
+        "parameters": f"{result['params']:,}",
+        "FLOPs": f"{result['flops']:,}",
+    }
+    for name, value in (result["table"] or {}).items():
+        rows[f"table: {name}"] = value
+    if result["spearman"] is not None:
+        rows["rank correlation"] = f"{result['spearman']:.3f} with the table"
+    rows["run directory"] = workdir
+    rows["open first"] = workdir / "report.html"
+    announce("found cell", rows)
+    for warning in result["warnings"]:
+        print(f"warning: {warning}")
+
+
+def _mean(values: list[float]) -> float:
+    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+
+
+def _looked_up(table: Table, architecture: np.ndarray) -> dict[str, float]:
+    row = int(table.find(architecture[None])[0])
+    return {name: round(float(column[row]), 4) for name, column in table.columns.items()}
+
+
+def _rank_correlation(
+    config: SearchConfig, space: Space, state: SearchState, score: Score, table: Table, rng: np.random.Generator
+) -> float | None:
+    """Returns Spearman's correlation between the supernet's and the table's ranking of random architectures."""
+    if config.derive.ranked_cells < 2:
+        return None
+    cells = rng.integers(0, space.sizes, (config.derive.ranked_cells, len(space.sizes))).astype(np.int32)
+    ours = [score(state.weights, cell) for cell in cells]
+    published = table.columns["test_200"][table.find(cells)]
+    return round(float(stats.spearmanr(ours, published, nan_policy="omit").statistic), 4)
+
+
+def _warnings(space: Space, architecture: np.ndarray) -> list[str]:
+    operations = [edge.operation for cell in space.decode(architecture).values() for edge in cell.edges]
+    share = sum(name in ("skip_connect", "none") for name in operations) / len(operations)
+    if share <= _COLLAPSED:
+        return []
+    return [
+        f"{share:.0%} of the found cell's operations are skip connections or none: the search may have collapsed; "
+        "a longer --config.prior.warmup or a slower --config.prior.learning_rate helps"
+    ]

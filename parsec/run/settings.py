@@ -1,0 +1,118 @@
+"""The options of a search on a supernet, each one line of documentation and a default.
+
+`configs/*.py` set them for a dataset; `--config.group.option=value` sets one for a run. Defaults are PARSEC's published
+constants where they are known (Casale, Gordon, Fusi 2019, arXiv 1902.05116) and DARTS's otherwise (arXiv 1806.09055).
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from parsec.run.config import option
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Which images, and how they are split and drawn."""
+
+    batch_size: int = option(64, "images in a training batch", minimum=2)
+    valid_batch_size: int = option(64, "images in a validation batch, which the prior learns from", minimum=2)
+    valid_fraction: float = option(0.5, "share of the training images kept for the prior", minimum=0.01, maximum=0.99)
+    image_size: int = option(0, "side in pixels that images are resized to; 0 leaves them", minimum=0)
+    augmentation: str = option("none", "of training images", choices=("none", "shift", "crop_flip"))
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """The supernet's size."""
+
+    channels: int = option(16, "channels of the first cells; doubled at each reduction", minimum=1)
+    cells: int = option(8, "cells in the network (darts) or in each of its three stages (nasbench201)", minimum=1)
+    stem_stride: int = option(1, "2 halves the resolution before the first cell", minimum=1, maximum=2)
+    dtype: str = option("float32", "of activations; weights stay float32", choices=("float32", "bfloat16"))
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """Stochastic gradient descent on the shared weights."""
+
+    learning_rate: float = option(0.025, "at the first step; falls as a cosine", minimum=0)
+    final_learning_rate: float = option(0.001, "at the last step", minimum=0)
+    momentum: float = option(0.9, "of the gradient", minimum=0, maximum=1)
+    nesterov: bool = option(False, "whether momentum looks ahead")
+    weight_decay: float = option(3e-4, "of all shared weights", minimum=0)
+    clip: float = option(5.0, "largest norm of the gradient", minimum=0)
+
+
+@dataclass(frozen=True)
+class SamplerSettings:
+    """How many children estimate a step."""
+
+    budget: str = option("fixed", "fixed K, or adaptive to the prior's entropy", choices=("fixed", "adaptive"))
+    num_children: int = option(16, "K of fixed, and the largest K of adaptive", minimum=2)
+    children_per_nat: float = option(0.25, "lambda of adaptive: K = max(2, ceil(lambda * entropy))", minimum=0)
+
+
+@dataclass(frozen=True)
+class LikelihoodSettings:
+    """How a child's log-likelihood becomes its weight."""
+
+    reduction: str = option("sum", "of log p over the batch", choices=("sum", "mean", "tempered"))
+    temperature: float = option(8.0, "that tempered divides the sum by", minimum=1e-6)
+    ess_floor: float = option(
+        0.0, "share of the children that tempered keeps the effective sample size above", minimum=0, maximum=1
+    )
+    child_weights: str = option(
+        "train",
+        "what weights the children in the weights' gradient: their likelihood on the training batch, on the validation "
+        "batch, or nothing",
+        choices=("train", "valid", "uniform"),
+    )
+
+
+@dataclass(frozen=True)
+class PriorSettings:
+    """How the prior learns."""
+
+    update: str = option("adam", "adam on the logits, or the natural-gradient step", choices=("adam", "natural"))
+    learning_rate: float = option(0.01, "of adam, or the step size of natural", minimum=0)
+    b1: float = option(0.9, "decay of adam's first moment", minimum=0, maximum=1)
+    warmup: float = option(
+        0.0, "share of the steps in which only the weights learn, from uniform children", minimum=0, maximum=1
+    )
+
+
+@dataclass(frozen=True)
+class DeriveSettings:
+    """How the found architecture is taken from the prior."""
+
+    rule: str = option("mode", "the prior's mode, or the best of samples", choices=("mode", "best_of_samples"))
+    samples: int = option(32, "that best_of_samples compares on validation", minimum=1)
+    random_children: int = option(16, "random children the result is compared with", minimum=1)
+    valid_images: int = option(5000, "validation images that children are compared on", minimum=2)
+    ranked_cells: int = option(
+        200, "random cells ranked by supernet and table, where a table is given; 0 for none", minimum=0
+    )
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """A search on a supernet."""
+
+    JOB: ClassVar[str] = "parsec.run.search:run_search"
+
+    dataset: str = option("digits", "digits, cifar10, cifar100, images or tfds:NAME")
+    data_dir: str = option("", "folder of the dataset's files, where it needs them")
+    space: str = option("darts", "search space", choices=("darts", "nasbench201"))
+    seed: int = option(0, "of everything random", minimum=0)
+    epochs: float = option(100.0, "passes over the weights' share of the training images", minimum=0)
+    steps: int = option(0, "training steps; above 0 this replaces epochs", minimum=0)
+    table: str = option("", "file of published accuracies in which the found cell is looked up (nasbench201.npz)")
+    save_minutes: float = option(5.0, "between checkpoints", minimum=0)
+    metrics_every: int = option(10, "steps between lines of metrics.jsonl", minimum=1)
+    data: DataSettings = option(DataSettings(), "")
+    network: NetworkSettings = option(NetworkSettings(), "")
+    optimizer: OptimizerSettings = option(OptimizerSettings(), "")
+    sampler: SamplerSettings = option(SamplerSettings(), "")
+    likelihood: LikelihoodSettings = option(LikelihoodSettings(), "")
+    prior: PriorSettings = option(PriorSettings(), "")
+    derive: DeriveSettings = option(DeriveSettings(), "")
