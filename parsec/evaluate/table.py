@@ -39,12 +39,15 @@ class Table:
       sizes: options of each choice; L of them.
       architectures: distinct, int32 [N, L].
       columns: named numbers, float64 [N] each; NaN where the evaluation failed.
+      resolve: for spaces in which several vectors describe one architecture: int32 [B, L] to the row int32 [B] or -1, on
+        traced arrays; None where every vector stands for itself.
     """
 
     name: str
     sizes: tuple[int, ...]
     architectures: np.ndarray
     columns: dict[str, np.ndarray]
+    resolve: Callable[[ArrayLike], jax.Array] | None = None
 
     def __len__(self) -> int:
         return len(self.architectures)
@@ -71,6 +74,8 @@ class Table:
     def find(self, architectures: np.ndarray) -> np.ndarray:
         """Returns the row of each architecture, int32 [B], or -1 where the table has none; on the host."""
         keys = np.asarray(architectures, np.int32)
+        if self.resolve is not None:
+            return np.asarray(self.lookup(keys))
         return np.array([self._row_of_bytes.get(key.tobytes(), -1) for key in keys], np.int32)
 
     @cached_property
@@ -80,6 +85,8 @@ class Table:
     @cached_property
     def lookup(self) -> Callable[[ArrayLike], jax.Array]:
         """`find` for traced architectures: int32 [B, L] to int32 [B]."""
+        if self.resolve is not None:
+            return jax.jit(self.resolve)
         if _cardinality(self.sizes) <= _DENSE:
             return _dense_lookup(self.sizes, self.architectures)
         return _sorted_lookup(self.sizes, self.architectures)

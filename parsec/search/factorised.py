@@ -1,12 +1,12 @@
-"""What strategies with a prior of independent categoricals share: a valid draw from it, and a step of its logits."""
+"""A valid draw from a prior of independent categoricals, for domains in which some combinations are invalid."""
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
+from parsec import prior
 from parsec.search.contract import Domain
 
 # Draws from a prior tried for a valid architecture before the domain's own sampler is asked for one.
@@ -30,22 +30,11 @@ def draw_valid(domain: Domain) -> Callable[[jax.Array, jax.Array, int], jax.Arra
 
     def draw(key: jax.Array, logits: jax.Array, n: int) -> jax.Array:
         from_prior, from_domain = jax.random.split(key)
-        logits = jnp.where(mask, logits, -jnp.inf)
         if product:
-            return jax.random.categorical(from_prior, logits, shape=(n, len(domain.sizes))).astype(jnp.int32)
-        drawn = jax.random.categorical(from_prior, logits, shape=(n, _DRAWS, len(domain.sizes))).astype(jnp.int32)
-        valid = jnp.asarray(domain.valid(drawn.reshape(n * _DRAWS, -1))).reshape(n, _DRAWS)
-        first = jnp.take_along_axis(drawn, jnp.argmax(valid, 1)[:, None, None], 1)[:, 0]
+            return prior.sample(from_prior, logits, mask, n)
+        drawn = prior.sample(from_prior, logits, mask, n * _DRAWS)
+        valid = jnp.asarray(domain.valid(drawn)).reshape(n, _DRAWS)
+        first = drawn[jnp.arange(n) * _DRAWS + jnp.argmax(valid, 1)]
         return jnp.where(valid.any(1)[:, None], first, jnp.asarray(domain.sample(from_domain, n)))
 
     return draw
-
-
-def ascend(
-    gradient: jax.Array, logits: jax.Array, optimizer: optax.OptState, learning_rate: float
-) -> tuple[jax.Array, optax.OptState]:
-    """Returns the logits and Adam's moments after one step up the gradient; gradient and logits float32 [L, O]."""
-    # Optax multiplies Python floats by its int32 step count, which strict promotion refuses.
-    with jax.numpy_dtype_promotion("standard"):
-        updates, optimizer = optax.adam(learning_rate).update(-gradient, optimizer)
-    return logits + jnp.asarray(updates), optimizer

@@ -14,11 +14,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
+from parsec import prior
 from parsec.errors import UserError
 from parsec.search.contract import ArrayLike, Domain, Info, Strategy, count_failed, proposed
-from parsec.search.factorised import ascend, draw_valid
+from parsec.search.factorised import draw_valid
 
 # Share of the old spread kept when a new ask is told.
 _SPREAD_MOMENTUM = 0.9
@@ -28,14 +28,12 @@ class ParsecState(NamedTuple):
     """The prior and what its update needs.
 
     Attributes:
-      logits: float32 [L, max(sizes)].
-      optimizer: Adam's moments.
+      prior: its logits, float32 [L, max(sizes)], and Adam's moments.
       spread: uncorrected moving average of the children's mean absolute deviation, float32 [].
       weight: the sum of that average's weights, float32 [].
     """
 
-    logits: jax.Array
-    optimizer: optax.OptState
+    prior: prior.PriorState
     spread: jax.Array
     weight: jax.Array
 
@@ -62,7 +60,7 @@ def make(domain: Domain, *, children: int = 8, learning_rate: float = 0.1, tempe
         return initial(domain, learning_rate)
 
     def ask(key: jax.Array, state: ParsecState) -> tuple[jax.Array, ParsecState]:
-        return draw(key, state.logits, children), state
+        return draw(key, state.prior.logits, children), state
 
     def tell(state: ParsecState, architectures: ArrayLike, scores: ArrayLike) -> tuple[ParsecState, Info]:
         return learn(state, architectures, scores, domain.mask, learning_rate, temperature)
@@ -81,15 +79,9 @@ def check(name: str, learning_rate: float, temperature: float) -> None:
 
 def initial(domain: Domain, learning_rate: float) -> ParsecState:
     """Returns the state of a uniform prior."""
-    logits = jnp.zeros(domain.mask.shape, jnp.float32)
     zero = jnp.zeros((), jnp.float32)
-    return ParsecState(logits, optax.adam(learning_rate).init(logits), zero, zero)
-
-
-def entropy(logits: jax.Array, mask: np.ndarray) -> jax.Array:
-    """Returns the entropy of the factorised prior in nats, float32 []; logits float32 [L, max(sizes)], mask alike."""
-    logp = jax.nn.log_softmax(jnp.where(mask, logits, -jnp.inf), axis=-1)
-    return -jnp.where(mask, jnp.exp(logp) * logp, 0.0).sum()
+    update = prior.adam_update(domain.mask, learning_rate)
+    return ParsecState(update.init(jnp.zeros(domain.mask.shape, jnp.float32)), zero, zero)
 
 
 def learn(
@@ -124,18 +116,17 @@ def learn(
     spread = _SPREAD_MOMENTUM * state.spread + (1 - _SPREAD_MOMENTUM) * jnp.abs(centred).sum() / count
     weight = _SPREAD_MOMENTUM * state.weight + (1 - _SPREAD_MOMENTUM)
     scale = temperature * jnp.maximum(spread / weight, 1e-12)
-    weights = jax.nn.softmax(jnp.where(scored, centred / scale, -1e30))
-
-    prior = jax.nn.softmax(jnp.where(mask, state.logits, -jnp.inf), axis=-1)
-    chosen = jax.nn.one_hot(architectures, mask.shape[1], dtype=jnp.float32)
-    gradient = jnp.einsum("k,klo->lo", weights, chosen) - prior
-    logits, optimizer = ascend(gradient, state.logits, state.optimizer, learning_rate)
-    learnt = ParsecState(logits, optimizer, spread, weight)
-    enough = scored.sum(dtype=jnp.int32) >= 2
-    state = jax.tree.map(lambda new, old: jnp.where(enough, new, old), learnt, state)
+    # A single scored child has weight one whatever it is, so nothing can be learnt from it.
+    weights = prior.importance_weights(centred / scale, scored & (scored.sum(dtype=jnp.int32) >= 2))
+    learnt = prior.adam_update(mask, learning_rate).update(state.prior, architectures, weights)
+    state = ParsecState(
+        learnt,
+        jnp.where(scored.any(), spread, state.spread),
+        jnp.where(scored.any(), weight, state.weight),
+    )
     info = {
-        "ess": 1 / jnp.square(weights).sum(),
-        "entropy": entropy(state.logits, mask),
+        "ess": prior.effective_sample_size(weights),
+        "entropy": prior.entropy(learnt.logits, mask),
         "failed": count_failed(architectures, scores),
     }
     return state, info

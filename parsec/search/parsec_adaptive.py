@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from parsec import prior
 from parsec.errors import UserError
 from parsec.search.contract import ArrayLike, Domain, Info, Strategy
 from parsec.search.factorised import draw_valid
-from parsec.search.parsec import ParsecState, check, entropy, initial, learn
+from parsec.search.parsec import ParsecState, check, initial, learn
 
 
 def make(
@@ -43,9 +44,9 @@ def make(
         return initial(domain, learning_rate)
 
     def ask(key: jax.Array, state: ParsecState) -> tuple[jax.Array, ParsecState]:
-        wanted = jnp.clip(jnp.ceil(children_per_nat * entropy(state.logits, domain.mask)), 2, largest)
-        used = jnp.arange(largest) < wanted.astype(jnp.int32)
-        return jnp.where(used[:, None], draw(key, state.logits, largest), -1), state
+        logits = state.prior.logits
+        used = jnp.arange(largest) < prior.adaptive_count(logits, domain.mask, children_per_nat, largest)
+        return jnp.where(used[:, None], draw(key, logits, largest), -1), state
 
     def tell(state: ParsecState, architectures: ArrayLike, scores: ArrayLike) -> tuple[ParsecState, Info]:
         state, info = learn(state, architectures, scores, domain.mask, learning_rate, temperature)

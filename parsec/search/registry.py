@@ -1,13 +1,18 @@
 """Every strategy by name: the one list behind `--help`, the error for an unknown name and the tests all must pass."""
 
+from __future__ import annotations
+
 import importlib
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from parsec.errors import UserError, unknown
-from parsec.search.contract import Domain, Strategy
+
+# Only for annotations: listing the strategies must not wait for JAX.
+if TYPE_CHECKING:
+    from parsec.search.contract import Domain, Strategy
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,8 @@ STRATEGIES: dict[str, Entry] = {
     "parsec": Entry("parsec.search.parsec", "empirical Bayes on a factorised prior, K children per step"),
     "parsec_adaptive": Entry("parsec.search.parsec_adaptive", "the same with K following the prior's entropy"),
     "bananas": Entry("parsec.search.bananas", "mutations ranked by an ensemble predictor"),
+    "lanas": Entry("parsec.search.lanas", "a tree of learned linear splits of the space"),
+    "la_mcts": Entry("parsec.search.la_mcts", "a growing tree of learned non-linear splits"),
 }
 
 

@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from parsec import prior
 from parsec.errors import UserError
 from parsec.search.contract import ArrayLike, Domain, Info, Strategy, count_failed
-from parsec.search.factorised import ascend, draw_valid
+from parsec.search.factorised import draw_valid
 
 
 class ReinforceState(NamedTuple):
@@ -64,11 +65,22 @@ def make(domain: Domain, *, learning_rate: float = 0.01, momentum: float = 0.9) 
         average = momentum * state.average + (1 - momentum) * reward
         weight = momentum * state.weight + (1 - momentum)
         advantage = jnp.where(scored, reward - average / weight, 0.0)
-        policy = jax.nn.softmax(jnp.where(mask, state.logits, -jnp.inf), axis=-1)
+        # The gradient of log p(architecture) with respect to the logits is onehot(architecture) - p.
         chosen = jax.nn.one_hot(jnp.asarray(architectures)[0], mask.shape[1], dtype=jnp.float32)
-        logits, optimizer = ascend(advantage * (chosen - policy), state.logits, state.optimizer, learning_rate)
+        gradient = advantage * (chosen - prior.probabilities(state.logits, mask))
+        logits, optimizer = _ascend(gradient, state.logits, state.optimizer, learning_rate)
         learnt = ReinforceState(logits, optimizer, average, weight)
         state = jax.tree.map(lambda new, old: jnp.where(scored, new, old), learnt, state)
         return state, {"advantage": advantage, "failed": count_failed(architectures, scores)}
 
     return Strategy(init, ask, tell, domain.jittable)
+
+
+def _ascend(
+    gradient: jax.Array, logits: jax.Array, optimizer: optax.OptState, learning_rate: float
+) -> tuple[jax.Array, optax.OptState]:
+    """Returns the logits and Adam's moments after one step up the gradient; gradient and logits float32 [L, O]."""
+    # Optax multiplies Python floats by its int32 step count, which strict promotion refuses.
+    with jax.numpy_dtype_promotion("standard"):
+        updates, optimizer = optax.adam(learning_rate).update(-gradient, optimizer)
+    return logits + jnp.asarray(updates), optimizer

@@ -1,0 +1,32 @@
+"""The options of a comparison; `configs/*_compare.py` set them for a table."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from parsec.run.config import option
+from parsec.search.registry import STRATEGIES
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """Strategies compared on a table, at one budget and over many seeds."""
+
+    JOB: ClassVar[str] = "parsec.run.compare:run_compare"
+
+    benchmark: str = option("nasbench201", "where the table comes from, a key of parsec.run.compare.BENCHMARKS")
+    data_dir: str = option("", "folder that holds the benchmark's file, such as nasbench201.npz")
+    table: str = option("", "the .npz file of benchmark=table")
+    dataset: str = option("cifar10", "which dataset's numbers, for benchmarks that have several")
+    objective: str = option("valid_200", "the column told to strategies, maximised; -COLUMN minimises")
+    report: str = option("", "the column reported at the incumbent, -COLUMN if lower is better; empty is the objective")
+    strategies: tuple[str, ...] = option(
+        tuple(STRATEGIES), "which strategies, in this order", choices=tuple(STRATEGIES)
+    )
+    options: tuple[str, ...] = option((), "options of strategies, as NAME.OPTION=VALUE")
+    seeds: int = option(20, "runs of each strategy", minimum=1)
+    seed: int = option(0, "of the first run's random key", minimum=0)
+    budget: int = option(500, "queries of each run", minimum=1)
+    count: str = option(
+        "unique", "what is charged: each architecture once, or all proposals", choices=("unique", "all")
+    )
+    workers: int = option(2, "processes for strategies that run on the host", minimum=1)
