@@ -24,6 +24,7 @@ from parsec.data.unpickle import unpickle
 from parsec.errors import UserError
 
 _PIXELS = 32 * 32 * 3
+_HOME = "www.cs.toronto.edu/~kriz/cifar.html"
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def load_cifar(cifar: Cifar, data_dir: str, image_size: int, seed: int) -> Datas
       UserError: there is no such data, or it is damaged; the file is named.
     """
     if not data_dir:
-        return load_tfds(cifar.name, "", image_size, seed, generate=tfds_examples(cifar))
+        return _load_prepared(cifar, "", image_size, seed)
     folder = existing_folder(data_dir)
     npz = [folder / f"{cifar.name}_{part}.npz" for part in ("train", "test")]
     if any(path.exists() for path in npz):
@@ -145,7 +146,7 @@ def load_cifar(cifar: Cifar, data_dir: str, image_size: int, seed: int) -> Datas
             members = _unpack(folder / form.archive, form.files)
             return resized(read(cifar, members.__getitem__, str(folder / form.archive)), image_size)
     if (folder / cifar.name).is_dir():
-        return load_tfds(cifar.name, data_dir, image_size, seed, generate=tfds_examples(cifar))
+        return _load_prepared(cifar, data_dir, image_size, seed)
     raise UserError(
         f"no {cifar.name} in data_dir {data_dir!r}; it may hold {npz[0].name} and {npz[1].name}, "
         f"{cifar.python.folder}/, {cifar.binary.folder}/, {cifar.python.archive}, {cifar.binary.archive}, "
@@ -190,6 +191,11 @@ def decode_residual(residual: np.ndarray) -> np.ndarray:
     images[..., 0] += images[..., 1]
     images[..., 2] += images[..., 1]
     return images
+
+
+def _load_prepared(cifar: Cifar, data_dir: str, image_size: int, seed: int) -> Dataset:
+    otherwise = f"put {cifar.python.archive} from {_HOME} in a folder and give --config.data_dir=FOLDER"
+    return load_tfds(cifar.name, data_dir, image_size, seed, generate=tfds_examples(cifar), otherwise=otherwise)
 
 
 def _read_npz_pair(cifar: Cifar, train: Path, test: Path) -> Dataset:

@@ -58,7 +58,8 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
       UserError: the file is missing, cut short, no .npz file, or holds pickled objects.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # numpy leaves a file that it opened itself and cannot read to the garbage collector.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise UserError(f"not an .npz file: {describe(path)}")
             return {name: archive[name] for name in archive.files}

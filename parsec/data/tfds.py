@@ -28,7 +28,15 @@ _CHUNK = 1024
 _PATIENCE_SECONDS = 10
 
 
-def load_tfds(name: str, data_dir: str, image_size: int, seed: int, *, generate: Generate | None = None) -> Dataset:
+def load_tfds(
+    name: str,
+    data_dir: str,
+    image_size: int,
+    seed: int,
+    *,
+    generate: Generate | None = None,
+    otherwise: str = "prepare it where there is a network and give --config.data_dir=FOLDER",
+) -> Dataset:
     """Returns a dataset of the catalogue, downloaded and prepared first where it is not yet.
 
     Args:
@@ -37,6 +45,7 @@ def load_tfds(name: str, data_dir: str, image_size: int, seed: int, *, generate:
       image_size: side in pixels; 0 keeps the dataset's own, which must then be the same for every image.
       seed: decides the test part where the dataset has none: a fifth of the training images, stratified.
       generate: replaces the dataset's own reader of its source files, to prepare it without TensorFlow.
+      otherwise: what the error for data that cannot be fetched tells its reader to do.
 
     Returns:
       A `Dataset`; its test part is the split `test`, or else `validation`, whichever is first to have labels.
@@ -56,7 +65,7 @@ def load_tfds(name: str, data_dir: str, image_size: int, seed: int, *, generate:
         raise UserError(f"TensorFlow Datasets cannot open {name!r}: {one_line(error)}") from error
     image_key, label_key = _keys(builder.info, name)
     if not builder.is_prepared():
-        _prepare(builder, name, generate)
+        _prepare(builder, name, generate, otherwise)
     splits = dict(builder.info.splits)
     if "train" not in splits:
         raise UserError(f"tfds:{name} has no split 'train'; it has {', '.join(splits) or 'none'}")
@@ -102,9 +111,9 @@ def _keys(info: Any, name: str) -> tuple[str, str]:
     raise UserError(f"tfds:{name} does not hold images with one class label each; its features are {found}")
 
 
-def _prepare(builder: Any, name: str, generate: Generate | None) -> None:
+def _prepare(builder: Any, name: str, generate: Generate | None, otherwise: str) -> None:
     unreachable = _unreachable(builder)
-    advice = "give --config.data_dir=FOLDER with the data, or try --config=digits_search, which needs none"
+    advice = f"{otherwise}, or run --config=digits_search, which needs no data"
     if unreachable:
         raise UserError(f"{name} is not on this machine and cannot be fetched: {unreachable}; {advice}")
     if generate is not None:
@@ -141,7 +150,8 @@ def _unreachable(builder: Any) -> str:
         # An answer, if not the one hoped for: the network is there.
         return ""
     except OSError as error:
-        return f"no answer from {urlsplit(urls[0]).hostname} ({one_line(error, 80)})"
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        return f"no answer from {urlsplit(urls[0]).hostname} ({getattr(reason, 'strerror', None) or reason})"
 
 
 def _read(

@@ -110,5 +110,5 @@ def test_resized_halves_by_averaging_and_leaves_the_right_size_alone():
 
 
 def test_an_unknown_dataset_is_named_with_the_nearest():
-    with pytest.raises(UserError, match="unknown dataset 'digit'.*did you mean 'digits'"):
+    with pytest.raises(UserError, match=r"unknown dataset 'digit'.*did you mean 'digits'"):
         load("digit")

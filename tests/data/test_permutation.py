@@ -6,7 +6,7 @@ import pytest
 from parsec.data.permutation import permute
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 100, 1437, 25_000, 50_000])
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 100, 1437, 50_000])
 def test_every_key_gives_a_bijection(size: int):
     whole = jax.jit(lambda key: permute(key, jnp.arange(size, dtype=jnp.int32), size))
     for seed in range(3):
@@ -16,9 +16,9 @@ def test_every_key_gives_a_bijection(size: int):
 
 
 def test_single_places_agree_with_the_whole(key: jax.Array):
-    whole = permute(key, jnp.arange(1000, dtype=jnp.int32), 1000)
-    places = jnp.array([999, 0, 500, 17], jnp.int32)
-    np.testing.assert_array_equal(permute(key, places, 1000), whole[places])
+    at = jax.jit(lambda places: permute(key, places, 1000))
+    places = np.array([999, 0, 500, 17], np.int32)
+    np.testing.assert_array_equal(at(places), np.asarray(at(np.arange(1000, dtype=np.int32)))[places])
 
 
 def test_small_sizes_reach_every_order_about_equally():
@@ -42,13 +42,12 @@ def test_a_place_holds_every_value_about_equally_over_keys():
 
 def test_neighbouring_places_are_unrelated(key: jax.Array):
     size = 50_000
-    values = np.asarray(permute(key, jnp.arange(size, dtype=jnp.int32), size)).astype(np.float64)
+    whole = jax.jit(lambda key: permute(key, jnp.arange(size, dtype=jnp.int32), size))
+    values = np.asarray(whole(key)).astype(np.float64)
     # For independent draws a correlation has the deviation 1 / sqrt(50,000) = 0.0045.
     for lag in (1, 2, 223, 224, 225):
         assert abs(np.corrcoef(values[lag:], values[:-lag])[0, 1]) < 0.025
     assert abs(np.corrcoef(values, np.arange(size))[0, 1]) < 0.025
-    epochs = [
-        np.asarray(permute(jax.random.fold_in(key, i), jnp.arange(size, dtype=jnp.int32), size)) for i in range(2)
-    ]
+    epochs = [np.asarray(whole(jax.random.fold_in(key, i))) for i in range(2)]
     assert (epochs[0] == epochs[1]).sum() < 12, "two permutations agree in one place on average"
     assert abs(np.corrcoef(epochs[0], epochs[1])[0, 1]) < 0.025
