@@ -68,7 +68,7 @@ def reduce_likelihood(
     tempered = log_likelihoods / temperature
     if ess_floor <= 0:
         return tempered
-    return tempered * _cooling(tempered, ess_floor * _usable(log_likelihoods, active).sum(), active)
+    return tempered * _cooling(tempered, ess_floor * _usable(log_likelihoods, active).astype(jnp.float32).sum(), active)
 
 
 def _cooling(log_likelihoods: jax.Array, floor: jax.Array, active: jax.Array | None) -> jax.Array:
