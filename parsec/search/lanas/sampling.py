@@ -154,9 +154,7 @@ def walk_sampler(domain: Domain, encoding: Encoding, *, candidates: int, budget:
             chains = known[np.resize(starts[order], _CHAINS)]
         for _ in range(max(1, budget // _CHAINS)):
             moved = mutate(rng, chains)
-            stays = ~_inside(region, encoding.encode(moved))
-            moved[stays] = chains[stays]
-            chains = moved
+            chains = np.where(_inside(region, encoding.encode(moved))[:, None], moved, chains)
             found |= {row.tobytes(): row for row in chains if row.tobytes() not in taken}
             if len(found) >= candidates:
                 break
