@@ -39,8 +39,8 @@ class Table:
       sizes: options of each choice; L of them.
       architectures: distinct, int32 [N, L].
       columns: named numbers, float64 [N] each; NaN where the evaluation failed.
-      resolve: for spaces in which several vectors describe one architecture: int32 [B, L] to the row int32 [B] or -1, on
-        traced arrays; None where every vector stands for itself.
+      resolve: for spaces in which several vectors describe one architecture: int32 [B, L] to the row int32 [B] or -1,
+        on traced arrays; None where every vector stands for itself.
     """
 
     name: str

@@ -36,9 +36,9 @@ def summarise(rows: np.ndarray, proposals: np.ndarray, scores: np.ndarray, repor
     """Returns the figures of one strategy; JSON-able, None where a figure does not exist.
 
     `valid` and `test` hold mean, deviation (n - 1) and the half-width of the 95 % interval of the mean, of the
-    objective and of the reported column of each run's best architecture at the budget. Queries to the optimum count runs
-    that never reached it as censored: the median is None when half the runs or more are, and the mean counts each of
-    them as the whole budget, so it is then a lower bound; `optimum_hits` says how many reached it.
+    objective and of the reported column of each run's best architecture at the budget. Queries to the optimum count
+    runs that never reached it as censored: the median is None when half the runs or more are, and the mean counts each
+    of them as the whole budget, so it is then a lower bound; `optimum_hits` says how many reached it.
 
     Args:
       rows: int [n, budget] (see `incumbents`).
@@ -69,8 +69,8 @@ def summarise(rows: np.ndarray, proposals: np.ndarray, scores: np.ndarray, repor
 def regret_curve(rows: np.ndarray, scores: np.ndarray, report: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the mean regret after every query and the half-width of its 95 % interval, float64 [budget] each.
 
-    The regret is the best of the reported column minus that column at the incumbent by objective; NaN until every run has
-    an incumbent.
+    The regret is the best of the reported column minus that column at the incumbent by objective; NaN until every run
+    has an incumbent.
     """
     best = incumbents(rows, scores)
     regret = np.nanmax(report) - np.where(best >= 0, report[np.maximum(best, 0)], np.nan)
@@ -81,8 +81,8 @@ def regret_curve(rows: np.ndarray, scores: np.ndarray, report: np.ndarray) -> tu
 def comparison_text(strategies: Mapping[str, Mapping[str, Any]], budget: int) -> str:
     """Returns the strategies' figures as a Markdown table, the best test accuracy first."""
     header = (
-        "| strategy | objective | deviation | reported | deviation | 95 % interval | queries to the optimum, median | mean "
-        "| reached | seeds |\n|---|---|---|---|---|---|---|---|---|---|"
+        "| strategy | objective | deviation | reported | deviation | 95 % interval | queries to the optimum, median "
+        "| mean | reached | seeds |\n|---|---|---|---|---|---|---|---|---|---|"
     )
 
     def order(name: str) -> float:

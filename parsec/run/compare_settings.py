@@ -19,9 +19,7 @@ class CompareConfig:
     dataset: str = option("cifar10", "which dataset's numbers, for benchmarks that have several")
     objective: str = option("valid_200", "the column told to strategies, maximised; -COLUMN minimises")
     report: str = option("", "the column reported at the incumbent, -COLUMN if lower is better; empty is the objective")
-    strategies: tuple[str, ...] = option(
-        tuple(STRATEGIES), "which strategies, in this order", choices=tuple(STRATEGIES)
-    )
+    strategies: tuple[str, ...] = option(tuple(STRATEGIES), "which, in this order", choices=tuple(STRATEGIES))
     options: tuple[str, ...] = option((), "options of strategies, as NAME.OPTION=VALUE")
     seeds: int = option(20, "runs of each strategy", minimum=1)
     seed: int = option(0, "of the first run's random key", minimum=0)

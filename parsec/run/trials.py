@@ -208,9 +208,11 @@ def _play_lanes(
 
     def advance(lanes: _Lanes) -> _Lanes:
         asks = lanes.asks + 1
-        one = functools.partial(step, asks)
-        stepped = jax.vmap(one)(keys, lanes.states, lanes.seen, lanes.rows, lanes.charged, lanes.proposals)
-        return _Lanes(*stepped, asks)
+        every = jax.vmap(step, in_axes=(None, 0, 0, 0, 0, 0, 0))
+        states, seen, rows, charged, proposals = every(
+            asks, keys, lanes.states, lanes.seen, lanes.rows, lanes.charged, lanes.proposals
+        )
+        return _Lanes(states, seen, rows, charged, proposals, asks)
 
     none = jnp.zeros(runs, jnp.int32)
     start = _Lanes(

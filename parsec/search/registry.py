@@ -46,6 +46,7 @@ STRATEGIES: dict[str, Entry] = {
     "parsec": Entry("parsec.search.parsec", "empirical Bayes on a factorised prior, K children per step"),
     "parsec_adaptive": Entry("parsec.search.parsec_adaptive", "the same with K following the prior's entropy"),
     "bananas": Entry("parsec.search.bananas", "mutations ranked by an ensemble predictor"),
+    "alphax": Entry("parsec.search.alphax", "Monte-Carlo tree search over the decisions with a Meta-DNN"),
     "lanas": Entry("parsec.search.lanas", "a tree of learned linear splits of the space"),
     "la_mcts": Entry("parsec.search.la_mcts", "a growing tree of learned non-linear splits"),
 }
