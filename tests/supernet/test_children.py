@@ -1,0 +1,100 @@
+"""K children in the memory of one: streamed weights equal those known beforehand, for any budget, failures included."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from parsec import prior
+from parsec.supernet.children import run_children, weighted_gradient
+from parsec.supernet.supernet import Batch, ChildResult, Supernet
+
+
+def linear_child(weights: dict, batch: Batch, architecture: jax.Array) -> ChildResult:
+    """A child that scores images by one of three weight vectors; cheap, and exact to differentiate."""
+    chosen = weights["table"][architecture[0]]
+    logits = jnp.einsum("bhwc,ck->bk", batch.images, chosen)
+    logp = jax.nn.log_softmax(logits)
+    own = jnp.take_along_axis(logp, batch.labels[:, None], 1).sum()
+    return ChildResult(own * weights["scale"], (logits.argmax(-1).astype(jnp.int32) == batch.labels).sum())
+
+
+SUPERNET = Supernet(lambda key, images: {}, linear_child)
+
+
+@pytest.fixture
+def problem(key: jax.Array) -> tuple[dict, Batch, jax.Array]:
+    keys = jax.random.split(key, 3)
+    weights = {"table": jax.random.normal(keys[0], (3, 2, 4)), "scale": jnp.ones(())}
+    batch = Batch(jax.random.normal(keys[1], (6, 3, 3, 2)), jax.random.randint(keys[2], (6,), 0, 4))
+    return weights, batch, jnp.array([[0], [2], [1], [2], [0]], jnp.int32)
+
+
+def likelihoods(weights: dict, batch: Batch, architectures: jax.Array) -> jax.Array:
+    return jnp.stack([linear_child(weights, batch, a).log_likelihood for a in architectures])
+
+
+@pytest.mark.parametrize("sharpness", [0.0, 0.1, 1.0])
+def test_the_streamed_gradient_is_the_weighted_sum(problem, sharpness: float):
+    weights, batch, architectures = problem
+    values = likelihoods(weights, batch, architectures)
+    shares = jax.lax.stop_gradient(prior.importance_weights(values * sharpness))
+    expected = jax.grad(lambda w: (shares * likelihoods(w, batch, architectures)).sum())(weights)
+    found, children = weighted_gradient(
+        SUPERNET, weights, batch, architectures, 5, level=lambda k, value: value * sharpness
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, expected)
+    np.testing.assert_allclose(children.log_likelihoods, values, rtol=1e-5)
+    assert children.failed == 0
+
+
+def test_the_gradient_of_importance_weights_is_that_of_the_evidence(problem):
+    weights, batch, architectures = problem
+
+    def evidence(w: dict) -> jax.Array:
+        return jax.scipy.special.logsumexp(likelihoods(w, batch, architectures))
+
+    found, _ = weighted_gradient(SUPERNET, weights, batch, architectures, 5, level=lambda k, value: value)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, jax.grad(evidence)(weights)
+    )
+
+
+def test_one_program_serves_every_budget_and_ignores_rows_beyond_it(problem):
+    weights, batch, architectures = problem
+    traces = []
+
+    @jax.jit
+    def run(count: jax.Array, architectures: jax.Array):
+        traces.append(None)
+        return weighted_gradient(SUPERNET, weights, batch, architectures, count, level=lambda k, v: v)
+
+    for count in (2, 3, 5):
+        other = architectures.at[count:].set(1)
+        for left, right in zip(
+            *(jax.tree.leaves(run(jnp.array(count), a)) for a in (architectures, other)), strict=True
+        ):
+            np.testing.assert_array_equal(left, right)
+        assert np.isfinite(run(jnp.array(count), architectures)[1].log_likelihoods).sum() == count
+    assert len(traces) == 1
+
+
+def test_a_failed_child_is_counted_and_has_no_weight(problem):
+    weights, batch, architectures = problem
+    broken = weights | {"table": weights["table"].at[2].set(jnp.nan)}
+    found, children = weighted_gradient(SUPERNET, broken, batch, architectures, 5, level=lambda k, v: v)
+    sound = architectures[jnp.array([0, 2, 4])]
+    expected, _ = weighted_gradient(SUPERNET, weights, batch, sound, 3, level=lambda k, v: v)
+    np.testing.assert_allclose(found["table"][:2], expected["table"][:2], rtol=1e-5)
+    assert not np.asarray(found["table"][2]).any()
+    assert children.failed == 2
+    assert np.isnan(children.log_likelihoods).sum() == 2
+    assert run_children(SUPERNET, broken, batch, architectures, 5).failed == 2
+
+
+def test_when_every_child_fails_the_gradient_is_zero(problem):
+    weights, batch, architectures = problem
+    broken = weights | {"scale": jnp.array(jnp.inf)}
+    found, children = weighted_gradient(SUPERNET, broken, batch, architectures, 5, level=lambda k, v: v)
+    assert children.failed == 5
+    assert all(not np.asarray(leaf).any() for leaf in jax.tree.leaves(found))

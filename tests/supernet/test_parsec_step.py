@@ -1,0 +1,118 @@
+"""PARSEC's step on children cheap enough to search to the end, and its behaviour where children fail."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from parsec import prior
+from parsec.supernet.parsec_step import Rules, SearchState, init_state, search_step
+from parsec.supernet.supernet import Batch, ChildResult, Supernet
+
+MASK = np.ones((2, 3), bool)
+BEST = [2, 1]
+
+
+def run_child(weights: dict, batch: Batch, architecture: jax.Array) -> ChildResult:
+    """Likelihood falls with the distance from the best architecture, and with the weights' distance from one."""
+    distance = jnp.abs(architecture - jnp.array(BEST)).sum().astype(jnp.float32)
+    loss = distance * 0.05 + jnp.square(weights["w"] - 1).sum() + jax.lax.stop_gradient(weights["poison"]) * distance
+    return ChildResult(-loss * len(batch.labels), jnp.zeros((), jnp.int32))
+
+
+def make_rules(**changes) -> Rules:
+    supernet = Supernet(lambda key, images: {"w": jnp.zeros(4), "poison": jnp.zeros(())}, run_child)
+    rules = Rules(
+        supernet,
+        MASK,
+        optax.sgd(0.05),
+        prior.adam_update(MASK, 0.1),
+        num_children=6,
+        sample_budget=lambda logits: jnp.array(6, jnp.int32),
+        reduction="sum",
+        temperature=4.0,
+        ess_floor=0.0,
+        child_weights="train",
+        warmup_steps=20,
+    )
+    return rules._replace(**changes)
+
+
+BATCH = Batch(jnp.zeros((16, 1, 1, 1)), jnp.zeros(16, jnp.int32))
+
+
+def run(rules: Rules, steps: int, state: SearchState | None = None) -> tuple[SearchState, list[dict]]:
+    state = state or init_state(rules, jax.random.key(0), BATCH.images)
+    step = jax.jit(partial(search_step, rules))
+    infos = []
+    for index in range(steps):
+        state, info = step(state, jax.random.key(index), BATCH, BATCH, jnp.array(index))
+        infos.append({name: np.asarray(value) for name, value in info.items()})
+    return state, infos
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"prior_update": prior.natural_update(MASK, 0.1)},
+        {"child_weights": "uniform", "reduction": "tempered"},
+        {"child_weights": "valid"},
+        {"reduction": "tempered", "ess_floor": 0.5},
+        {"sample_budget": lambda logits: prior.adaptive_count(logits, MASK, 3.0, 6)},
+    ],
+    ids=["sum", "natural", "uniform tempered", "valid", "floor", "adaptive"],
+)
+def test_a_search_learns_weights_and_prior_together(changes: dict):
+    rules = make_rules(**changes)
+    state, infos = run(rules, 300)
+    np.testing.assert_allclose(state.weights["w"], 1, atol=1e-2)
+    entropies = [info["entropy"] for info in infos]
+    np.testing.assert_allclose(entropies[:20], 2 * np.log(3), rtol=1e-5)
+    assert entropies[-1] < entropies[0] * 0.98
+    probabilities = np.asarray(prior.probabilities(state.prior.logits, MASK))
+    assert probabilities.argmax(-1).tolist() == BEST
+    assert infos[-1]["loss"] < infos[0]["loss"]
+    counts = [int(info["num_children"]) for info in infos]
+    assert min(counts) >= 2
+    if "sample_budget" in changes:
+        assert counts[-1] < counts[0]
+    if "ess_floor" in changes:
+        assert min(float(info["ess"]) for info in infos) >= 2.99
+
+
+def test_warm_up_leaves_the_prior_and_skips_validation():
+    rules = make_rules(warmup_steps=50)
+    state, infos = run(rules, 50)
+    assert not np.asarray(state.prior.logits).any()
+    assert all(np.isnan(info["valid_loss"]) for info in infos)
+    _, later = run(rules, 51)
+    assert np.isfinite(later[-1]["valid_loss"])
+
+
+def test_failed_children_have_no_say_and_a_step_of_failures_changes_nothing():
+    rules = make_rules(warmup_steps=0)
+    state = init_state(rules, jax.random.key(0), BATCH.images)
+    # Only the best architecture survives infinite poison: 0 * inf is NaN too, so every child fails.
+    poisoned = state._replace(weights=state.weights | {"poison": jnp.array(jnp.inf)})
+    after, infos = run(rules, 1, poisoned)
+    assert np.isnan(infos[0]["loss"])
+    assert infos[0]["failed"] == 12
+    jax.tree.map(np.testing.assert_array_equal, after, poisoned)
+
+
+def test_a_child_that_fails_does_not_poison_the_others():
+    def failing(weights: dict, batch: Batch, architecture: jax.Array) -> ChildResult:
+        value, correct = run_child(weights, batch, architecture)
+        return ChildResult(jnp.where(architecture[0] == 0, jnp.nan, value), correct)
+
+    rules = make_rules(warmup_steps=0)
+    rules = rules._replace(supernet=rules.supernet._replace(run_child=failing))
+    state, infos = run(rules, 100)
+    assert sum(int(info["failed"]) for info in infos) > 0
+    assert np.isfinite(state.weights["w"]).all()
+    probabilities = np.asarray(prior.probabilities(state.prior.logits, MASK))
+    assert probabilities[0, 0] < 0.05
