@@ -38,4 +38,4 @@ def get_config(variant: str = "") -> SearchConfig:
             sampler=SamplerSettings(num_children=4),
             optimizer=OptimizerSettings(learning_rate=0.1),
         )
-    raise unknown("variant of nb201_search", variant, ("", "quick"))
+    raise unknown("variant of nb201_search", variant, ["quick"])
