@@ -3,6 +3,7 @@
 Ying et al., ICML 2019, arXiv 1902.09635. The encoding is described in `parsec.cells.nasbench101_cells`.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import jax
@@ -57,11 +58,6 @@ def domain(max_vertices: int) -> Domain:
         edges = np.searchsorted(ranks, low + unit * np.arange(sizes[at] + 1, dtype=np.int64))
         return np.diff(edges) > 0
 
-    def features(architectures: ArrayLike) -> jax.Array:
-        row = lookup(max_vertices, architectures)
-        described = cell_features(at_rows(max_vertices, jnp.maximum(row, 0)), max_vertices)
-        return jnp.where((row >= 0)[:, None], described, 0.0)
-
     return Domain(
         sizes=sizes,
         sample=sample,
@@ -69,9 +65,25 @@ def domain(max_vertices: int) -> Domain:
         neighbours=neighbours,
         valid=lambda architectures: lookup(max_vertices, architectures) >= 0,
         legal=legal,
-        features=jax.jit(features),
+        features=canonical_features(max_vertices),
         pool=found.pool,
     )
+
+
+@lru_cache(maxsize=4)
+def canonical_features(max_vertices: int) -> Callable[[ArrayLike], jax.Array]:
+    """Returns the function from architectures int32 [B, L] to the features of their canonical cells, float32 [B, D].
+
+    Invalid architectures get zeros. Works on traced arrays.
+    """
+
+    @jax.jit
+    def features(architectures: ArrayLike) -> jax.Array:
+        row = lookup(max_vertices, architectures)
+        described = cell_features(at_rows(max_vertices, jnp.maximum(row, 0)), max_vertices)
+        return jnp.where((row >= 0)[:, None], described, 0.0)
+
+    return features
 
 
 def _ranks(architectures: np.ndarray, sizes: tuple[int, ...]) -> np.ndarray:

@@ -208,6 +208,22 @@ def place(adjacency: np.ndarray, operations: np.ndarray, max_vertices: int) -> n
     return np.concatenate([used, frame[:, source, target]], 1)
 
 
+def resized(architectures: np.ndarray, old: int, new: int) -> np.ndarray:
+    """Returns canonical architectures of one frame in a frame of another size, int32 [B, new L], not yet canonical.
+
+    Args:
+      architectures: canonical, int32 [B, old L], with at most `new` vertices in use.
+      old: V of the architectures.
+      new: V wanted.
+    """
+    frame = np.zeros((len(architectures), old, old), np.uint8)
+    target, source = np.tril_indices(old, -1)
+    frame[:, source, target] = architectures[:, old - 2 :]
+    n = min(old, new)
+    kept = np.array([*range(n - 1), old - 1])
+    return place(frame[:, kept[:, None], kept], architectures[:, : n - 2], new)
+
+
 def rows(max_vertices: int, architectures: np.ndarray) -> np.ndarray:
     """Returns `lookup` of many architectures as numpy, int32 [B], in chunks that fit the cache."""
     chunk = 1 << 16

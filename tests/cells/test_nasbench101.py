@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from parsec.cells.nasbench101 import domain
+from parsec.cells.nasbench101 import canonical_features, domain
 from parsec.cells.nasbench101_cells import at_rows, cells, choices, decode, encode, lookup, place, rows, to_text
-from parsec.cells.nasbench101_features import cell_features, feature_names, parameters
+from parsec.cells.nasbench101_features import feature_names, parameters
 from parsec.cells.nasbench101_graphs import module_hash
 from parsec.cells.nasbench101_neighbours import neighbour_rows
 from parsec.errors import UserError
@@ -160,7 +160,7 @@ def test_features_are_those_of_the_canonical_cell():
 
 
 def test_features_are_bounded_and_tell_cells_apart():
-    described = np.asarray(cell_features(cells(5).pool, 5))
+    described = np.asarray(canonical_features(5)(cells(5).pool))
     assert described.shape == (2532, len(feature_names(5)))
     assert described.min() >= 0
     assert described.max() < 1.1
