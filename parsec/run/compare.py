@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from parsec.errors import UserError, unknown
+from parsec.evaluate.nasbench101 import SOURCES, load_nasbench101
 from parsec.evaluate.table import Table, load_nasbench201, load_table, table_domain
 from parsec.report.comparison import comparison_text, regret_curve, summarise
 from parsec.report.regret import draw_regret
@@ -94,6 +95,15 @@ def _nasbench201(config: CompareConfig) -> tuple[Table, Domain]:
     return table, table_domain(table)
 
 
+def _nasbench101(config: CompareConfig) -> tuple[Table, Domain]:
+    if not config.data_dir:
+        raise UserError(
+            "the NAS-Bench-101 comparison needs a file of its cells; name it or its folder with --config.data_dir=DIR "
+            f"(--config.dataset chooses one of {', '.join(SOURCES)})"
+        )
+    return load_nasbench101(config.dataset, Path(config.data_dir).expanduser(), config.max_vertices)
+
+
 def _file(config: CompareConfig) -> tuple[Table, Domain]:
     if not config.table:
         raise UserError(
@@ -104,7 +114,11 @@ def _file(config: CompareConfig) -> tuple[Table, Domain]:
 
 
 # Where a table comes from: a function from the config to the table and the domain that strategies see.
-BENCHMARKS: dict[str, Callable[[CompareConfig], tuple[Table, Domain]]] = {"nasbench201": _nasbench201, "table": _file}
+BENCHMARKS: dict[str, Callable[[CompareConfig], tuple[Table, Domain]]] = {
+    "nasbench201": _nasbench201,
+    "nasbench101": _nasbench101,
+    "table": _file,
+}
 
 
 def _tasks(config: CompareConfig, table: Table, domain: Domain) -> dict[str, Task]:

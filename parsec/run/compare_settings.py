@@ -16,10 +16,13 @@ class CompareConfig:
     benchmark: str = option("nasbench201", "where the table comes from, a key of parsec.run.compare.BENCHMARKS")
     data_dir: str = option("", "folder that holds the benchmark's file, such as nasbench201.npz")
     table: str = option("", "the .npz file of benchmark=table")
-    dataset: str = option("cifar10", "which dataset's numbers, for benchmarks that have several")
+    dataset: str = option(
+        "cifar10", "which numbers, for benchmarks that have several (nasbench101: sample, surrogate, ...)"
+    )
+    max_vertices: int = option(6, "most vertices of a cell, for benchmark=nasbench101", minimum=3, maximum=7)
     objective: str = option("valid_200", "the column told to strategies, maximised; -COLUMN minimises")
     report: str = option("", "the column reported at the incumbent, -COLUMN if lower is better; empty is the objective")
-    strategies: tuple[str, ...] = option(tuple(STRATEGIES), "which, in this order", choices=tuple(STRATEGIES))
+    strategies: tuple[str, ...] = option(tuple(STRATEGIES), "keys of parsec.search.registry.STRATEGIES, in this order")
     options: tuple[str, ...] = option((), "options of strategies, as NAME.OPTION=VALUE")
     seeds: int = option(20, "runs of each strategy", minimum=1)
     seed: int = option(0, "of the first run's random key", minimum=0)
