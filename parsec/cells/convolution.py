@@ -1,9 +1,11 @@
 """Convolution and pooling in the form that is fastest on the backend in use; the one place that chooses.
 
-On a CPU, XLA runs `conv_general_dilated` inside scan, while and switch 10 to 50 times slower than outside, and
-grouped convolution slowly everywhere. There a convolution is its shifted slices: concatenated and multiplied with the
-kernel as one matrix (im2col), or, per channel, multiplied and added. Accelerators keep XLA's own convolution. The two
-forms compute the same function; `use_form` pins one, which cost counting and the tests need.
+On a CPU, XLA hands a convolution to its fast kernels only where its axes lie in the usual order, and it brings those of
+the two gradients into that order only outside control flow: inside scan, while and switch they run 20 times slower. So
+the gradients are written here as ordinary convolutions of transposed arrays. Grouped convolution is slow everywhere;
+per channel, a convolution is its shifted slices multiplied and added. A 1x1 convolution is a matrix product.
+Accelerators keep XLA's own gradients. Every form computes the same function; `use_form` pins one, which cost counting
+and the tests need.
 
 Images are [B, H, W, C] of any float dtype; kernels are cast to it. Padding keeps ceil(H / stride) rows, as symmetric
 padding of dilation * (k - 1) / 2 does for odd k.
@@ -25,7 +27,7 @@ _FORM: ContextVar[str] = ContextVar("convolution_form", default="")
 
 @contextmanager
 def use_form(form: str) -> Iterator[None]:
-    """Traces convolutions in the given form within the block: "shifts" or "lax"."""
+    """Traces convolutions in the given form within the block: "cpu" or "lax"."""
     token = _FORM.set(form)
     try:
         yield
@@ -49,9 +51,9 @@ def convolve(x: jax.Array, kernel: jax.Array, *, stride: int = 1, dilation: int 
     kernel = kernel.astype(x.dtype)
     if _form() == "lax":
         return _lax_convolve(x, kernel, stride, dilation, 1)
-    slices = list(_shifted(_pad(x, size, dilation), size, stride, dilation, _strided(x.shape, stride)))
-    columns = jnp.concatenate(slices, axis=-1) if size > 1 else slices[0]
-    return columns @ kernel.reshape(size * size * inputs, outputs)
+    if size == 1:
+        return x[:, ::stride, ::stride, :] @ kernel.reshape(inputs, outputs)
+    return _ordinary(x, kernel, stride, dilation)
 
 
 def convolve_depthwise(x: jax.Array, kernel: jax.Array, *, stride: int = 1, dilation: int = 1) -> jax.Array:
@@ -118,6 +120,43 @@ def average_pool(x: jax.Array, *, size: int = 3, stride: int = 1) -> jax.Array:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _ordinary(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> Any:
+    return _lax_convolve(x, kernel, stride, dilation, 1)
+
+
+def _ordinary_forward(
+    x: jax.Array, kernel: jax.Array, stride: int, dilation: int
+) -> tuple[Any, tuple[jax.Array, jax.Array]]:
+    return _lax_convolve(x, kernel, stride, dilation, 1), (x, kernel)
+
+
+def _ordinary_backward(
+    stride: int, dilation: int, saved: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the gradients of input and kernel, each as a convolution whose axes lie in the usual order."""
+    x, kernel = saved
+    flipped = kernel[::-1, ::-1].swapaxes(2, 3)
+    input_gradient = _lax_convolve(_spread(gradient, x.shape, stride), flipped, 1, dilation, 1)
+    # A kernel's tap sums over images and places: channels become the batch, and the batch the channels. The stride of
+    # the forward pass is the spacing of the gradient's places, and the dilation the stride from tap to tap.
+    size = kernel.shape[0]
+    padded = _pad(x, size, dilation).transpose(3, 1, 2, 0)
+    reach = [(n - 1) * stride + 1 + (size - 1) * dilation for n in gradient.shape[1:3]]
+    taps = lax.conv_general_dilated(
+        padded[:, : reach[0], : reach[1]],
+        gradient.transpose(1, 2, 0, 3),
+        (dilation, dilation),
+        "VALID",
+        rhs_dilation=(stride, stride),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    return input_gradient, taps.transpose(1, 2, 0, 3)
+
+
+_ordinary.defvjp(_ordinary_forward, _ordinary_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _depthwise_shifts(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> jax.Array:
     size = kernel.shape[0]
     taps = kernel.reshape(size * size, 1, 1, 1, -1)
@@ -164,7 +203,7 @@ _depthwise_shifts.defvjp(_depthwise_forward, _depthwise_backward)
 
 
 def _form() -> str:
-    return _FORM.get() or ("shifts" if jax.default_backend() == "cpu" else "lax")
+    return _FORM.get() or ("cpu" if jax.default_backend() == "cpu" else "lax")
 
 
 def _lax_convolve(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, groups: int) -> jax.Array:
