@@ -54,7 +54,8 @@ class DartsNetwork(nn.Module):
         return Head(shape.num_classes, name="head")(last)
 
 
-def _space() -> Space:
+def make_space(name: str, operations: tuple[str, ...]) -> Space:
+    """Returns the space of DARTS cells over the given operations, names of `parsec.cells.operations.OPERATIONS`."""
     choices: list[Choice] = []
     cells: dict[str, CellLayout] = {}
     for kind in ("normal", "reduce"):
@@ -63,9 +64,9 @@ def _space() -> Space:
             for which in "ab":
                 slots.append(Slot(target=node, operation=len(choices) + 1, source_choice=len(choices)))
                 choices.append(Choice(f"{kind}_{node}{which}_source", tuple(str(source) for source in range(node))))
-                choices.append(Choice(f"{kind}_{node}{which}_operation", OPERATIONS))
+                choices.append(Choice(f"{kind}_{node}{which}_operation", operations))
         cells[kind] = CellLayout(2, NUM_NODES, tuple(slots), concat=tuple(range(2, 2 + NUM_NODES)))
-    return Space("darts", tuple(choices), OPERATIONS, cells, DartsNetwork)
+    return Space(name, tuple(choices), operations, cells, DartsNetwork)
 
 
-DARTS = _space()
+DARTS = make_space("darts", OPERATIONS)

@@ -54,10 +54,11 @@ class ResidualBlock(nn.Module):
         return deep + convolve(average_pool(x, size=2, stride=2), kernel)
 
 
-NASBENCH201 = Space(
-    name="nasbench201",
-    choices=tuple(Choice(f"edge_{source}_{target}", OPERATIONS) for source, target in EDGES),
-    operations=OPERATIONS,
-    cells={"cell": CellLayout(1, 3, tuple(Slot(target, at, source) for at, (source, target) in enumerate(EDGES)))},
-    network=NasBench201Network,
-)
+def make_space(name: str, operations: tuple[str, ...]) -> Space:
+    """Returns the space of NAS-Bench-201 cells over the given operations, names of `operations.OPERATIONS`."""
+    choices = tuple(Choice(f"edge_{source}_{target}", operations) for source, target in EDGES)
+    slots = tuple(Slot(target, at, source) for at, (source, target) in enumerate(EDGES))
+    return Space(name, choices, operations, {"cell": CellLayout(1, 3, slots)}, NasBench201Network)
+
+
+NASBENCH201 = make_space("nasbench201", OPERATIONS)
