@@ -22,8 +22,8 @@ def augment(key: jax.Array, images: jax.Array, name: str) -> jax.Array:
     Args:
       key: a random key; the same key and images give the same result.
       images: [B, H, W, C] of any dtype.
-      name: one of `AUGMENTATIONS`: "none"; "shift", by up to one pixel either way; "crop_flip", by up to four pixels
-        either way and mirrored left to right half of the time.
+      name: one of `AUGMENTATIONS`: "none"; "shift", by up to one pixel either way; "crop_flip", by up to an
+        eighth of the side either way and mirrored left to right half of the time.
 
     Raises:
       UserError: unknown name.
@@ -45,9 +45,14 @@ def shift(key: jax.Array, images: jax.Array) -> jax.Array:
 
 
 def crop_flip(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Returns the images padded by 4 pixels of 0, cut back to size at a random place, and mirrored half of the time."""
+    """Returns the images padded by an eighth of their side with 0, cut back to size at a random place, and mirrored.
+
+    An eighth is the usual 4 pixels for images of 32. Half of the images are mirrored.
+    """
     move, mirror = jax.random.split(key)
-    return _moved(images, _offsets(move, len(images), 4), jax.random.bernoulli(mirror, 0.5, (len(images),)))
+    return _moved(
+        images, _offsets(move, len(images), images.shape[1] // 8), jax.random.bernoulli(mirror, 0.5, (len(images),))
+    )
 
 
 def cutout(key: jax.Array, images: jax.Array, length: int) -> jax.Array:

@@ -20,13 +20,13 @@ def _windows(image: np.ndarray, pad: int) -> dict[bytes, tuple[int, int, bool]]:
     return found
 
 
-@pytest.mark.parametrize(("name", "pad"), [("shift", 1), ("crop_flip", 4)])
+@pytest.mark.parametrize(("name", "pad"), [("shift", 1), ("crop_flip", 2)])
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_every_result_is_a_window_of_the_padded_image_and_all_occur(name: str, pad: int, dtype: type):
-    image = np.random.default_rng(0).integers(1, 256, (8, 10, 3)).astype(dtype)
+    image = np.random.default_rng(0).integers(1, 256, (16, 18, 3)).astype(dtype)
     batch = 4000
     once = jax.jit(lambda key, images: augment(key, images, name))
-    many = np.asarray(once(jax.random.key(1), np.broadcast_to(image, (batch, 8, 10, 3))))
+    many = np.asarray(once(jax.random.key(1), np.broadcast_to(image, (batch, 16, 18, 3))))
     assert many.dtype == dtype
     windows = _windows(image, pad)
     seen = [windows[row.tobytes()] for row in many]
