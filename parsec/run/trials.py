@@ -22,7 +22,7 @@ import numpy as np
 from parsec.errors import UserError, unknown
 from parsec.evaluate.table import Table
 from parsec.search.contract import Domain, Strategy
-from parsec.search.registry import make_strategy
+from parsec.search.registry import STRATEGIES, Entry, make_strategy
 
 COUNTS = ("unique", "all")
 PROPOSALS_PER_QUERY = 10
@@ -99,7 +99,8 @@ def run_trials(load: Load, task: Task, runs: int, workers: int = 1) -> Trials:
     if workers == 1 or runs == 1:
         return _stack([play(strategy, table, scores, task, run) for run in range(runs)])
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, runs), context, initializer=_worker, initargs=(load, task)) as pool:
+    entry = STRATEGIES[task.strategy]
+    with ProcessPoolExecutor(min(workers, runs), context, initializer=_worker, initargs=(load, task, entry)) as pool:
         return _stack(list(pool.map(_play_in_worker, range(runs))))
 
 
@@ -231,8 +232,10 @@ def _play_lanes(
 _worker_play: Callable[[int], tuple[np.ndarray, int]] | None = None
 
 
-def _worker(load: Load, task: Task) -> None:
+def _worker(load: Load, task: Task, entry: Entry) -> None:
     global _worker_play
+    # A strategy registered by a config of the user's own is unknown to a fresh process.
+    STRATEGIES[task.strategy] = entry
     # A table needs no accelerator, and two processes cannot share one.
     jax.config.update("jax_platforms", "cpu")
     table, domain = load()

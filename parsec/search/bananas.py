@@ -6,7 +6,7 @@ each a mean and a deviation, and one independent draw from that normal ranks the
 
 Two departures keep it quick enough for thousands of seeds. A member is a network whose first layer is random and whose
 head is fitted in closed form (random features; Rahimi and Recht, NeurIPS 2007), not trained by gradient descent. And it
-is fitted to the normal quantiles of the scores' ranks, so that neither the unit nor a few broken networks matter.
+is fitted to the logits of the scores' quantiles, so that neither the unit nor a few broken networks matter.
 """
 
 from typing import NamedTuple
@@ -56,7 +56,7 @@ def make(
       batch: architectures per ask, the best-ranked distinct candidates not evaluated before.
       initial: uniform samples before the predictor is used.
       parents: best architectures whose mutations are candidates.
-      candidates: mutations drawn, half of them changed twice, next to half as many uniform samples.
+      candidates: mutations drawn, next to half as many uniform samples.
       members: networks in the ensemble.
       hidden: width of their random layer.
       ridge: squared penalty on their heads.
@@ -111,21 +111,18 @@ def make(
 
 
 def _mutations(domain: Domain, key: jax.Array, state: BananasState, parents: int, candidates: int) -> jax.Array:
-    """Returns mutations of the best architectures, int32 [candidates, L]; the first half is changed twice."""
-    first, second = jax.random.split(key)
+    """Returns mutations of the best architectures, int32 [candidates, L], evenly many of each."""
     _, best = jax.lax.top_k(jnp.nan_to_num(state.scores, nan=-jnp.inf), parents)
     # Early on the best `parents` include empty slots; the best of all takes their place.
     best = jnp.where(jnp.isfinite(state.scores[best]), best, best[0])
-    chosen = state.architectures[best[jnp.arange(candidates) % parents]]
-    once = mutate_each(domain, first, jnp.maximum(chosen, 0))
-    half = candidates // 2
-    return jnp.concatenate([mutate_each(domain, second, once[:half]), once[half:]])
+    chosen = jnp.maximum(state.architectures[best[jnp.arange(candidates) % parents]], 0)
+    return mutate_each(domain, key, chosen)
 
 
 def _predict(domain: Domain, state: BananasState, pool: jax.Array, ridge: float) -> tuple[jax.Array, jax.Array]:
     """Returns the ensemble's mean and deviation of every architecture of the pool, float32 [P] each."""
     scored = jnp.isfinite(state.scores)
-    target = jnp.where(scored, _normal_ranks(state.scores), 0.0)
+    target = jnp.where(scored, _rank_logits(state.scores), 0.0)
     known = jnp.asarray(domain.features(jnp.maximum(state.architectures, 0)))
     asked = jnp.asarray(domain.features(pool))
     identity = jnp.eye(state.layers.shape[2], dtype=jnp.float32)
@@ -144,12 +141,13 @@ def _hidden(features: jax.Array, layer: jax.Array) -> jax.Array:
     return outputs / jnp.sqrt(float(layer.shape[1]))
 
 
-def _normal_ranks(scores: jax.Array) -> jax.Array:
-    """Returns the normal quantile of each score's rank among the finite ones, float32 [C]; NaN scores give junk."""
+def _rank_logits(scores: jax.Array) -> jax.Array:
+    """Returns the logit of each score's quantile among the finite ones, float32 [C]; NaN scores give junk."""
     order = jnp.argsort(jnp.nan_to_num(scores, nan=jnp.inf))
     rank = jnp.zeros(scores.shape, jnp.float32).at[order].set(jnp.arange(scores.shape[0], dtype=jnp.float32))
     count = jnp.maximum(jnp.isfinite(scores).sum(dtype=jnp.int32), 1).astype(jnp.float32)
-    return jax.scipy.stats.norm.ppf(jnp.clip((rank + 0.5) / count, 0.0, 1 - 0.25 / count))
+    quantile = jnp.minimum((rank + 0.5) / count, 1 - 0.5 / count)
+    return jnp.log(quantile) - jnp.log1p(-quantile)
 
 
 def _distinct_best(pool: jax.Array, rank: jax.Array, batch: int) -> jax.Array:

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 
 from parsec.errors import UserError
 from parsec.search.contract import ArrayLike, Domain, Info, Strategy, count_failed
-from parsec.search.factorised import draw_valid
 
 
 class QState(NamedTuple):
@@ -54,7 +53,6 @@ def make(domain: Domain, *, learning_rate: float = 0.3, epsilon: float = 0.1, an
         )
     mask = jnp.array(domain.mask)
     length, width = mask.shape
-    draw = draw_valid(domain)
 
     def init(key: jax.Array) -> QState:
         del key
@@ -72,7 +70,7 @@ def make(domain: Domain, *, learning_rate: float = 0.3, epsilon: float = 0.1, an
         explore = jax.random.uniform(spread, (length,)) < chance
         # Noise far below any difference of values breaks ties evenly.
         greedy = state.values + 1e-6 * jax.random.uniform(ties, state.values.shape)
-        uniform = draw(rest, jnp.zeros(mask.shape, jnp.float32), 1)[0]
+        uniform = jnp.asarray(domain.sample(rest, 1))[0]
 
         def decide(before: jax.Array, at: jax.Array) -> tuple[jax.Array, jax.Array]:
             best = jnp.argmax(jnp.where(mask[at], greedy[at, before], -jnp.inf)).astype(jnp.int32)
