@@ -54,7 +54,7 @@ def convolve(x: jax.Array, kernel: jax.Array, *, stride: int = 1, dilation: int 
     if size == 1:
         return x[:, ::stride, ::stride, :] @ kernel.reshape(inputs, outputs)
     if min(x.shape[1:3]) < size:
-        # XLA has no fast kernel for images smaller than the window; the product of shifted slices and kernel is eight times as fast.
+        # XLA has no fast kernel for images smaller than the window; the product of shifted slices and kernel is one.
         slices = _shifted(_pad(x, size, dilation), size, stride, dilation, _strided(x.shape, stride))
         return jnp.concatenate(list(slices), axis=-1) @ kernel.reshape(size * size * inputs, outputs)
     return _ordinary(x, kernel, stride, dilation)
