@@ -1,7 +1,8 @@
-"""The end of a search: from the learnt prior to the found architecture, its figures and its files."""
+"""The end of a search: the found architecture, its figures and its files."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,39 +15,51 @@ from parsec.cells.costs import network_cost
 from parsec.cells.drawing import draw_genotype, text_drawing
 from parsec.cells.genotypes import to_text
 from parsec.cells.network import Shape
-from parsec.data.batches import Batches
-from parsec.evaluate.supernet import Score, make_score
 from parsec.evaluate.table import Table, load_nasbench201
+from parsec.evaluate.train import Evaluated
 from parsec.report.page import write_report
 from parsec.run.config import to_config_dict
 from parsec.run.progress import announce
 from parsec.run.settings import SearchConfig
 from parsec.run.workdir import RESULT, write_json_atomic
-from parsec.supernet.parsec_step import Rules, SearchState
+from parsec.transfer.prior import PRIOR, named_logits
 
-PRIOR = "prior.json"
 # Share of skip connections and zero operations among a mode's operations above which the search is called collapsed.
 _COLLAPSED = 0.5
 
+# `score(architecture int32 [L]) -> accuracy in percent`, NaN where it is not finite.
+Judge = Callable[[np.ndarray], float]
+
+
+class Outcome(NamedTuple):
+    """What a search found, however it searched.
+
+    Attributes:
+      architecture: the found one, int32 [L].
+      score: `score(architecture) -> accuracy in percent` on validation, by which it is compared with others.
+      logits: the learnt prior, float32 [L, O], or None.
+      evaluated: what a strategy evaluated on its way, or None.
+      ranks: whether scores are cheap enough to rank random architectures by.
+    """
+
+    architecture: np.ndarray
+    score: Judge
+    logits: np.ndarray | None
+    evaluated: Evaluated | None
+    ranks: bool
+
 
 def conclude(
-    config: SearchConfig,
-    space: Space,
-    shape: Shape,
-    rules: Rules,
-    state: SearchState,
-    valid: Batches,
-    workdir: Path,
+    config: SearchConfig, space: Space, shape: Shape, outcome: Outcome, image: tuple[int, int, int], workdir: Path
 ) -> dict[str, Any]:
-    """Derives the found architecture, judges it, and writes result.json, prior.json, the drawing and report.html.
+    """Judges the found architecture, and writes result.json, prior.json, the drawing and report.html.
 
     Args:
       config: the search.
       space: its space.
-      shape: of its supernet.
-      rules: of its steps.
-      state: after the last step.
-      valid: the validation images.
+      shape: of its networks.
+      outcome: what it found.
+      image: height, width and channels of an image.
       workdir: the run directory.
 
     Returns:
@@ -56,59 +69,52 @@ def conclude(
       UserError: where the table is unusable or a file cannot be written.
     """
     table = open_table(config)
-    score = make_score(
-        rules.supernet,
-        valid,
-        batch_size=config.data.valid_batch_size,
-        num_images=config.derive.valid_images,
-        dtype=config.network.dtype,
-        seed=config.seed,
-    )
     rng = np.random.default_rng(config.seed)
-    found = derive_architecture(config, rules, state, score)
+    found, logits, evaluated = outcome.architecture, outcome.logits, outcome.evaluated
     random_scores = [
-        score(state.weights, architecture)
+        outcome.score(architecture)
         for architecture in rng.integers(0, space.sizes, (config.derive.random_children, len(space.sizes)))
     ]
-    image: Any = tuple(valid.images.shape[1:])
     cost = network_cost(space, found, shape, image)
     result: dict[str, Any] = {
         "space": space.name,
         "architecture": found.tolist(),
         "genotype": to_text(space, found),
         "seed": config.seed,
-        "valid_accuracy": score(state.weights, found),
+        "valid_accuracy": outcome.score(found),
         "random_valid_accuracy": _mean(random_scores),
-        "random_valid_deviation": float(np.nanstd(random_scores)),
-        "entropy": float(priors.entropy(state.prior.logits, space.mask)),
+        "random_valid_deviation": _deviation(random_scores),
+        "entropy": None if logits is None else float(priors.entropy(logits, space.mask)),
         "params": cost.params,
         "flops": cost.flops,
         "table": None if table is None else _looked_up(table, found),
-        "spearman": None if table is None else _rank_correlation(config, space, state, score, table, rng),
+        "spearman": None
+        if table is None or not outcome.ranks
+        else _rank_correlation(config, space, outcome.score, table, rng),
+        "strategy": config.strategy.name,
+        "evaluator": config.strategy.evaluator,
+        "evaluations": None if evaluated is None else len(evaluated.scores),
+        "failed_evaluations": None if evaluated is None else int(np.isnan(evaluated.scores).sum()),
         "warnings": _warnings(space, found),
         "config": to_config_dict(config).to_dict(),
     }
-    logits = np.asarray(state.prior.logits)
-    choices = {
-        choice.name: dict(zip(choice.options, map(float, row), strict=False))
-        for choice, row in zip(space.choices, logits, strict=True)
-    }
-    write_json_atomic(workdir / PRIOR, {"space": space.name, "logits": choices})
+    if logits is not None:
+        write_json_atomic(workdir / PRIOR, named_logits(space, logits))
     draw_genotype(space.decode(found), workdir / "cell.svg", workdir / "cell.png")
     write_json_atomic(workdir / RESULT, result)
     write_report(workdir)
     return result
 
 
-def derive_architecture(config: SearchConfig, rules: Rules, state: SearchState, score: Score) -> np.ndarray:
+def derive_architecture(config: SearchConfig, space: Space, logits: jax.Array, score: Judge) -> np.ndarray:
     """Returns the found architecture, int32 [L]: the prior's mode, or the best on validation of it and n samples."""
-    mode = np.asarray(priors.mode(state.prior.logits, rules.mask))
+    mode = np.asarray(priors.mode(logits, space.mask))
     if config.derive.rule == "mode":
         return mode
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
-    samples = np.asarray(priors.sample(key, state.prior.logits, jnp.asarray(rules.mask), config.derive.samples))
+    samples = np.asarray(priors.sample(key, logits, jnp.asarray(space.mask), config.derive.samples))
     candidates = np.unique(np.concatenate([mode[None], samples]), axis=0)
-    scores = [score(state.weights, candidate) for candidate in candidates]
+    scores = [score(candidate) for candidate in candidates]
     return candidates[int(np.nanargmax(scores))] if np.isfinite(scores).any() else mode
 
 
@@ -127,12 +133,16 @@ def show_result(workdir: Path, result: dict[str, Any]) -> None:
     print()
     print("\n".join(text_drawing(space.decode(np.array(result["architecture"])))))
     print(f"\n{result['genotype']}\n")
-    rows = {
-        "validation accuracy": f"{result['valid_accuracy']:.2f} % with the shared weights",
+    how = "trained from scratch" if result["evaluator"] == "train" else "with the shared weights"
+    rows: dict[str, Any] = {
+        "validation accuracy": f"{result['valid_accuracy']:.2f} % {how}",
         "random children": f"{result['random_valid_accuracy']:.2f} ± {result['random_valid_deviation']:.2f} %",
         "parameters": f"{result['params']:,}",
         "FLOPs": f"{result['flops']:,}",
     }
+    if result["evaluations"] is not None:
+        failed = f", {result['failed_evaluations']} of them failed" if result["failed_evaluations"] else ""
+        rows["evaluations"] = f"{result['evaluations']:,} by {result['strategy']}{failed}"
     for name, value in (result["table"] or {}).items():
         rows[f"table: {name}"] = value
     if result["spearman"] is not None:
@@ -148,21 +158,26 @@ def _mean(values: list[float]) -> float:
     return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
 
 
+def _deviation(values: list[float]) -> float:
+    return float(np.nanstd(values)) if np.isfinite(values).any() else float("nan")
+
+
 def _looked_up(table: Table, architecture: np.ndarray) -> dict[str, float]:
     row = int(table.find(architecture[None])[0])
     return {name: round(float(column[row]), 4) for name, column in table.columns.items()}
 
 
 def _rank_correlation(
-    config: SearchConfig, space: Space, state: SearchState, score: Score, table: Table, rng: np.random.Generator
+    config: SearchConfig, space: Space, score: Judge, table: Table, rng: np.random.Generator
 ) -> float | None:
     """Returns Spearman's correlation between the supernet's and the table's ranking of random architectures."""
     if config.derive.ranked_cells < 2:
         return None
     cells = rng.integers(0, space.sizes, (config.derive.ranked_cells, len(space.sizes))).astype(np.int32)
-    ours = [score(state.weights, cell) for cell in cells]
+    ours = [score(cell) for cell in cells]
     published = table.columns["test_200"][table.find(cells)]
-    return round(float(stats.spearmanr(ours, published, nan_policy="omit").statistic), 4)
+    correlation: Any = stats.spearmanr(ours, published, nan_policy="omit")
+    return round(float(correlation.statistic), 4)
 
 
 def _warnings(space: Space, architecture: np.ndarray) -> list[str]:

@@ -1,10 +1,12 @@
 """The main job: a search on a supernet, from a config to a found cell in a run directory.
 
-It loads and parts the images, runs PARSEC's step until it is done (resuming where an earlier process stopped), derives
-the found architecture from the prior, compares it with random children under the same weights, looks it up in a
-published table where one is given, and writes what lasts: result.json, prior.json, the drawing and report.html.
+It loads and parts the images and searches: by PARSEC's step until it is done, from which the found architecture is
+derived, or by any other strategy, which is told the scores of children of a supernet or of children trained one by one.
+Either goes on where an earlier process stopped. The found architecture is compared with random ones and looked up in a
+published table where one is given; result.json, prior.json, the drawing and report.html last.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,15 +18,24 @@ import optax
 from parsec import prior as priors
 from parsec.cells import Space, get_space
 from parsec.cells.network import Shape
+from parsec.cells.space import uniform_logits
 from parsec.data import Dataset, channel_statistics, load, split
 from parsec.data.batches import Batches, draw, steps_per_epoch, training_batches
-from parsec.run.conclude import conclude, show_result
+from parsec.errors import UserError
+from parsec.evaluate.supernet import Score, make_score
+from parsec.evaluate.train import make_train, make_train_evaluator
+from parsec.run.conclude import Outcome, conclude, derive_architecture, show_result
 from parsec.run.loop import run_steps
 from parsec.run.progress import announce
 from parsec.run.settings import OptimizerSettings, SearchConfig
-from parsec.run.workdir import RESULT, claim, read_json
+from parsec.run.strategy_search import COMPARED, best, check_budget, remembered, run_strategy
+from parsec.run.workdir import RESULT, Claim, claim, read_json
 from parsec.supernet.parsec_step import Info, Rules, SearchState, init_state, search_step
-from parsec.supernet.supernet import Batch, make_supernet
+from parsec.supernet.supernet import Batch, Supernet, make_supernet
+from parsec.transfer.prior import Carried, carry_logits, read_prior
+
+# Weights of the children that a strategy had trained, for later ones to inherit from.
+CHILDREN = "children"
 
 
 class Problem(NamedTuple):
@@ -52,33 +63,110 @@ def run_search(config: SearchConfig, workdir: Path) -> dict[str, Any]:
       StoppedError: when SIGTERM or Ctrl-C asked for a stop; the state is saved.
     """
     space = get_space(config.space)
+    _check_together(config, space)
     with claim(workdir, config) as run:
         if run.finished:
             result = read_json(run.path / RESULT)
             show_result(run.path, result)
             return result
+        initial = initial_logits(config, space, run.path)
         problem = load_problem(config)
-        rules = make_rules(config, space, problem)
         announce(f"search on {config.dataset} in {space.name}", _plan(config, space, problem, run.path))
-        for note in (*run.notes, *problem.dataset.notes):
+        for note in (*run.notes, *problem.dataset.notes, *initial.notes):
             print(note)
         print("compiling the supernet: one program for any child, half a minute or so on a CPU", flush=True)
-        keys = jax.random.split(jax.random.key(config.seed), 2)
-        example = jnp.zeros((2, *problem.train.images.shape[1:]), config.network.dtype)
-        state = run_steps(
-            run,
-            init_state(rules, keys[0], example),
-            make_step(config, rules, problem, keys[1]),
-            problem.steps,
-            label="search",
-            show=("loss", "accuracy", "entropy", "ess"),
-            metrics_every=config.metrics_every,
-            save_minutes=config.save_minutes,
-            fatal=lambda metrics: _all_failed(metrics),
-        )
-        result = conclude(config, space, problem.shape, rules, state, problem.valid, run.path)
+        if config.strategy.evaluator == "train":
+            outcome = search_by_training(config, space, problem, run)
+        else:
+            outcome = search_on_supernet(config, space, problem, run, initial.logits)
+        height, width, channels = problem.valid.images.shape[1:]
+        result = conclude(config, space, problem.shape, outcome, (height, width, channels), run.path)
         show_result(run.path, result)
         return result
+
+
+def learns_prior(config: SearchConfig) -> bool:
+    """Returns whether this is PARSEC's own search, in which shared weights and prior learn together."""
+    return config.strategy.name == "parsec" and config.strategy.evaluator == "supernet"
+
+
+def initial_logits(config: SearchConfig, space: Space, workdir: Path) -> Carried:
+    """Returns the logits that the prior starts from, float32 [L, O]: uniform, or another run's; raises `UserError`."""
+    if not config.prior.initial:
+        return Carried(uniform_logits(space), ())
+    return carry_logits(read_prior(config.prior.initial, workdir), space, config.prior.sharpness)
+
+
+def search_on_supernet(
+    config: SearchConfig, space: Space, problem: Problem, run: Claim, initial: np.ndarray
+) -> Outcome:
+    """Returns what a search with shared weights finds.
+
+    PARSEC learns the prior as the weights learn. For any other strategy the weights first learn from uniform children,
+    for all their steps, and the strategy is then told what each child of them scores.
+    """
+    joint = learns_prior(config)
+    if not joint:
+        config = replace(config, prior=replace(config.prior, warmup=1.0))
+    rules = make_rules(config, space, problem)
+    keys = jax.random.split(jax.random.key(config.seed), 2)
+    start = init_state(rules, keys[0], jnp.zeros((2, *problem.train.images.shape[1:]), config.network.dtype))
+    state = run_steps(
+        run,
+        start._replace(prior=rules.prior_update.init(initial)),
+        make_step(config, rules, problem, keys[1]),
+        problem.steps,
+        label="search" if joint else "shared weights",
+        show=("loss", "accuracy", "entropy", "ess") if joint else ("loss", "accuracy"),
+        metrics_every=config.metrics_every,
+        save_minutes=config.save_minutes,
+        fatal=lambda metrics: _all_failed(metrics),
+    )
+    shared_score = _score(config, rules.supernet, problem)
+
+    def score(architecture: np.ndarray, *rest: Any) -> float:
+        del rest
+        return shared_score(state.weights, architecture)
+
+    if joint:
+        found = derive_architecture(config, space, state.prior.logits, score)
+        return Outcome(found, score, np.asarray(state.prior.logits), None, ranks=True)
+    evaluated = run_strategy(run, config.strategy, space, config.seed, score, after=problem.steps)
+    return Outcome(best(evaluated), score, None, evaluated, ranks=True)
+
+
+def search_by_training(config: SearchConfig, space: Space, problem: Problem, run: Claim) -> Outcome:
+    """Returns what a strategy finds that is told how each child does after a few epochs of training of its own.
+
+    At the end the found architecture and the random ones that it is compared with are all trained from fresh weights:
+    a score reached with inherited weights says more of its ancestors.
+    """
+    settings = config.strategy
+    per_epoch = steps_per_epoch(len(problem.train.labels), config.data.batch_size)
+    steps = max(round(settings.epochs * per_epoch), 1)
+    supernet = make_supernet(space, problem.shape)
+    batches_key, weights_key, compared_key = jax.random.split(jax.random.key(config.seed), 3)
+    train = make_train(
+        supernet,
+        _optimizer(config.optimizer, steps),
+        problem.train,
+        steps=steps,
+        batch_size=config.data.batch_size,
+        augmentation=config.data.augmentation,
+        dtype=config.network.dtype,
+        key=batches_key,
+    )
+    images = jax.ShapeDtypeStruct((2, *problem.train.images.shape[1:]), jnp.dtype(config.network.dtype))
+    parts = (space, problem.shape, supernet, train, _score(config, supernet, problem))
+    folder = run.path / CHILDREN if settings.inherit else None
+    evaluate = make_train_evaluator(*parts, images=images, key=weights_key, folder=folder)
+    evaluated = run_strategy(run, settings, space, config.seed, evaluate)
+    compare = make_train_evaluator(*parts, images=images, key=compared_key, folder=None)
+
+    def score(architecture: np.ndarray) -> float:
+        return compare(architecture, evaluated, lambda: None)
+
+    return Outcome(best(evaluated), remembered(run.path / COMPARED, score), None, evaluated, ranks=False)
 
 
 def load_problem(config: SearchConfig) -> Problem:
@@ -164,15 +252,45 @@ def _plan(config: SearchConfig, space: Space, problem: Problem, path: Path) -> d
     train, valid = len(problem.train.labels), len(problem.valid.labels)
     budget = f"{config.sampler.budget}, K = {config.sampler.num_children}"
     warmup = round(config.prior.warmup * problem.steps)
+    strategy = config.strategy
+    steps = f"{problem.steps}, {warmup} of them warm-up; batch {config.data.batch_size}; children: {budget}"
+    if strategy.evaluator == "train":
+        steps = f"{strategy.evaluations} children, {strategy.epochs:g} epochs each; batch {config.data.batch_size}"
+    elif not learns_prior(config):
+        steps = f"{problem.steps} with uniform children, then {strategy.evaluations} evaluations"
     return {
+        "strategy": f"{strategy.name} on {'the supernet' if strategy.evaluator == 'supernet' else 'trained children'}",
         "space": f"{space.name}: {len(space.choices)} choices, {space.cardinality:.2g} architectures",
         "images": f"{train} for the weights, {valid} for the prior, {problem.train.images.shape[1:]} each",
         "network": f"{config.network.cells} cells, {config.network.channels} channels, {config.network.dtype}",
-        "steps": f"{problem.steps}, {warmup} of them warm-up; batch {config.data.batch_size}; children: {budget}",
+        "steps": steps,
         "device": f"{jax.devices()[0].device_kind}, jax {jax.__version__}",
         "seed": config.seed,
         "run directory": path,
     }
+
+
+def _score(config: SearchConfig, supernet: Supernet, problem: Problem) -> Score:
+    return make_score(
+        supernet,
+        problem.valid,
+        batch_size=config.data.valid_batch_size,
+        num_images=config.derive.valid_images,
+        dtype=config.network.dtype,
+        seed=config.seed,
+    )
+
+
+def _check_together(config: SearchConfig, space: Space) -> None:
+    """Raises `UserError` for settings that are allowed one by one and mean nothing together."""
+    if learns_prior(config):
+        return
+    if config.prior.initial:
+        raise UserError(
+            f"config.prior.initial={config.prior.initial} starts a prior, and config.strategy.name="
+            f"{config.strategy.name} on {config.strategy.evaluator} learns none; leave one of them out"
+        )
+    check_budget(config.strategy, space)
 
 
 def _all_failed(metrics: Any) -> str | None:

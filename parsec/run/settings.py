@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from parsec.run.config import option
+from parsec.search.registry import STRATEGIES
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,10 @@ class PriorSettings:
     warmup: float = option(
         0.0, "share of the steps in which only the weights learn, from uniform children", minimum=0, maximum=1
     )
+    initial: str = option("", "a finished run's directory, or its prior.json, whose prior this search starts from")
+    sharpness: float = option(
+        1.0, "factor on the log-probabilities of the initial prior; below 1 opens it up again", minimum=0
+    )
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,23 @@ class DeriveSettings:
 
 
 @dataclass(frozen=True)
+class StrategySettings:
+    """What proposes architectures, and what scores them."""
+
+    name: str = option(
+        "parsec",
+        "what proposes; parsec on the supernet learns weights and prior together, anything else proposes from scores",
+        choices=tuple(STRATEGIES),
+    )
+    evaluator: str = option(
+        "supernet", "shared weights, or every child trained from scratch", choices=("supernet", "train")
+    )
+    evaluations: int = option(200, "different architectures that may be evaluated", minimum=1)
+    epochs: float = option(3.0, "of train, passes of one child over the weights' share of the images", minimum=0)
+    inherit: bool = option(True, "of train, whether a child starts with the tensors it shares with its nearest")
+
+
+@dataclass(frozen=True)
 class SearchConfig:
     """A search on a supernet."""
 
@@ -102,7 +124,7 @@ class SearchConfig:
 
     dataset: str = option("digits", "digits, cifar10, cifar100, images or tfds:NAME")
     data_dir: str = option("", "folder of the dataset's files, where it needs them")
-    space: str = option("darts", "search space", choices=("darts", "nasbench201"))
+    space: str = option("darts", "search space: darts, nasbench201, or one that you registered")
     seed: int = option(0, "of everything random", minimum=0)
     epochs: float = option(100.0, "passes over the weights' share of the training images", minimum=0)
     steps: int = option(0, "training steps; above 0 this replaces epochs", minimum=0)
@@ -115,4 +137,5 @@ class SearchConfig:
     sampler: SamplerSettings = option(SamplerSettings(), "")
     likelihood: LikelihoodSettings = option(LikelihoodSettings(), "")
     prior: PriorSettings = option(PriorSettings(), "")
+    strategy: StrategySettings = option(StrategySettings(), "")
     derive: DeriveSettings = option(DeriveSettings(), "")

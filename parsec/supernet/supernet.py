@@ -111,11 +111,11 @@ def child_weights(space: Space, shape: Shape, weights: Weights, genotype: Genoty
         slots = enumerate(edge.operation for edge in genotype[kind].edges)
         return {f"slot_{at}": jax.tree.map(itemgetter(at), cell[operation]) for at, operation in slots}
 
-    kinds = _cell_kinds(space, shape)
+    kinds = cell_kinds(space, shape)
     return {name: pick(part, kinds[name]) if name in kinds else part for name, part in weights.items()}
 
 
-def _cell_kinds(space: Space, shape: Shape) -> dict[str, str]:
+def cell_kinds(space: Space, shape: Shape) -> dict[str, str]:
     """Returns the kind of every cell of the network, by the cell's name."""
     kinds: dict[str, str] = {}
     genotype = space.decode(np.zeros(len(space.choices), np.int32))
