@@ -148,7 +148,7 @@ def search_by_training(config: SearchConfig, space: Space, problem: Problem, run
     batches_key, weights_key, compared_key = jax.random.split(jax.random.key(config.seed), 3)
     train = make_train(
         supernet,
-        _optimizer(config.optimizer, steps),
+        make_optimizer(config.optimizer, steps),
         problem.train,
         steps=steps,
         batch_size=config.data.batch_size,
@@ -184,8 +184,8 @@ def load_problem(config: SearchConfig) -> Problem:
         config.network.dtype,
     )
     steps = config.steps or max(round(config.epochs * per_epoch), 1)
-    parts = (training_batches(dataset, rows, mean, std) for rows in (train, valid))
-    return Problem(dataset, *parts, shape, steps)
+    for_weights, for_prior = (training_batches(dataset, rows, mean, std) for rows in (train, valid))
+    return Problem(dataset, for_weights, for_prior, shape, steps)
 
 
 def make_rules(config: SearchConfig, space: Space, problem: Problem) -> Rules:
@@ -198,6 +198,11 @@ def make_rules(config: SearchConfig, space: Space, problem: Problem) -> Rules:
             return jnp.array(largest, jnp.int32)
         return priors.adaptive_count(logits, space.mask, sampler.children_per_nat, largest)
 
+    def sample(key: jax.Array, logits: jax.Array, count: jax.Array) -> jax.Array:
+        if sampler.stratified:
+            return priors.sample_stratified(key, logits, space.mask, largest, count)
+        return priors.sample(key, logits, space.mask, largest)
+
     if settings.update == "adam":
         update = priors.adam_update(space.mask, settings.learning_rate, b1=settings.b1)
     else:
@@ -205,9 +210,10 @@ def make_rules(config: SearchConfig, space: Space, problem: Problem) -> Rules:
     return Rules(
         supernet=make_supernet(space, problem.shape),
         mask=space.mask,
-        optimizer=_optimizer(config.optimizer, problem.steps),
+        optimizer=make_optimizer(config.optimizer, problem.steps),
         prior_update=update,
         num_children=largest,
+        sample=sample,
         sample_budget=sample_budget,
         reduction=likelihood.reduction,  # type: ignore[arg-type]
         temperature=likelihood.temperature,
@@ -236,7 +242,7 @@ def make_step(config: SearchConfig, rules: Rules, problem: Problem, key: jax.Arr
     return run
 
 
-def _optimizer(settings: OptimizerSettings, steps: int) -> optax.GradientTransformation:
+def make_optimizer(settings: OptimizerSettings, steps: int) -> optax.GradientTransformation:
     """Returns clipping, weight decay and momentum under a cosine, in DARTS's order."""
     alpha = settings.final_learning_rate / settings.learning_rate if settings.learning_rate > 0 else 0.0
     return optax.chain(
