@@ -173,8 +173,10 @@ def test_equal_keys_give_equal_runs_and_a_restored_state_goes_on_alike():
     whole, end, _ = _run(strategy, 45)
     half, state, _ = _run(make(SMALL, **QUICK), 20)
     leaves, shape = jax.tree.flatten(state)
-    assert all(isinstance(leaf, np.ndarray) for leaf in leaves)
-    restored = jax.tree.unflatten(shape, [np.array(leaf.tolist(), leaf.dtype).reshape(leaf.shape) for leaf in leaves])
+    assert all(isinstance(leaf, np.ndarray | jax.Array) for leaf in leaves)
+    restored = jax.tree.unflatten(
+        shape, [np.array(np.asarray(leaf).tolist(), leaf.dtype).reshape(leaf.shape) for leaf in leaves]
+    )
     rest, other, _ = _run(make(SMALL, **QUICK), 45, state=restored, start=20)
     np.testing.assert_array_equal(np.concatenate([half, rest]), whole)
     jax.tree.map(np.testing.assert_array_equal, other, end)

@@ -74,17 +74,17 @@ def test_it_compiles_once_per_capacity(key):
         traced.append(architectures.shape)
         return jax.nn.one_hot(jnp.asarray(architectures), 4, dtype=jnp.float32).reshape(-1, 20)
 
-    rows, targets = _problem(600)
+    rows, targets = _problem(1100)
     meta = new_meta_dnn(key, features, 5, TRAINING)
-    for n in (20, 21, 100, 512):
+    for n in (20, 21, 100, 1024):
         folds = (np.arange(n) % TRAINING.members).astype(np.int32)
         meta = train(key, meta, features, rows[:n], targets[:n], folds, TRAINING)
         predict(meta, features, rows[: n % 16 + 1], TRAINING)
     # The first weights, one training and one prediction.
-    assert traced == [(1, 5), (512, 5), (16, 5)]
-    folds = (np.arange(600) % TRAINING.members).astype(np.int32)
+    assert traced == [(1, 5), (1024, 5), (16, 5)]
+    folds = (np.arange(1100) % TRAINING.members).astype(np.int32)
     train(key, meta, features, rows, targets, folds, TRAINING)
-    assert traced[3:] == [(2048, 5)]
+    assert traced[3:] == [(4096, 5)]
 
 
 def test_held_out_figures_are_those_of_the_formulas():

@@ -10,6 +10,7 @@ Meta-DNN beats a constant. As long as a row stays in its fold, training may star
 Everything that is traced has a fixed or quadrupling shape: training compiles once for each capacity.
 """
 
+import hashlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, cast
@@ -24,7 +25,7 @@ import optax
 Features = Callable[[Any], Any]
 
 # Rows of the smallest training set; larger ones are padded to this times a power of four.
-_FIRST_CAPACITY = 512
+_FIRST_CAPACITY = 1024
 # Below this many rows held-out figures mean nothing and the Meta-DNN is never trusted.
 _FEWEST_ROWS = 10
 
@@ -69,16 +70,18 @@ class MetaDNN(NamedTuple):
     """A Meta-DNN and what is known of its quality.
 
     Attributes:
-      params: weights of the members, every leaf [members, ...], numpy.
+      params: weights of the members, every leaf [members, ...].
       rows: int32 [], rows it was last trained on; 0 before the first training.
       correlation: float32 [], Spearman's rank correlation of held-out predictions and targets; NaN before.
       gain: float32 [], 1 - (held-out squared error / that of the training mean); NaN before.
+      stamp: uint32 [4], a digest of the weights.
     """
 
     params: Any
     rows: np.ndarray
     correlation: np.ndarray
     gain: np.ndarray
+    stamp: np.ndarray
 
     @property
     def trusted(self) -> bool:
@@ -90,7 +93,7 @@ def new_meta_dnn(key: jax.Array, features: Features, length: int, training: Trai
     """Returns an untrained Meta-DNN for architectures of `length` decisions."""
     params = _init(key, features, length, training)
     nan = np.array(np.nan, np.float32)
-    return MetaDNN(jax.tree.map(np.asarray, params), np.zeros((), np.int32), nan, nan)
+    return MetaDNN(params, np.zeros((), np.int32), nan, nan, _digest(params))
 
 
 def train(
@@ -127,10 +130,11 @@ def train(
     held_out = np.asarray(predictions)[folds, np.arange(n)]
     correlation, gain = held_out_quality(held_out, padded[:n], folds)
     return MetaDNN(
-        jax.tree.map(np.asarray, params),
+        params,
         np.array(n, np.int32),
         np.array(correlation, np.float32),
         np.array(gain, np.float32),
+        _digest(params),
     )
 
 
@@ -140,7 +144,7 @@ def predict(meta: MetaDNN, features: Features, architectures: np.ndarray, traini
     # Few shapes, so that few programs are compiled.
     capacity = 16
     while capacity < n:
-        capacity *= 4
+        capacity *= 2
     rows = np.zeros((capacity, architectures.shape[1]), np.int32)
     rows[:n] = architectures
     return np.asarray(_predict(meta.params, rows, features, training))[:, :n]
@@ -171,6 +175,11 @@ def rank_correlation(left: np.ndarray, right: np.ndarray) -> float:
     a, b = a - a.mean(), b - b.mean()
     scale = float(np.sqrt((a**2).sum() * (b**2).sum()))
     return float((a * b).sum()) / scale if scale > 0 else float("nan")
+
+
+def _digest(params: Any) -> np.ndarray:
+    content = b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(params))
+    return np.frombuffer(hashlib.blake2b(content, digest_size=16).digest(), np.uint32).copy()
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:

@@ -31,6 +31,7 @@ import numpy as np
 
 from parsec.errors import unknown
 from parsec.search.alphax import tree as trees
+from parsec.search.alphax.lookahead import Draw, Drawn, best_below, remembered_draws
 from parsec.search.alphax.meta_dnn import MetaDNN, Training, new_meta_dnn, predict, train
 from parsec.search.alphax.records import DONE, FAILED, PENDING, Records, add, no_records, rows_of
 from parsec.search.alphax.rollouts import sample_completions, unseen_completions
@@ -38,8 +39,8 @@ from parsec.search.alphax.settings import PRESETS, Settings, check
 from parsec.search.alphax.values import VALUES, Values
 from parsec.search.contract import ArrayLike, Domain, Info, Strategy
 
-# Rollouts tried at a node before the Meta-DNN is trusted; only there to find one that is new.
-_UNGUIDED_CANDIDATES = 4
+# Random completions tried before the subtree is searched for one that is new.
+_TRIES = 4
 # Prefixes whose legal actions are remembered.
 _REMEMBERED_PREFIXES = 200_000
 
@@ -71,6 +72,7 @@ class _Problem(NamedTuple):
     features: Callable[[ArrayLike], ArrayLike]
     options: trees.Options
     length: int
+    draw: Draw
 
 
 def make(
@@ -142,21 +144,25 @@ def make(
     def options(prefix: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(np.flatnonzero(domain.legal(prefix)).tolist())
 
+    length = len(domain.sizes)
+    training = Training((settings.width, settings.width), settings.members, settings.steps)
+    count = max(settings.candidates, settings.rollouts)
     problem = _Problem(
         settings=settings,
         values=VALUES[settings.values],
-        training=Training((settings.width, settings.width), settings.members, settings.steps),
+        training=training,
         features=domain.features,
         options=options,
-        length=len(domain.sizes),
+        length=length,
+        draw=remembered_draws(options, domain.features, training, length, count),
     )
 
     def init(key: jax.Array) -> State:
         weights, trainings = jax.random.split(key)
         return State(
-            tree=trees.new_tree(problem.length, max(domain.sizes), options),
+            tree=trees.new_tree(length, max(domain.sizes), options),
             records=no_records(problem.length),
-            meta=new_meta_dnn(weights, domain.features, problem.length, problem.training),
+            meta=new_meta_dnn(weights, domain.features, length, training),
             scale=np.zeros(0, np.float64),
             key=np.asarray(jax.random.key_data(trainings)),
         )
@@ -178,96 +184,80 @@ def make(
 
 def _propose(problem: _Problem, rng: np.random.Generator, state: State) -> tuple[np.ndarray, State]:
     """Returns one architecture int32 [L] and the state after the first phase of its backup; writes into the tree."""
-    settings, options, length = problem.settings, problem.options, problem.length
-    tree, records = state.tree, state.records
-    found = _candidates(problem, rng, state)
+    settings, values, tree = problem.settings, problem.values, state.tree
+    found = _completion(problem, rng, state)
     if found is None:
-        return _best_known(records), state
-    node, rows, predictions = found
-    at = int(rng.integers(len(rows))) if predictions is None else int(predictions.argmax())
-    architecture = rows[at]
+        return _best_known(state.records), state
+    node, architecture, prediction = found
     action = int(architecture[tree.depth[node]])
-    mean = _node_mean(problem, state, node)
-    tree, leaf = trees.expand(tree, node, action, options)
-    terminal = int(tree.depth[leaf]) == length
+    value, rollout = _node_mean(problem, state, node), np.nan
+    tree, leaf = trees.expand(tree, node, action, problem.options)
+    terminal = int(tree.depth[leaf]) == problem.length
     if terminal:
         trees.close(tree, node, action)
-
-    rollout = np.nan
-    if predictions is not None:
-        value = float(problem.values.of_predictions(state.scale, predictions[[at]])[0])
+    if state.meta.trusted:
+        if prediction is None:
+            prediction = float(predict(state.meta, problem.features, architecture[None], problem.training).mean())
+        value = float(values.of_predictions(state.scale, np.array([prediction]))[0])
         if settings.rollouts and not terminal:
-            others = sample_completions(rng, options, [trees.prefix_of(tree, leaf)] * settings.rollouts, length)
-            answers = predict(state.meta, problem.features, others, problem.training).mean(0)
-            rollout = float(problem.values.of_predictions(state.scale, answers).mean())
+            answers = problem.draw(state.meta, trees.prefix_of(tree, leaf)).predictions[: settings.rollouts]
+            rollout = float(values.of_predictions(state.scale, answers).mean())
             value = settings.rollout_weight * value + (1.0 - settings.rollout_weight) * rollout
-    else:
-        value = mean
     trees.back_up(tree, leaf, value, 1)
-    return architecture, state._replace(tree=tree, records=add(records, architecture, value, rollout, leaf))
+    return architecture, state._replace(tree=tree, records=add(state.records, architecture, value, rollout, leaf))
 
 
-def _candidates(
+def _completion(
     problem: _Problem, rng: np.random.Generator, state: State
-) -> tuple[int, np.ndarray, np.ndarray | None] | None:
+) -> tuple[int, np.ndarray, float | None] | None:
     """Walks the tree and completes the edge it ends at; edges found to hold nothing new are closed, in place.
 
     Returns:
-      The node, new completions of one or more of its edges, int32 [n, L] with n at least 1, and their predictions
-      float32 [n] if the Meta-DNN is trusted; None once nothing is left.
+      The node, a new completion of an edge to expand, int32 [L], and its prediction where it was chosen by one; None
+      once nothing is left.
     """
     tree, settings, length = state.tree, problem.settings, problem.length
-    trusted = state.meta.trusted
-    # What was drawn at the node visited last, where the walk ends if it ends by an outlook.
-    drawn, predicted = np.zeros((0, length), np.int32), np.zeros(0, np.float32)
+    guided = state.meta.trusted and settings.candidates > 1
 
-    def seen(rows: np.ndarray) -> np.ndarray:
-        return rows_of(state.records, rows) >= 0
+    def new(rows: np.ndarray) -> np.ndarray:
+        return rows_of(state.records, rows) < 0
 
-    def draw(node: int, actions: np.ndarray, count: int) -> np.ndarray:
-        prefix = trees.prefix_of(tree, node)
-        # As evenly over the edges as `count` allows.
-        spread = rng.permutation(actions)[np.arange(count) % len(actions)]
-        rows = sample_completions(rng, problem.options, [(*prefix, int(action)) for action in spread], length)
-        return np.unique(rows[~seen(rows)], axis=0)
-
-    def predictions_of(rows: np.ndarray) -> np.ndarray:
-        return predict(state.meta, problem.features, rows, problem.training).mean(0)
+    def drawn_at(node: int) -> tuple[Drawn, np.ndarray]:
+        drawn = problem.draw(state.meta, trees.prefix_of(tree, node))
+        return drawn, new(drawn.rows)
 
     def outlook(node: int, actions: np.ndarray) -> np.ndarray:
-        nonlocal drawn, predicted
-        drawn = draw(node, actions, settings.candidates)
-        predicted = predictions_of(drawn) if len(drawn) else np.zeros(0, np.float32)
-        best = np.full(len(actions), -np.inf)
-        if len(drawn):
-            values = problem.values.of_predictions(state.scale, predicted)
-            np.maximum.at(best, np.searchsorted(actions, drawn[:, tree.depth[node]]), values)
+        best = best_below(*drawn_at(node), int(tree.depth[node]), actions)
+        known = np.isfinite(best)
+        best[known] = problem.values.of_predictions(state.scale, best[known])
         return best
 
     while tree.open[0].any():
-        guided = trusted and settings.outlook_weight > 0
         node, actions = trees.select(
             tree,
             rng,
             exploration=settings.exploration,
             bounds=problem.values.bounds(state.scale),
             first_play=settings.first_play,
-            outlook=outlook if guided else None,
+            outlook=outlook if guided and settings.outlook_weight > 0 else None,
             outlook_weight=settings.outlook_weight,
         )
         if guided:
-            ahead = np.isin(drawn[:, tree.depth[node]], actions)
-            rows, answers = drawn[ahead], predicted[ahead]
-        else:
-            rows = draw(node, actions, settings.candidates if trusted else _UNGUIDED_CANDIDATES)
-            answers = predictions_of(rows) if trusted and len(rows) else None
+            drawn, fresh = drawn_at(node)
+            fresh = fresh & np.isin(drawn.rows[:, tree.depth[node]], actions)
+            if fresh.any():
+                at = int(np.where(fresh, drawn.predictions, -np.inf).argmax())
+                return node, drawn.rows[at], float(drawn.predictions[at])
+        prefix = trees.prefix_of(tree, node)
+        tries = [(*prefix, int(action)) for action in rng.choice(actions, _TRIES)]
+        rows = sample_completions(rng, problem.options, tries, length)
+        rows = rows[new(rows)]
         if len(rows):
-            return node, rows, answers
+            return node, rows[0], None
         for action in rng.permutation(actions):
-            prefix = (*trees.prefix_of(tree, node), int(action))
-            rows = unseen_completions(problem.options, prefix, length, seen, settings.candidates)
+            rows = unseen_completions(problem.options, (*prefix, int(action)), length, lambda r: ~new(r), 1)
             if len(rows):
-                return node, rows, predictions_of(rows) if trusted else None
+                return node, rows[0], None
             trees.close(tree, node, int(action))
     return None
 

@@ -1,0 +1,77 @@
+"""The rollouts that the Meta-DNN answers: a few completions of every node on the walk, and what is predicted for them.
+
+They serve twice. The mean of the first k is the predicted half of what is backed up from a node (Wang et al. 2020,
+https://arxiv.org/abs/1903.11059), and the best one below each edge guides the walk.
+
+What is drawn at a node depends on its prefix and on the weights of the Meta-DNN, on nothing else. So the same draws can
+be kept until the next training, and keeping them, which makes a long run several times faster, changes no result.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from parsec.search.alphax.meta_dnn import Features, MetaDNN, Training, predict
+from parsec.search.alphax.rollouts import sample_completions
+from parsec.search.alphax.tree import Options
+
+# Nodes whose draws are kept; far more than are visited between two trainings.
+_KEPT_NODES = 10_000
+
+
+class Drawn(NamedTuple):
+    """Completions of a node, spread evenly over its legal actions.
+
+    Attributes:
+      rows: int32 [n, L].
+      predictions: float32 [n], in the units of the Meta-DNN's targets.
+    """
+
+    rows: np.ndarray
+    predictions: np.ndarray
+
+
+# `draw(meta, prefix) -> Drawn`.
+Draw = Callable[[MetaDNN, tuple[int, ...]], Drawn]
+
+
+def remembered_draws(options: Options, features: Features, training: Training, length: int, count: int) -> Draw:
+    """Returns the function that draws and answers `count` completions of a prefix, and remembers them.
+
+    Args:
+      options: the legal actions after a prefix.
+      features: the encoding.
+      training: the Meta-DNN's hyper-parameters.
+      length: decisions of an architecture, L.
+      count: completions of a node, n.
+    """
+    kept: dict[tuple[bytes, tuple[int, ...]], Drawn] = {}
+
+    def draw(meta: MetaDNN, prefix: tuple[int, ...]) -> Drawn:
+        name = (meta.stamp.tobytes(), prefix)
+        if name not in kept:
+            if len(kept) >= _KEPT_NODES:
+                kept.clear()
+            rng = np.random.default_rng([*meta.stamp.tolist(), *prefix])
+            first = np.resize(rng.permutation(options(prefix)), count)
+            rows = sample_completions(rng, options, [(*prefix, int(action)) for action in first], length)
+            kept[name] = Drawn(rows, predict(meta, features, rows, training).mean(0))
+        return kept[name]
+
+    return draw
+
+
+def best_below(drawn: Drawn, new: np.ndarray, at: int, actions: np.ndarray) -> np.ndarray:
+    """Returns the best prediction below each edge of a node, float64 [A]; -inf where no new completion was drawn.
+
+    Args:
+      drawn: what was drawn at the node.
+      new: bool [n], which of it was not proposed yet.
+      at: the node's depth.
+      actions: its edges in ascending order, int [A].
+    """
+    best = np.full(len(actions), -np.inf)
+    new = new & np.isin(drawn.rows[:, at], actions)
+    np.maximum.at(best, np.searchsorted(actions, drawn.rows[new, at]), drawn.predictions[new])
+    return best
