@@ -1,6 +1,6 @@
 """The categorical prior over architectures, importance weights, and the empirical-Bayes update."""
 
-from parsec.prior.categorical import entropy, log_probability, mode, probabilities, sample
+from parsec.prior.categorical import entropy, log_probability, mode, probabilities, sample, sample_stratified
 from parsec.prior.importance import effective_sample_size, importance_weights, reduce_likelihood
 from parsec.prior.update import PriorState, PriorUpdate, adam_update, adaptive_count, natural_update
 
@@ -18,4 +18,5 @@ __all__ = [
     "probabilities",
     "reduce_likelihood",
     "sample",
+    "sample_stratified",
 ]

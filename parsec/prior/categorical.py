@@ -22,6 +22,43 @@ def sample(key: jax.Array, logits: ArrayLike, mask: ArrayLike, count: int) -> ja
     return jax.random.categorical(key, masked, shape=(count, masked.shape[0])).astype(jnp.int32)
 
 
+def sample_stratified(
+    key: jax.Array, logits: ArrayLike, mask: ArrayLike, count: int, active: jax.Array | int | None = None
+) -> jax.Array:
+    """Returns architectures of which each is a draw from the prior, and which together cover it evenly.
+
+    For every choice the unit interval is cut into K equal strata, one uniform number (the same in each) marks an option
+    in every stratum, and the options are dealt out to the children in random order: systematic sampling, choice by
+    choice. An option of probability pi is drawn floor(K pi) or ceil(K pi) times, so with K options equally likely each
+    is drawn once, as FairNAS's strict fairness asks (Chu, Zhang, Xu 2021, arXiv 1907.01845). Averages over the children
+    keep their expectation and lose variance.
+
+    Args:
+      key: a random key.
+      logits: float32 [L, O].
+      mask: bool [L, O].
+      count: rows.
+      active: K, how many of the rows are children, if not all; may be traced. The other rows mean nothing.
+
+    Returns:
+      int32 [count, L].
+    """
+    share = probabilities(logits, mask)
+    number = jnp.asarray(count if active is None else active, jnp.float32)
+    rows = jnp.arange(count, dtype=jnp.float32)
+    offset_key, order_key = jax.random.split(key)
+    offset = jax.random.uniform(offset_key, (1, share.shape[0]))
+    marks = (rows[:, None] + offset) / number
+    # The last existing option takes what rounding leaves of the interval.
+    edges = jnp.where(
+        jnp.arange(share.shape[1])[None] < jnp.asarray(mask).sum(-1, keepdims=True) - 1, share.cumsum(-1), 2.0
+    )
+    options = (marks[:, :, None] >= edges[None]).sum(-1).astype(jnp.int32)
+    order = jax.random.uniform(order_key, (count, share.shape[0])) + (rows >= number)[:, None].astype(jnp.float32)
+    dealt = jnp.take_along_axis(options, order.argsort(0), axis=0)
+    return jnp.minimum(dealt, jnp.asarray(mask).sum(-1, dtype=jnp.int32)[None] - 1)
+
+
 def log_probability(logits: ArrayLike, mask: ArrayLike, architectures: ArrayLike) -> jax.Array:
     """Returns log p(architecture | logits), float32 [K], for architectures int32 [K, L]."""
     chosen = one_hot(architectures, mask)

@@ -50,6 +50,7 @@ class SamplerSettings:
 
     budget: str = option("fixed", "fixed K, or adaptive to the prior's entropy", choices=("fixed", "adaptive"))
     num_children: int = option(16, "K of fixed, and the largest K of adaptive", minimum=2)
+    stratified: bool = option(False, "whether the children of a step cover each choice evenly")
     children_per_nat: float = option(0.25, "lambda of adaptive: K = max(2, ceil(lambda * entropy))", minimum=0)
 
 

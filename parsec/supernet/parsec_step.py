@@ -38,6 +38,7 @@ class Rules(NamedTuple):
       optimizer: of the shared weights.
       prior_update: of the prior.
       num_children: K, the largest there can be.
+      sample: `sample(key, logits, count) -> int32 [K, L]`, of which the first `count` rows are children.
       sample_budget: `sample_budget(logits) -> int32 []`, how many of the K rows are children at this step.
       reduction: how log-likelihoods become weights; with its temperature and floor.
       temperature: of "tempered".
@@ -51,6 +52,7 @@ class Rules(NamedTuple):
     optimizer: optax.GradientTransformation
     prior_update: priors.PriorUpdate
     num_children: int
+    sample: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
     sample_budget: Callable[[jax.Array], jax.Array]
     reduction: Reduction
     temperature: float
@@ -89,7 +91,7 @@ def search_step(
     """
     warm = step < rules.warmup_steps
     count = rules.sample_budget(state.prior.logits)
-    architectures = priors.sample(key, state.prior.logits, rules.mask, rules.num_children)
+    architectures = rules.sample(key, state.prior.logits, count)
     active = jnp.arange(rules.num_children) < count
 
     def on_validation() -> Children:

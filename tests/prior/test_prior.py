@@ -40,6 +40,26 @@ def test_samples_follow_the_prior_and_never_leave_the_mask(logits: jax.Array, ke
     np.testing.assert_allclose(frequencies, prior.probabilities(logits, MASK), atol=0.015)
 
 
+def test_stratified_samples_follow_the_prior_and_cover_it_evenly(logits: jax.Array, key: jax.Array):
+    keys = jax.random.split(key, 4_000)
+    drawn = np.asarray(jax.vmap(lambda k: prior.sample_stratified(k, logits, MASK, 6, 5))(keys))[:, :5]
+    expected = np.asarray(prior.probabilities(logits, MASK))
+    counts = np.stack([(drawn == option).sum(1) for option in range(4)], -1)
+    assert (counts >= np.floor(5 * expected - 1e-4)).all()
+    assert (counts <= np.ceil(5 * expected + 1e-4)).all()
+    for child in range(5):
+        frequencies = np.stack([np.bincount(column, minlength=4) for column in drawn[:, child].T]) / len(drawn)
+        np.testing.assert_allclose(frequencies, expected, atol=0.04)
+    # Choices are dealt out independently of each other.
+    correlation = np.corrcoef(drawn[:, 0].T)
+    np.testing.assert_allclose(correlation[np.triu_indices(3, 1)], 0, atol=0.06)
+
+
+def test_equal_options_are_each_drawn_once(key: jax.Array):
+    drawn = prior.sample_stratified(key, np.zeros((6, 5), np.float32), np.ones((6, 5), bool), 5)
+    np.testing.assert_array_equal(np.sort(drawn, axis=0), np.arange(5)[:, None].repeat(6, 1))
+
+
 def test_the_mode_is_the_most_probable_architecture(logits: jax.Array):
     best = ALL[int(prior.log_probability(logits, MASK, ALL).argmax())]
     np.testing.assert_array_equal(prior.mode(logits, MASK), best)

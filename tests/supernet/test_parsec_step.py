@@ -31,6 +31,7 @@ def make_rules(**changes) -> Rules:
         optax.sgd(0.05),
         prior.adam_update(MASK, 0.1),
         num_children=6,
+        sample=lambda key, logits, count: prior.sample(key, logits, MASK, 6),
         sample_budget=lambda logits: jnp.array(6, jnp.int32),
         reduction="sum",
         temperature=4.0,
@@ -62,9 +63,10 @@ def run(rules: Rules, steps: int, state: SearchState | None = None) -> tuple[Sea
         {"child_weights": "uniform", "reduction": "tempered"},
         {"child_weights": "valid"},
         {"reduction": "tempered", "ess_floor": 0.5},
+        {"sample": lambda key, logits, count: prior.sample_stratified(key, logits, MASK, 6, count)},
         {"sample_budget": lambda logits: prior.adaptive_count(logits, MASK, 3.0, 6)},
     ],
-    ids=["sum", "natural", "uniform tempered", "valid", "floor", "adaptive"],
+    ids=["sum", "natural", "uniform tempered", "valid", "floor", "stratified", "adaptive"],
 )
 def test_a_search_learns_weights_and_prior_together(changes: dict):
     rules = make_rules(**changes)
