@@ -1,0 +1,132 @@
+"""What sets each strategy apart, checked by hand on a few steps."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from parsec import prior
+from parsec.evaluate.table import make_table, table_domain
+from parsec.search import bananas, local_search, parsec, q_learning, regularized_evolution, reinforce
+from parsec.search.contract import product_domain
+
+DOMAIN = product_domain((3, 2, 3))
+
+
+def scores(*values: float) -> jax.Array:
+    return jnp.array(values, jnp.float32)[:, None]
+
+
+def test_evolution_drops_its_oldest_member_not_its_worst(key: jax.Array) -> None:
+    strategy = regularized_evolution.make(DOMAIN, population=3)
+    state = strategy.init(key)
+    rows = jnp.array([[0, 0, 0], [1, 0, 0], [2, 0, 0], [0, 1, 0]])
+    for row, score in zip(rows, (9.0, 1.0, 2.0, 3.0), strict=True):
+        state, _ = strategy.tell(state, row[None, :], scores(score))
+    assert sorted(state.scores.tolist()) == [1.0, 2.0, 3.0]
+
+
+def test_evolution_mutates_the_best_of_its_sample(key: jax.Array) -> None:
+    strategy = regularized_evolution.make(DOMAIN, population=2, sample=40)
+    state = strategy.init(key)
+    for _ in range(2):
+        _, state = strategy.ask(key, state)
+    state, _ = strategy.tell(state, jnp.array([[0, 0, 0]]), scores(1.0))
+    state, _ = strategy.tell(state, jnp.array([[2, 1, 2]]), scores(2.0))
+    for at in range(5):
+        child, _ = strategy.ask(jax.random.fold_in(key, at), state)
+        assert int((child[0] != jnp.array([2, 1, 2])).sum(dtype=jnp.int32)) == 1
+
+
+def test_reinforce_climbs_the_gradient_of_the_log_probability(key: jax.Array) -> None:
+    strategy = reinforce.make(DOMAIN, learning_rate=0.01, momentum=0.5)
+    state = strategy.init(key)
+    first, second = jnp.array([[1, 0, 2]]), jnp.array([[2, 1, 0]])
+    state, info = strategy.tell(state, first, scores(4.0))
+    # The first reward is its own baseline, so nothing is learnt from it.
+    assert float(info["advantage"]) == 0.0
+    before = state.logits
+    state, info = strategy.tell(state, second, scores(10.0))
+    # Bias-corrected: (0.25 * 4 + 0.5 * 10) / 0.75 = 8.
+    assert float(info["advantage"]) == pytest.approx(2.0)
+    gradient = jax.grad(lambda logits: prior.log_probability(logits, DOMAIN.mask, second)[0])(before)
+    moved = state.logits - before
+    assert (jnp.sign(moved) == jnp.sign(gradient)).all()
+
+
+def test_q_learning_moves_values_toward_their_targets(key: jax.Array) -> None:
+    strategy = q_learning.make(DOMAIN, learning_rate=0.5)
+    state = strategy.init(key)
+    state, _ = strategy.tell(state, jnp.array([[1, 0, 2]]), scores(0.0))
+    # A second score stretches the scale: 0 is the lowest, 8 the highest, so this episode's reward is 1.
+    state, _ = strategy.tell(state, jnp.array([[2, 1, 0]]), scores(8.0))
+    assert float(state.values[2, 1, 0]) == pytest.approx(0.75)
+    # Earlier decisions follow the best value of the next state, which was 0.5 before this episode.
+    assert float(state.values[0, 0, 2]) == pytest.approx(0.5)
+    state, _ = strategy.tell(state, jnp.array([[2, 1, 0]]), scores(8.0))
+    assert float(state.values[1, 2, 1]) == pytest.approx(0.625)
+
+
+def test_parsec_is_blind_to_the_unit_of_the_score(key: jax.Array) -> None:
+    strategy = parsec.make(DOMAIN, children=4)
+    asked, state = strategy.ask(key, strategy.init(key))
+    told = scores(0.91, 0.93, 0.90, 0.94)
+    fractions, _ = strategy.tell(state, asked, told)
+    percents, _ = strategy.tell(state, asked, 100 * told - 7)
+    np.testing.assert_allclose(fractions.prior.logits, percents.prior.logits, atol=1e-3)
+
+
+def test_parsec_learns_nothing_from_equal_or_single_scores(key: jax.Array) -> None:
+    strategy = parsec.make(DOMAIN, children=2)
+    state = strategy.init(key)
+    one = jnp.array([[0, 1, 1], [1, 0, 2]])
+    after, info = strategy.tell(state, one, scores(3.0, jnp.nan))
+    assert int(info["failed"]) == 1
+    np.testing.assert_array_equal(after.prior.logits, state.prior.logits)
+    after, info = strategy.tell(state, one, scores(3.0, 3.0))
+    assert float(info["ess"]) == pytest.approx(2.0)
+
+
+def test_parsec_moves_the_prior_toward_the_better_child(key: jax.Array) -> None:
+    strategy = parsec.make(DOMAIN, children=2)
+    state = strategy.init(key)
+    children = jnp.array([[0, 1, 1], [1, 0, 2]])
+    for _ in range(5):
+        state, _ = strategy.tell(state, children, scores(1.0, 2.0))
+    assert prior.mode(state.prior.logits, DOMAIN.mask).tolist() == [1, 0, 2]
+
+
+def test_local_search_climbs_to_a_local_optimum_then_starts_again(key: jax.Array) -> None:
+    rows = np.stack(np.unravel_index(np.arange(18), DOMAIN.sizes), 1)
+    # One peak, and every climb ends there.
+    table = make_table("peak", np.array(DOMAIN.sizes), rows, {"score": -np.abs(rows - [2, 1, 1]).sum(1)})
+    domain = table_domain(table)
+    strategy = local_search.make(domain)
+    state, best, climbs = strategy.init(key), -np.inf, []
+    ask, tell = jax.jit(strategy.ask), jax.jit(strategy.tell)
+    for step in range(60):
+        asked, state = ask(jax.random.fold_in(key, step), state)
+        score = table.columns["score"][table.find(np.asarray(asked))]
+        if int(state.climbs) > len(climbs):
+            if climbs:
+                assert best == 0.0, "a climb was given up before its optimum"
+            climbs.append(step)
+            best = -np.inf
+        best = max(best, float(score[0]))
+        state, _ = tell(state, asked, jnp.asarray(score, jnp.float32)[:, None])
+    assert len(climbs) > 2
+
+
+def test_bananas_proposes_what_is_new_and_distinct(key: jax.Array) -> None:
+    domain = product_domain((4, 4, 4))
+    strategy = bananas.make(domain, batch=5, initial=5, candidates=40, hidden=16)
+    ask, tell = jax.jit(strategy.ask), jax.jit(strategy.tell)
+    state, seen = strategy.init(key), set()
+    for step in range(6):
+        asked, state = ask(jax.random.fold_in(key, step), state)
+        rows = [tuple(row) for row in np.asarray(asked).tolist()]
+        if step:
+            assert len(set(rows)) == len(rows) and not seen & set(rows)
+        seen |= set(rows)
+        state, _ = tell(state, asked, jnp.asarray(np.asarray(asked).sum(1), jnp.float32)[:, None])
+    assert (3, 3, 3) in seen
