@@ -277,7 +277,7 @@ def _read_trials(path: Path, config: CompareConfig, table: Table) -> Trials | No
     if not path.is_file():
         return None
     try:
-        with np.load(path, allow_pickle=False) as saved:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
             found = Trials(saved["rows"], saved["proposals"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         print(f"{path} is damaged; its strategy is run again")
