@@ -130,9 +130,11 @@ network = derive(space, space.decode(architecture), Shape(channels=16, cells=8, 
 
 
 def _figures(result: Mapping[str, Any]) -> str:
+    trained = result.get("evaluator") == "train"
+    how, likewise = ("trained from scratch", "trained alike") if trained else ("under the shared weights", "likewise")
     figures = [
-        (_percent(result["valid_accuracy"]), "validation accuracy under the shared weights"),
-        (_percent(result["random_valid_accuracy"]), "mean of random children under the same weights"),
+        (_percent(result["valid_accuracy"]), f"validation accuracy {how}"),
+        (_percent(result["random_valid_accuracy"]), f"mean of random children, {likewise}"),
         (_count(result["params"]), "parameters at the searched size"),
         (_count(result["flops"]), "FLOPs at the searched size (multiply-adds for one image)"),
     ]

@@ -1,0 +1,157 @@
+"""Any strategy on any evaluator: the budget, the record, and a resumed run that repeats nothing and changes nothing."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from parsec.cells import get_space
+from parsec.errors import UserError
+from parsec.evaluate.train import Evaluated
+from parsec.run.search import run_search
+from parsec.run.settings import (
+    DataSettings,
+    DeriveSettings,
+    NetworkSettings,
+    OptimizerSettings,
+    PriorSettings,
+    SamplerSettings,
+    SearchConfig,
+    StrategySettings,
+)
+from parsec.run.strategy_search import EVALUATIONS, best, check_budget, read_evaluations, run_strategy
+from parsec.run.workdir import claim
+from parsec.search.registry import STRATEGIES
+
+SPACE = get_space("nasbench201")
+OPTIMUM = np.array([3, 1, 3, 3, 2, 3], np.int32)
+CONFIG = SearchConfig(
+    dataset="digits",
+    space="nasbench201",
+    steps=3,
+    metrics_every=1,
+    data=DataSettings(batch_size=16, valid_batch_size=32),
+    network=NetworkSettings(channels=2, cells=1),
+    optimizer=OptimizerSettings(learning_rate=0.1),
+    sampler=SamplerSettings(num_children=2),
+    derive=DeriveSettings(random_children=2, valid_images=64),
+    strategy=StrategySettings(name="regularized_evolution", evaluations=12),
+)
+
+
+class KilledError(Exception):
+    """The process is gone."""
+
+
+class Counting:
+    """A score without a network: choices in common with one architecture, every seventh a failure."""
+
+    def __init__(self, dies_after: int = 10**9) -> None:
+        self.asked: list[tuple[int, ...]] = []
+        self.dies_after = dies_after
+
+    def __call__(self, architecture: np.ndarray, evaluated: Evaluated, pause: Callable[[], None]) -> float:
+        pause()
+        if len(self.asked) == self.dies_after:
+            raise KilledError
+        self.asked.append(tuple(architecture.tolist()))
+        return math.nan if architecture.sum() % 7 == 0 else float((architecture == OPTIMUM).sum()) / 3
+
+
+def search(workdir: Path, evaluate: Counting, settings: StrategySettings, space: str = "nasbench201") -> Evaluated:
+    with claim(workdir, replace(CONFIG, strategy=settings, space=space)) as run:
+        return run_strategy(run, settings, get_space(space), 0, evaluate, after=5)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_strategy_spends_its_budget_once_each_and_resumes_to_the_same_bytes(name: str, tmp_path: Path):
+    settings = StrategySettings(name=name, evaluations=24)
+    whole = Counting()
+    evaluated = search(tmp_path / "whole", whole, settings)
+    assert len(set(whole.asked)) == len(whole.asked) == len(evaluated.scores) == 24
+    np.testing.assert_array_equal(evaluated.architectures, whole.asked)
+    assert np.isnan(evaluated.scores).any() == any(sum(asked) % 7 == 0 for asked in whole.asked)
+    assert (best(evaluated) == OPTIMUM).sum() / 3 == np.nanmax(evaluated.scores)
+
+    first = Counting(dies_after=9)
+    with pytest.raises(KilledError):
+        search(tmp_path / "cut", first, settings)
+    with (tmp_path / "cut" / EVALUATIONS).open("a") as file:
+        file.write('{"architecture": [1, 2')
+    second = Counting()
+    resumed = search(tmp_path / "cut", second, settings)
+    assert first.asked + second.asked == whole.asked
+    np.testing.assert_array_equal(resumed.scores, evaluated.scores)
+    for file in (EVALUATIONS, "metrics.jsonl"):
+        assert (tmp_path / "cut" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+    lines = [json.loads(line) for line in (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(6, 30))
+    assert lines[-1]["best"] == np.nanmax(evaluated.scores)
+    assert lines[-1]["failed_evaluations"] == np.isnan(evaluated.scores).sum()
+
+
+@pytest.mark.parametrize("name", ["random", "alphax", "lanas"])
+def test_a_space_too_large_to_enumerate_is_searched_too(name: str, tmp_path: Path):
+    settings = StrategySettings(name=name, evaluations=6)
+
+    def score(architecture: np.ndarray, evaluated: Evaluated, pause: Callable[[], None]) -> float:
+        get_space("darts").check(architecture)
+        return float(architecture.sum())
+
+    with claim(tmp_path, CONFIG) as run:
+        assert len(run_strategy(run, settings, get_space("darts"), 0, score).scores) == 6
+
+
+def test_a_record_of_another_run_is_refused_and_left_alone(tmp_path: Path):
+    settings = StrategySettings(name="random", evaluations=4)
+    line = json.dumps({"architecture": [0] * 6, "score": 1.0}) + "\n"
+    for text, message in (
+        (line, "line 1 of .* is not what this run evaluates"),
+        ("nonsense\n", "line 1 of .* is not an"),
+    ):
+        (tmp_path / EVALUATIONS).write_text(text)
+        evaluate = Counting()
+        with pytest.raises(UserError, match=message):
+            search(tmp_path, evaluate, settings)
+        assert evaluate.asked == []
+        assert (tmp_path / EVALUATIONS).read_text() == text
+
+
+def test_only_failures_and_a_budget_beyond_the_space_are_one_line(tmp_path: Path):
+    def fail(architecture: np.ndarray, evaluated: Evaluated, pause: Callable[[], None]) -> float:
+        return math.nan
+
+    settings = StrategySettings(name="random", evaluations=3)
+    with claim(tmp_path, CONFIG) as run, pytest.raises(UserError, match="all 3 evaluations failed"):
+        run_strategy(run, settings, SPACE, 0, fail)
+    with pytest.raises(UserError, match="15626 is more than the 15625"):
+        check_budget(replace(settings, evaluations=15626), SPACE)
+
+
+def test_on_the_supernet_the_best_child_is_found_and_the_same_command_ends_alike(tmp_path: Path):
+    result = run_search(CONFIG, tmp_path / "run")
+    evaluated = read_evaluations(tmp_path / "run" / EVALUATIONS)
+    assert len(evaluated.scores) == result["evaluations"] == 12
+    assert (result["strategy"], result["evaluator"]) == ("regularized_evolution", "supernet")
+    assert result["architecture"] == best(evaluated).tolist()
+    assert result["valid_accuracy"] == evaluated.scores.max()
+    assert result["entropy"] is None
+    assert not (tmp_path / "run" / "prior.json").exists()
+    # The process died while the seventh evaluation was under way: the weights are in the checkpoint.
+    kept = {name: (tmp_path / "run" / name).read_bytes() for name in ("result.json", EVALUATIONS, "metrics.jsonl")}
+    for name in ("result.json", "report.html"):
+        (tmp_path / "run" / name).unlink()
+    (tmp_path / "run" / EVALUATIONS).write_bytes(b"".join(kept[EVALUATIONS].splitlines(keepends=True)[:6]))
+    run_search(CONFIG, tmp_path / "run")
+    assert {name: (tmp_path / "run" / name).read_bytes() for name in kept} == kept
+
+
+def test_settings_that_mean_nothing_together_are_one_line_and_write_nothing(tmp_path: Path):
+    wrong = replace(CONFIG, prior=PriorSettings(initial="somewhere"))
+    with pytest.raises(UserError, match=r"prior\.initial"):
+        run_search(wrong, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
