@@ -8,12 +8,13 @@ usage: python main.py --config=NAME[:VARIANT] [--config.KEY=VALUE ...] [--workdi
   --transfer_to  a second config, to which the prior that the first one learnt is carried over
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 
+from absl import flags
+
 from parsec.errors import UserError
-from parsec.run.launch import explain, launch, list_configs
+from parsec.run.launch import explain, launch, list_configs, parse_overrides
 from parsec.run.signals import StoppedError
 
 
@@ -34,19 +35,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> None:
-    flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for name in ("--config", "--workdir", "--transfer_to"):
-        flags.add_argument(name)
-    flags.add_argument("--help", "-h", action="store_true")
+    given = flags.FlagValues()
+    for name in ("config", "workdir", "transfer_to"):
+        flags.DEFINE_string(name, None, "see the top of this file", flag_values=given)
+    flags.DEFINE_boolean("help", False, "see the top of this file", short_name="h", flag_values=given)
     try:
-        given, overrides = flags.parse_known_args(arguments)
-    except argparse.ArgumentError as error:
+        # What is no flag of these is an option of the config, checked once the config is known.
+        _, *overrides = given(["main.py", *(sys.argv[1:] if arguments is None else arguments)], known_only=True)
+    except flags.Error as error:
         raise UserError(f"{error}; python main.py --help lists the flags") from None
     if given.config and given.help:
         print(explain(given.config))
     elif given.config:
         launch(given.config, overrides, given.workdir, given.transfer_to)
-    elif overrides or given.workdir or given.transfer_to:
+    elif parse_overrides(overrides) or given.workdir or given.transfer_to:
         raise UserError("no --config given; python main.py lists the configs")
     else:
         configs = list_configs()

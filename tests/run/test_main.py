@@ -131,7 +131,7 @@ def test_help_of_a_config_lists_its_settings(
         (["--config=walk_search", "--config.seed"], ["--config.seed needs a value"]),
         (["--config=walk_search", "--wrkdir=a"], ["unknown flag '--wrkdir'", "did you mean '--workdir'"]),
         (["--config=walk_search", "seed=3"], ["unknown flag 'seed'"]),
-        (["--config=walk_search", "--workdir"], ["--workdir", "expected one argument"]),
+        (["--config=walk_search", "--workdir"], ["--workdir", "Missing value for flag --workdir"]),
         (["--config=walk_search", "--transfer_to=othr"], ["unknown config 'othr'", "did you mean 'other'"]),
         (["--config=other"], ["has no function get_config"]),
         (["--config=missing.py"], ["no config file missing.py"]),
