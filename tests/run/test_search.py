@@ -1,0 +1,140 @@
+"""The main job as a user meets it: a found cell and its files, exact resume, and one line for what cannot work."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from configs.digits_search import get_config
+from parsec.cells import get_space
+from parsec.cells.genotypes import from_text
+from parsec.errors import UserError
+from parsec.run.search import run_search
+from parsec.run.settings import SearchConfig
+
+ROOT = Path(__file__).parents[2]
+CONFIG: SearchConfig = replace(get_config("quick"), steps=8, save_minutes=0.0)
+COMMAND = ["--config=digits_search:quick", "--config.steps=8", "--config.save_minutes=0"]
+LASTING = ("result.json", "prior.json", "metrics.jsonl", "cell.svg")
+
+
+def start(workdir: Path, *more: str) -> subprocess.Popen:
+    arguments = [sys.executable, str(ROOT / "main.py"), *COMMAND, f"--workdir={workdir}", *more]
+    environment = os.environ | {"XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        arguments, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_for_lines(path: Path, count: int, process: subprocess.Popen) -> None:
+    while process.poll() is None and (not path.exists() or len(path.read_text().splitlines()) < count):
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """An uninterrupted run, and what it printed."""
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    process = start(workdir)
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    assert err == ""
+    return workdir, out
+
+
+def test_a_run_says_what_it_does_and_ends_with_a_cell(finished: tuple[Path, str]):
+    workdir, out = finished
+    result = json.loads((workdir / "result.json").read_text())
+    space = get_space("nasbench201")
+    assert result["space"] == "nasbench201"
+    np.testing.assert_array_equal(from_text(space, result["genotype"]), result["architecture"])
+    assert 0 <= result["valid_accuracy"] <= 100
+    assert 0 <= result["random_valid_accuracy"] <= 100
+    assert result["params"] > 0
+    assert result["flops"] > 0
+    assert result["table"] is None
+    assert result["seed"] == 0
+    assert result["config"]["steps"] == 8
+    assert not any("second" in key or "time" in key for key in result)
+    for name in ("config.json", "timing.json", "report.html", "cell.png", "checkpoints", "tensorboard", *LASTING):
+        assert (workdir / name).exists(), name
+    assert out.index("images") < out.index("8/8") < out.index(result["genotype"])
+    for shown in ("random children", "parameters", "FLOPs", str(workdir)):
+        assert shown in out
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 9))
+    assert {"loss", "accuracy", "entropy", "ess", "num_children", "failed"} <= set(lines[0])
+
+
+def test_killed_anywhere_the_same_command_ends_in_the_same_bytes(finished: tuple[Path, str], tmp_path: Path):
+    workdir = tmp_path / "run"
+    for lines, how in ((2, signal.SIGKILL), (5, signal.SIGTERM)):
+        process = start(workdir)
+        wait_for_lines(workdir / "metrics.jsonl", lines, process)
+        process.send_signal(how)
+        process.communicate(timeout=600)
+        assert process.returncode == (-9 if how == signal.SIGKILL else 143)
+        assert not (workdir / "result.json").exists()
+    process = start(workdir)
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    assert "resuming" in out
+    for name in LASTING:
+        assert (workdir / name).read_bytes() == (finished[0] / name).read_bytes(), name
+
+
+def test_the_same_command_on_a_finished_run_reports_it(finished: tuple[Path, str]):
+    before = {path: path.read_bytes() for path in finished[0].iterdir() if path.is_file()}
+    process = start(finished[0])
+    out, err = process.communicate(timeout=600)
+    assert (process.returncode, err) == (0, "")
+    assert "found cell" in out
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_another_config_in_a_used_directory_is_refused_by_key(finished: tuple[Path, str]):
+    process = start(finished[0], "--config.optimizer.learning_rate=0.5")
+    _, err = process.communicate(timeout=600)
+    assert process.returncode == 2
+    assert "optimizer.learning_rate" in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_another_seed_gives_another_history(finished: tuple[Path, str], tmp_path: Path):
+    run_search(replace(CONFIG, seed=1, steps=2), tmp_path / "run")
+    first = (finished[0] / "metrics.jsonl").read_text().splitlines()[0]
+    assert (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0] != first
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": replace(CONFIG.data, batch_size=5000)}, "5000"),
+        ({"dataset": "cifar10", "data_dir": "nowhere-at-all"}, "nowhere-at-all"),
+        ({"dataset": "digit"}, "digits"),
+    ],
+    ids=["batch", "missing data", "dataset"],
+)
+def test_unusable_data_is_one_line_and_leaves_no_result(changes: dict, message: str, tmp_path: Path):
+    with pytest.raises(UserError, match=message) as raised:
+        run_search(replace(CONFIG, **changes), tmp_path / "run")
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_a_search_whose_children_all_fail_stops_saved_with_advice(tmp_path: Path):
+    wild = replace(
+        CONFIG,
+        steps=30,
+        optimizer=replace(CONFIG.optimizer, learning_rate=1e30, final_learning_rate=1e30, clip=1e30, weight_decay=1e4),
+    )
+    with pytest.raises(UserError, match="learning_rate"):
+        run_search(wild, tmp_path / "run")
+    assert any((tmp_path / "run" / "checkpoints").iterdir())

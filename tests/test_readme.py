@@ -1,0 +1,60 @@
+"""The README's commands: every one names a config and options that exist, and the offline ones run."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from parsec.run.config import check, override
+from parsec.run.launch import list_configs, load_config, parse_overrides
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+COMMAND = re.compile(r"(?:^|[\s`(])(?:\.venv/bin/)?python3? main\.py((?: +--[^\s`|)]+)*)")
+
+
+def commands() -> list[list[str]]:
+    found = [match.split() for page in PAGES for match in COMMAND.findall(page.read_text())]
+    docstrings = [(ROOT / "configs" / f"{name}.py").read_text().split('"""')[1] for name in list_configs()]
+    return found + [match.split() for text in docstrings for match in COMMAND.findall(text)]
+
+
+def test_there_are_commands_for_every_config():
+    named = {
+        word.removeprefix("--config=").split(":")[0] for words in commands() for word in words if "--config=" in word
+    }
+    assert named >= set(list_configs())
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_a_command_names_configs_and_options_that_exist(words: list[str]):
+    flags = dict(word.lstrip("-").split("=", 1) for word in words if "=" in word)
+    overrides = [word for word in words if word.startswith("--config.")]
+    unknown = set(flags) - {"config", "workdir", "transfer_to"} - {word.lstrip("-").split("=")[0] for word in overrides}
+    assert not unknown
+    if flags.get("config", "NAME") == "NAME" or flags["config"].endswith(".py"):
+        return
+    check(override(load_config(flags["config"]).config, parse_overrides(overrides)))
+    if "transfer_to" in flags:
+        load_config(flags["transfer_to"])
+
+
+def test_the_lines_that_set_up_use_files_that_exist():
+    text = (ROOT / "README.md").read_text()
+    for name in re.findall(r"pip install -q -r (\S+)", text):
+        assert (ROOT / name).is_file()
+    for name in re.findall(r"\]\(((?:docs|examples|configs)/[^)#]+)\)", text):
+        assert (ROOT / name).is_file(), name
+
+
+@pytest.mark.slow
+def test_the_main_job_of_the_readme_runs_shortened(tmp_path: Path):
+    command = [sys.executable, "main.py", "--config=digits_search", "--config.steps=4", f"--workdir={tmp_path / 'run'}"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"XLA_FLAGS": ""}, capture_output=True, text=True, timeout=900, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Genotype(normal=[" in done.stdout
