@@ -1,0 +1,229 @@
+"""Training many architectures from scratch, one after another, in one compiled program.
+
+The architecture is an argument of the program, as it is of the supernet's: a new one compiles nothing and costs its own
+operations' time alone. But nothing is shared. Every run starts from a fresh draw of the weights and trains only those
+that its architecture reads, as the network of that one genotype would.
+
+The seeds of an architecture are trained at once by `vmap`. They share the choice of operations, so it stays a branch
+where a `vmap` over architectures would run every operation; those are divided among the devices and looped over.
+The recipe is that of NAS-Bench-201 (Dong and Yang, arXiv 2001.00326), shortened by who calls: SGD with Nesterov's
+momentum under a cosine, weight decay, batch normalisation without affine parameters.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from parsec.cells.network import Shape
+from parsec.cells.space import Space
+from parsec.data.batches import Batches, draw, normalise, steps_per_epoch, take
+from parsec.errors import UserError
+from parsec.supernet.supernet import Batch, Supernet, Weights, make_supernet
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one network is trained and evaluated.
+
+    Attributes:
+      steps: of the optimiser.
+      batch_size: images in a step.
+      learning_rate: at the first step; falls to zero as a cosine.
+      momentum: Nesterov's.
+      weight_decay: added to the gradient, of every weight.
+      augmentation: a name of `parsec.data.augment.AUGMENTATIONS`.
+      eval_batch_size: most images that an evaluation normalises together.
+    """
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    augmentation: str = "none"
+    eval_batch_size: int = 1000
+
+
+class Parts(NamedTuple):
+    """The images to train on, to choose by and to report; `test` is None where the dataset has none."""
+
+    train: Batches
+    valid: Batches
+    test: Batches | None
+
+
+class Outcome(NamedTuple):
+    """What came of training; float32 [..., S] for S seeds. A run that diverged is NaN throughout.
+
+    Attributes:
+      loss: mean cross-entropy over the training batches of the last epoch, each before its step; nats.
+      valid: accuracy in percent on the validation part, after the last step.
+      test: likewise on the test part; NaN where there is none.
+    """
+
+    loss: jax.Array
+    valid: jax.Array
+    test: jax.Array
+
+
+# `train(architectures)` for int32 [N, L] returns an `Outcome` of [N, S], on the host.
+Train = Callable[[np.ndarray], Outcome]
+
+
+def make_train(
+    space: Space,
+    shape: Shape,
+    recipe: Recipe,
+    parts: Parts,
+    keys: jax.Array,
+    count: int,
+    *,
+    devices: Sequence[Any] | None = None,
+) -> Train:
+    """Returns the function that trains `count` architectures from scratch, already compiled.
+
+    Architectures are divided among the devices. Accuracies are taken with the statistics of the evaluated batch, as
+    training is: there are no running averages. A part is evaluated in the fewest batches that `eval_batch_size` allows.
+
+    Args:
+      space: of the architectures.
+      shape: size of the network.
+      recipe: of training.
+      parts: the images.
+      keys: one for each seed, [S]; all architectures draw a seed's weights and batches from the same key.
+      count: N, architectures in a call.
+      devices: to train on; all local ones by default.
+
+    Raises:
+      UserError: a batch is empty or larger than the part that it is drawn from.
+    """
+    per_epoch = steps_per_epoch(len(parts.train.labels), recipe.batch_size)
+    if recipe.eval_batch_size < 1:
+        raise UserError(f"eval_batch_size {recipe.eval_batch_size} is too small; it must be at least 1")
+    supernet = make_supernet(space, shape)
+    example = jnp.zeros((recipe.batch_size, *parts.train.images.shape[1:]), shape.dtype)
+    weights = jax.jit(jax.vmap(lambda key: supernet.init(jax.random.fold_in(key, 0), example)))(keys)
+    mesh = Mesh(np.array(devices or jax.local_devices()), ("architectures",))
+    one = partial(_train_seed, supernet, recipe, min(per_epoch, recipe.steps), shape.dtype)
+    # Every device trains the same number; what fills up is trained and dropped.
+    filled = -(-count // mesh.size) * mesh.size
+
+    def train_share(weights: Weights, keys: jax.Array, parts: Parts, architectures: jax.Array) -> Outcome:
+        return jax.lax.map(partial(_each_seed, partial(one, parts), weights, keys), architectures)
+
+    # The images are arguments: closed over, they would become constants of the compiled program.
+    whole, divided = PartitionSpec(), PartitionSpec("architectures")
+    share = jax.shard_map(
+        train_share, mesh=mesh, in_specs=(whole, whole, whole, divided), out_specs=divided, check_vma=False
+    )
+    everywhere = jax.device_put((weights, keys, parts), NamedSharding(mesh, whole))
+    divide = NamedSharding(mesh, divided)
+    example_rows = jax.ShapeDtypeStruct((filled, len(space.choices)), jnp.int32, sharding=divide)
+    compiled = jax.jit(share).lower(*everywhere, example_rows).compile()
+
+    def train(architectures: np.ndarray) -> Outcome:
+        rows = np.resize(np.asarray(architectures, np.int32), (filled, len(space.choices)))
+        outcome = jax.device_get(compiled(*everywhere, jax.device_put(rows, divide)))
+        return jax.tree.map(lambda values: values[:count], outcome)
+
+    return train
+
+
+def eval_starts(num_examples: int, batch_size: int) -> tuple[np.ndarray, int]:
+    """Returns the fewest batches of one size that cover every example.
+
+    Args:
+      num_examples: N, at least 1.
+      batch_size: the largest size allowed.
+
+    Returns:
+      First example of each batch, int32 [E], and the size. The last batch may go over examples of the one before again,
+      rather than be filled up with others: each batch is normalised by real images of equal number.
+    """
+    count = -(-num_examples // batch_size)
+    size = -(-num_examples // count)
+    return np.minimum(np.arange(count) * size, num_examples - size).astype(np.int32), size
+
+
+def _each_seed(one: Callable[..., Outcome], weights: Weights, keys: jax.Array, architecture: jax.Array) -> Outcome:
+    """Returns what `one(weights, key, architecture)` returns for each seed's weights [S, ...] and key [S]."""
+    if _one_by_one():
+        return jax.lax.map(lambda seed: one(seed[0], seed[1], architecture), (weights, keys))
+    return jax.vmap(one, in_axes=(0, 0, None))(weights, keys, architecture)
+
+
+def _train_seed(
+    supernet: Supernet,
+    recipe: Recipe,
+    last_steps: int,
+    dtype: str,
+    parts: Parts,
+    weights: Weights,
+    key: jax.Array,
+    architecture: jax.Array,
+) -> Outcome:
+    optimizer = optax.chain(
+        optax.add_decayed_weights(recipe.weight_decay),
+        optax.sgd(partial(_learning_rate, recipe), recipe.momentum, nesterov=True),
+    )
+    batch_key = jax.random.fold_in(key, 1)
+
+    def loss(weights: Weights, batch: Batch) -> jax.Array:
+        return -supernet.run_child(weights, batch, architecture).log_likelihood / recipe.batch_size
+
+    def step(carry: tuple[Weights, Any], index: jax.Array) -> tuple[tuple[Weights, Any], jax.Array]:
+        weights, state = carry
+        images, labels = draw(
+            parts.train, batch_key, index, recipe.batch_size, augmentation=recipe.augmentation, dtype=dtype
+        )
+        value, gradient = jax.value_and_grad(loss)(weights, Batch(images, labels))
+        updates, state = optimizer.update(gradient, state, weights)
+        return (optax.apply_updates(weights, updates), state), value
+
+    start = (weights, optimizer.init(weights))
+    (weights, _), losses = jax.lax.scan(step, start, jnp.arange(recipe.steps, dtype=jnp.int32))
+
+    def accuracy(part: Batches | None) -> jax.Array:
+        if part is None:
+            return jnp.array(jnp.nan, jnp.float32)
+        return _accuracy(supernet, recipe.eval_batch_size, dtype, weights, part, architecture)
+
+    outcome = Outcome(losses[-last_steps:].mean(), accuracy(parts.valid), accuracy(parts.test))
+    finite = jnp.isfinite(losses).all()
+    return jax.tree.map(lambda value: jnp.where(finite, value, jnp.nan), outcome)
+
+
+def _learning_rate(recipe: Recipe, step: Any) -> jax.Array:
+    done = jnp.asarray(step).astype(jnp.float32) / recipe.steps
+    return recipe.learning_rate * 0.5 * (1 + jnp.cos(jnp.pi * done))
+
+
+def _accuracy(
+    supernet: Supernet, batch_size: int, dtype: str, weights: Weights, part: Batches, architecture: jax.Array
+) -> jax.Array:
+    """Returns the percentage of a part's images that a child labels rightly, each counted once."""
+    starts, size = eval_starts(len(part.labels), batch_size)
+    # What a batch goes over again has been counted by the one before.
+    again = np.maximum(np.append(0, starts[:-1] + size) - starts, 0).astype(np.int32)
+
+    def count(batch: tuple[jax.Array, jax.Array]) -> jax.Array:
+        images, labels = take(part, batch[0] + jnp.arange(size, dtype=jnp.int32))
+        # A label that no class has is never right.
+        counted = jnp.where(jnp.arange(size, dtype=jnp.int32) < batch[1], -1, labels)
+        images = normalise(images, part.mean, part.std, dtype)
+        return supernet.run_child(weights, Batch(images, counted), architecture).correct
+
+    correct = jax.lax.map(count, (jnp.asarray(starts), jnp.asarray(again))).sum(dtype=jnp.int32)
+    return correct.astype(jnp.float32) * np.float32(100 / len(part.labels))
+
+
+def _one_by_one() -> bool:
+    """Whether seeds take turns: on a CPU, products with a leading axis of seeds take longer than one after another."""
+    return jax.default_backend() == "cpu"

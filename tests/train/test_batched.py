@@ -1,0 +1,176 @@
+"""Training in one program: equal to training each network by itself, whatever runs beside it, on any devices."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from parsec.cells.network import BuildCell, Head, Shape, Stem
+from parsec.cells.operations import Norm
+from parsec.cells.space import CellLayout, Choice, Slot, Space
+from parsec.data.batches import Batches, draw, normalise
+from parsec.errors import UserError
+from parsec.supernet.supernet import Batch, child_weights, make_supernet, static_child
+from parsec.train import batched
+from parsec.train.batched import Outcome, Parts, Recipe, Train, eval_starts, make_train
+
+OPERATIONS = ("none", "skip_connect", "nor_conv_3x3")
+
+
+class TinyNetwork(nn.Module):
+    """A stem, one cell, a head."""
+
+    shape: Shape
+    build_cell: BuildCell
+    norm: Norm
+
+    @nn.compact
+    def __call__(self, images: jax.Array, routes: dict | None = None) -> jax.Array:
+        x = Stem(self.shape.channels, self.shape.stem_stride, self.norm, self.shape.dtype, name="stem")(images)
+        cell = self.build_cell("cell", self.shape.channels, 1, "cell")
+        return Head(self.shape.num_classes, name="head")(cell((x,), (routes or {}).get("cell")))
+
+
+SPACE = Space(
+    name="tiny",
+    choices=tuple(Choice(f"slot_{at}", OPERATIONS) for at in range(3)),
+    operations=OPERATIONS,
+    cells={"cell": CellLayout(1, 2, (Slot(1, 0, 0), Slot(2, 1, 0), Slot(2, 2, 1)))},
+    network=TinyNetwork,
+)
+SHAPE = Shape(channels=3, cells=1, num_classes=3)
+RECIPE = Recipe(steps=6, batch_size=8, learning_rate=0.1)
+ARCHITECTURES = np.array([[2, 1, 2], [1, 2, 1], [2, 2, 2], [0, 0, 0], [2, 1, 2]], np.int32)
+KEYS = jax.random.split(jax.random.key(3), 2)
+
+
+def make_part(seed: int, count: int) -> Batches:
+    """Returns images whose brightest third of rows tells the class, under noise."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, count).astype(np.int32)
+    images = rng.integers(0, 160, (count, 6, 6, 1))
+    for at, label in enumerate(labels):
+        images[at, 2 * label : 2 * label + 2] += 90
+    return Batches(*map(jnp.asarray, (images.astype(np.uint8), labels, np.float32([90]), np.float32([60]))))
+
+
+PARTS = Parts(make_part(0, 24), make_part(1, 21), make_part(2, 10))
+
+
+@pytest.fixture(scope="module")
+def train() -> Train:
+    return make_train(SPACE, SHAPE, RECIPE, PARTS, KEYS, len(ARCHITECTURES), devices=jax.devices()[:1])
+
+
+@pytest.fixture(scope="module")
+def outcome(train: Train) -> Outcome:
+    return train(ARCHITECTURES)
+
+
+@pytest.mark.parametrize("row", [0, 1, 2])
+def test_a_run_equals_the_networks_own_training(outcome: Outcome, row: int):
+    genotype = SPACE.decode(ARCHITECTURES[row])
+    run = static_child(SPACE, genotype, SHAPE)
+    gradient = jax.jit(jax.value_and_grad(lambda weights, batch: -run(weights, batch).log_likelihood / 8))
+    rates = jnp.array([0.1 * (1 + np.cos(np.pi * index / 6)) / 2 for index in range(6)], jnp.float32)
+    optimizer = optax.chain(
+        optax.add_decayed_weights(5e-4), optax.sgd(lambda step: rates[jnp.asarray(step)], 0.9, nesterov=True)
+    )
+    for seed, key in enumerate(KEYS):
+        drawn = make_supernet(SPACE, SHAPE).init(jax.random.fold_in(key, 0), jnp.zeros((8, 6, 6, 1)))
+        weights = child_weights(SPACE, SHAPE, drawn, genotype)
+        state: Any = optimizer.init(weights)
+        losses = []
+        for index in range(6):
+            batch = Batch(*draw(PARTS.train, jax.random.fold_in(key, 1), index, 8))
+            loss, slope = gradient(weights, batch)
+            updates, state = optimizer.update(slope, state, weights)
+            weights = optax.apply_updates(weights, updates)
+            losses.append(float(loss))
+        np.testing.assert_allclose(outcome.loss[row, seed], np.mean(losses[-3:]), rtol=2e-4)
+        for part, accuracy in ((PARTS.valid, outcome.valid), (PARTS.test, outcome.test)):
+            assert part is not None
+            correct = run(weights, Batch(normalise(part.images, part.mean, part.std), part.labels)).correct
+            np.testing.assert_allclose(accuracy[row, seed], 100 * int(correct) / len(part.labels), atol=1e-4)
+
+
+def test_training_learns(outcome: Outcome):
+    assert (outcome.valid[:3] > 50).all()
+    assert (outcome.loss[:3] < np.log(3)).all()
+
+
+def test_runs_share_nothing(train: Train, outcome: Outcome):
+    np.testing.assert_array_equal(outcome.loss[0], outcome.loss[4])
+    backwards = train(ARCHITECTURES[::-1])
+    np.testing.assert_array_equal(backwards.loss[::-1], outcome.loss)
+    assert len(set(outcome.loss[:3].ravel().tolist())) == 6
+
+
+def test_a_network_without_connections_always_answers_alike(outcome: Outcome):
+    for part, values in ((PARTS.valid, outcome.valid[3]), (PARTS.test, outcome.test[3])):
+        assert part is not None
+        shares = 100 * np.bincount(part.labels, minlength=3) / len(part.labels)
+        assert all(np.isclose(shares, value, atol=1e-4).any() for value in values)
+
+
+def test_any_number_of_devices_gives_the_same(outcome: Outcome):
+    assert len(jax.devices()) == 4
+    spread = make_train(SPACE, SHAPE, RECIPE, PARTS, KEYS, len(ARCHITECTURES))(ARCHITECTURES)
+    jax.tree.map(np.testing.assert_array_equal, spread, outcome)
+
+
+def test_seeds_trained_at_once_agree_and_keep_the_choice_of_operations_a_branch(monkeypatch, outcome: Outcome):
+    monkeypatch.setattr(batched, "_one_by_one", lambda: False)
+    at_once = make_train(SPACE, SHAPE, RECIPE, PARTS, KEYS, len(ARCHITECTURES), devices=jax.devices()[:1])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3), at_once(ARCHITECTURES), outcome)
+
+    weights = jax.vmap(lambda key: make_supernet(SPACE, SHAPE).init(key, jnp.zeros((8, 6, 6, 1))))(KEYS)
+
+    def one(weights: Any, key: jax.Array, architecture: jax.Array) -> Outcome:
+        return batched._train_seed(make_supernet(SPACE, SHAPE), RECIPE, 3, "float32", PARTS, weights, key, architecture)
+
+    program = str(jax.make_jaxpr(lambda a: batched._each_seed(one, weights, KEYS, a))(ARCHITECTURES[0]))
+    assert "select_n" in program
+    assert program.count(" cond[") == 4  # forward and backward in training, forward on two parts
+
+
+def test_a_dataset_without_a_test_part(outcome: Outcome):
+    without = make_train(SPACE, SHAPE, RECIPE, PARTS._replace(test=None), KEYS, 1)(ARCHITECTURES[:1])
+    np.testing.assert_array_equal(without.valid, outcome.valid[:1])
+    assert np.isnan(without.test).all()
+
+
+def test_a_run_that_diverges_is_nan_throughout():
+    wild = Recipe(steps=6, batch_size=8, learning_rate=1e30)
+    found = make_train(SPACE, SHAPE, wild, PARTS, KEYS, 1)(ARCHITECTURES[:1])
+    assert all(np.isnan(values).all() for values in found)
+
+
+def test_batches_that_do_not_fit_are_refused():
+    with pytest.raises(UserError, match="batch_size 25 is larger than the 24 images"):
+        make_train(SPACE, SHAPE, Recipe(6, 25, 0.1), PARTS, KEYS, 1)
+    with pytest.raises(UserError, match="eval_batch_size 0 is too small"):
+        make_train(SPACE, SHAPE, Recipe(6, 8, 0.1, eval_batch_size=0), PARTS, KEYS, 1)
+
+
+@pytest.mark.parametrize("limit", [4, 10])
+def test_evaluating_in_batches_counts_every_image_once(outcome: Outcome, limit: int):
+    # This network's answer does not depend on the batch that an image is normalised in.
+    recipe = Recipe(steps=6, batch_size=8, learning_rate=0.1, eval_batch_size=limit)
+    found = make_train(SPACE, SHAPE, recipe, PARTS, KEYS, 1)(ARCHITECTURES[3:4])
+    np.testing.assert_array_equal(found.valid, outcome.valid[3:4])
+    np.testing.assert_array_equal(found.test, outcome.test[3:4])
+
+
+@given(st.integers(1, 500), st.integers(1, 600))
+def test_batches_cover_every_example_and_stay_in_range(count: int, limit: int):
+    starts, size = eval_starts(count, limit)
+    assert size <= limit and len(starts) == -(-count // limit)
+    covered = np.unique((starts[:, None] + np.arange(size)).ravel())
+    np.testing.assert_array_equal(covered, np.arange(count))
