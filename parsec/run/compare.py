@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from parsec.errors import UserError, unknown
+from parsec.evaluate.digits201 import load_digits201
 from parsec.evaluate.nasbench101 import SOURCES, load_nasbench101
 from parsec.evaluate.table import Table, load_nasbench201, load_table, table_domain
 from parsec.report.comparison import comparison_text, regret_curve, summarise
@@ -104,6 +105,12 @@ def _nasbench101(config: CompareConfig) -> tuple[Table, Domain]:
     return load_nasbench101(config.dataset, Path(config.data_dir).expanduser(), config.max_vertices)
 
 
+def _digits201(config: CompareConfig) -> tuple[Table, Domain]:
+    del config
+    table = load_digits201()
+    return table, table_domain(table)
+
+
 def _file(config: CompareConfig) -> tuple[Table, Domain]:
     if not config.table:
         raise UserError(
@@ -117,6 +124,7 @@ def _file(config: CompareConfig) -> tuple[Table, Domain]:
 BENCHMARKS: dict[str, Callable[[CompareConfig], tuple[Table, Domain]]] = {
     "nasbench201": _nasbench201,
     "nasbench101": _nasbench101,
+    "digits201": _digits201,
     "table": _file,
 }
 
