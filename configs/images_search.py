@@ -27,7 +27,7 @@ def get_config(variant: str = "") -> SearchConfig:
         epochs=30.0,
         data=DataSettings(batch_size=32, valid_batch_size=32, image_size=32, augmentation="crop_flip"),
         network=NetworkSettings(channels=8, cells=5),
-        optimizer=OptimizerSettings(learning_rate=0.05),
+        optimizer=OptimizerSettings(learning_rate=0.03),
         sampler=SamplerSettings(num_children=4),
         likelihood=LikelihoodSettings(reduction="tempered", temperature=2.0, child_weights="uniform"),
         prior=PriorSettings(learning_rate=0.02, warmup=0.4),
