@@ -96,7 +96,8 @@ def save_child(path: Path, weights: Weights) -> None:
 def load_child(path: Path) -> Weights:
     """Returns what `save_child` wrote; raises `UserError` where the file is missing or damaged."""
     try:
-        with np.load(path) as file:
+        # Opened here, because np.load leaves a file that is no archive open.
+        with path.open("rb") as stream, np.load(stream) as file:
             return unflatten_dict({tuple(name.split("/")): file[name] for name in file.files})
     except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise UserError(f"cannot read the weights of a trained child from {path}: {error}") from error
