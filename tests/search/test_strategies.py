@@ -187,8 +187,10 @@ def test_respects_the_budget(name: str) -> None:
 def test_is_better_than_random_search(name: str) -> None:
     table = PRODUCT()
     best = {}
+    # Q-learning spends its first 150 queries on exploring, and is not much better than chance before.
+    budget, runs = (200, 48) if name == "q_learning" else (80, 12)
     for each in ("random", name):
-        found = run_trials(lambda: (table, table_domain(table)), task(each, 80), 12)
+        found = run_trials(lambda: (table, table_domain(table)), task(each, budget), runs)
         best[each] = np.sort(table.columns["score"][found.rows].max(1))
     assert best[name].mean() > best["random"].mean()
 

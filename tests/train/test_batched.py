@@ -57,7 +57,9 @@ def make_part(seed: int, count: int) -> Batches:
     images = rng.integers(0, 160, (count, 6, 6, 1))
     for at, label in enumerate(labels):
         images[at, 2 * label : 2 * label + 2] += 90
-    return Batches(*map(jnp.asarray, (images.astype(np.uint8), labels, np.float32([90]), np.float32([60]))))
+    return Batches(
+        *map(jnp.asarray, (images.astype(np.uint8), labels, np.full(1, 90, np.float32), np.full(1, 60, np.float32)))
+    )
 
 
 PARTS = Parts(make_part(0, 24), make_part(1, 21), make_part(2, 10))
