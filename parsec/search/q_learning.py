@@ -44,8 +44,8 @@ def make(
       learning_rate: step of the value update, in (0, 1].
       epsilon: final chance of a random option, in [0, 1]; it falls linearly from 1.
       anneal: architectures over which it falls.
-      trace: lambda in [0, 1]: a decision's target is lambda times the reward plus 1 - lambda times the best value of the
-        next state. At 0 this is one-step Q-learning, which needs as many episodes as there are decisions before the
+      trace: lambda in [0, 1]: a decision's target is lambda times the reward plus 1 - lambda times the best value of
+        the next state. At 0 this is one-step Q-learning, which needs as many episodes as there are decisions before the
         first decision hears of a reward: on NAS-Bench-201 it is no better than random search within 200 queries.
 
     Raises:
