@@ -259,7 +259,7 @@ def _add_static_children(
 
 
 def _add_torch_children(contest: Contest, steps: list[dict[str, Step]]) -> None:
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     from benchmarks.torch_child import TorchChild, log_likelihood, torch_images
 

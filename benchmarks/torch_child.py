@@ -9,9 +9,9 @@ from typing import Any
 
 import jax
 import numpy as np
-import torch
-import torch.nn.functional as F  # noqa: N812 - PyTorch's own convention
-from torch import Tensor, nn
+import torch  # pyright: ignore[reportMissingImports]
+import torch.nn.functional as F  # noqa: N812  # pyright: ignore[reportMissingImports]
+from torch import Tensor, nn  # pyright: ignore[reportMissingImports]
 
 from parsec.cells.network import Shape
 from parsec.cells.space import Cell, Genotype, Space
