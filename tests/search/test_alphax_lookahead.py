@@ -15,22 +15,23 @@ def _legal(prefix: tuple[int, ...]) -> tuple[int, ...]:
     return (0, 2) if len(prefix) == 0 else tuple(range(DOMAIN.sizes[len(prefix)]))
 
 
-def test_draws_follow_from_the_prefix_and_the_weights_alone(key):
+def test_draws_follow_from_the_prefix_the_visits_and_the_weights_alone(key):
     meta = new_meta_dnn(key, DOMAIN.features, 3, TRAINING)
     other = new_meta_dnn(jax.random.key(9), DOMAIN.features, 3, TRAINING)
     draw = remembered_draws(_legal, DOMAIN.features, TRAINING, 3, 12)
-    first = draw(meta, ())
-    assert draw(meta, ()) is first
-    anew = remembered_draws(_legal, DOMAIN.features, TRAINING, 3, 12)(meta, ())
+    first = draw(meta, (), 4)
+    assert draw(meta, (), 5) is first
+    assert (draw(meta, (), 6).rows != first.rows).any()
+    anew = remembered_draws(_legal, DOMAIN.features, TRAINING, 3, 12)(meta, (), 4)
     np.testing.assert_array_equal(anew.rows, first.rows)
     np.testing.assert_array_equal(anew.predictions, first.predictions)
-    assert (draw(other, ()).predictions != first.predictions).any()
-    assert (draw(meta, (2,)).rows[:, 0] == 2).all()
+    assert (draw(other, (), 4).predictions != first.predictions).any()
+    assert (draw(meta, (2,), 0).rows[:, 0] == 2).all()
 
 
 def test_draws_are_legal_spread_evenly_and_answered_by_the_meta_dnn(key):
     meta = new_meta_dnn(key, DOMAIN.features, 3, TRAINING)
-    drawn = remembered_draws(_legal, DOMAIN.features, TRAINING, 3, 12)(meta, ())
+    drawn = remembered_draws(_legal, DOMAIN.features, TRAINING, 3, 12)(meta, (), 4)
     assert np.bincount(drawn.rows[:, 0]).tolist() == [6, 0, 6]
     expected = predict(meta, DOMAIN.features, drawn.rows, TRAINING).mean(0)
     np.testing.assert_allclose(drawn.predictions, expected, rtol=1e-6)

@@ -200,7 +200,7 @@ def _propose(problem: _Problem, rng: np.random.Generator, state: State) -> tuple
             prediction = float(predict(state.meta, problem.features, architecture[None], problem.training).mean())
         value = float(values.of_predictions(state.scale, np.array([prediction]))[0])
         if settings.rollouts and not terminal:
-            answers = problem.draw(state.meta, trees.prefix_of(tree, leaf)).predictions[: settings.rollouts]
+            answers = problem.draw(state.meta, trees.prefix_of(tree, leaf), 0).predictions[: settings.rollouts]
             rollout = float(values.of_predictions(state.scale, answers).mean())
             value = settings.rollout_weight * value + (1.0 - settings.rollout_weight) * rollout
     trees.back_up(tree, leaf, value, 1)
@@ -223,7 +223,7 @@ def _completion(
         return rows_of(state.records, rows) < 0
 
     def drawn_at(node: int) -> tuple[Drawn, np.ndarray]:
-        drawn = problem.draw(state.meta, trees.prefix_of(tree, node))
+        drawn = problem.draw(state.meta, trees.prefix_of(tree, node), int(tree.visits[node].sum()))
         return drawn, new(drawn.rows)
 
     def outlook(node: int, actions: np.ndarray) -> np.ndarray:
