@@ -54,18 +54,24 @@ def test_reinforce_climbs_the_gradient_of_the_log_probability(key: jax.Array) ->
     assert (jnp.sign(moved) == jnp.sign(gradient)).all()
 
 
-def test_q_learning_moves_values_toward_their_targets(key: jax.Array) -> None:
-    strategy = q_learning.make(DOMAIN, learning_rate=0.5)
+@pytest.mark.parametrize("trace", [0.0, 0.25, 1.0])
+def test_q_learning_moves_values_toward_their_targets(trace: float, key: jax.Array) -> None:
+    strategy = q_learning.make(DOMAIN, learning_rate=0.5, trace=trace)
     state = strategy.init(key)
-    state, _ = strategy.tell(state, jnp.array([[1, 0, 2]]), scores(0.0))
-    # A second score stretches the scale: 0 is the lowest, 8 the highest, so this episode's reward is 1.
+    # The first score is its own average, so its reward is the neutral 0.5 and nothing moves.
+    state, _ = strategy.tell(state, jnp.array([[1, 0, 2]]), scores(4.0))
+    np.testing.assert_allclose(state.values, 0.5, atol=0.01)
+    # The averages' weights are 0.95 and 1 in units of 0.05; the first score's distance was 0.
+    average = (0.95 * 4 + 8) / 1.95
+    spread = (8 - average) / 1.95
+    reward = 1 / (1 + np.exp(-(8 - average) / spread))
     state, _ = strategy.tell(state, jnp.array([[2, 1, 0]]), scores(8.0))
-    assert float(state.values[2, 1, 0]) == pytest.approx(0.75)
-    # Earlier decisions follow the best value of the next state, which this episode has already raised.
-    assert float(state.values[1, 2, 1]) == pytest.approx(0.625)
-    assert float(state.values[0, 0, 2]) == pytest.approx(0.5625)
-    state, _ = strategy.tell(state, jnp.array([[2, 1, 0]]), scores(8.0))
-    assert float(state.values[1, 2, 1]) == pytest.approx(0.75)
+    assert float(state.values[2, 1, 0]) == pytest.approx(0.5 + 0.5 * (reward - 0.5), abs=0.01)
+    # Earlier decisions follow the best value of the next state, 0.5 before this episode, and the reward.
+    for value in (state.values[0, 0, 2], state.values[1, 2, 1]):
+        assert float(value) == pytest.approx(0.5 + 0.5 * trace * (reward - 0.5), abs=0.01)
+    visited = jnp.zeros_like(state.values).at[jnp.array([0, 1, 2]), jnp.array([0, 2, 1]), jnp.array([2, 1, 0])].set(1)
+    np.testing.assert_allclose(jnp.where(visited > 0, 0.5, state.values), 0.5, atol=0.01)
 
 
 def test_parsec_is_blind_to_the_unit_of_the_score(key: jax.Array) -> None:

@@ -149,10 +149,10 @@ def test_survives_failed_evaluations(name: str, key: jax.Array) -> None:
         return np.full(len(rows), step < 6) | (rows % 3 == 0)
 
     asked, _, state = advance(strategy, strategy.init(key), range(30), key, fails)
-    for leaf in jax.tree.leaves(state):
-        values = np.asarray(leaf)
-        # Stored scores may be NaN; whatever else a strategy computes must not all turn into it.
-        assert values.dtype.kind != "f" or values.size < 2 or not np.isnan(values).all()
+    if strategy.jittable:
+        # A stored score may be NaN, but a NaN that entered a computation would have spread over its whole array.
+        floats = [np.asarray(leaf) for leaf in jax.tree.leaves(state) if np.asarray(leaf).dtype.kind == "f"]
+        assert not any(np.isnan(values).all() for values in floats)
     late = np.concatenate(asked[-8:])
     assert len(np.unique(late, axis=0)) > 1
 
@@ -187,10 +187,8 @@ def test_respects_the_budget(name: str) -> None:
 def test_is_better_than_random_search(name: str) -> None:
     table = PRODUCT()
     best = {}
-    # Q-learning spends its first 150 queries on exploring, and is not much better than chance before.
-    budget, runs = (200, 48) if name == "q_learning" else (80, 12)
     for each in ("random", name):
-        found = run_trials(lambda: (table, table_domain(table)), task(each, budget), runs)
+        found = run_trials(lambda: (table, table_domain(table)), task(each, 80), 12)
         best[each] = np.sort(table.columns["score"][found.rows].max(1))
     assert best[name].mean() > best["random"].mean()
 
