@@ -22,8 +22,8 @@ def augment(key: jax.Array, images: jax.Array, name: str) -> jax.Array:
     Args:
       key: a random key; the same key and images give the same result.
       images: [B, H, W, C] of any dtype.
-      name: one of `AUGMENTATIONS`: "none"; "shift", by up to one pixel either way; "crop_flip", by up to an
-        eighth of the side either way and mirrored left to right half of the time.
+      name: one of `AUGMENTATIONS`: "none"; "flip", mirrored left to right half of the time; "shift", by up to one
+        pixel either way; "crop_flip", by up to an eighth of the side either way, and "flip".
 
     Raises:
       UserError: unknown name.
@@ -37,6 +37,12 @@ def none(key: jax.Array, images: jax.Array) -> jax.Array:
     """Returns the images as they are."""
     del key
     return images
+
+
+def flip(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Returns the images, half of them mirrored left to right."""
+    mirrored = jax.random.bernoulli(key, 0.5, (len(images), 1, 1, 1))
+    return jnp.where(mirrored, images[:, :, ::-1], images)
 
 
 def shift(key: jax.Array, images: jax.Array) -> jax.Array:
@@ -82,7 +88,7 @@ def cutout(key: jax.Array, images: jax.Array, length: int) -> jax.Array:
     return jnp.where(hidden, jnp.zeros((), images.dtype), images)
 
 
-AUGMENTATIONS: dict[str, Augmentation] = {"none": none, "shift": shift, "crop_flip": crop_flip}
+AUGMENTATIONS: dict[str, Augmentation] = {"none": none, "flip": flip, "shift": shift, "crop_flip": crop_flip}
 
 
 def _offsets(key: jax.Array, batch: int, most: int) -> jax.Array:

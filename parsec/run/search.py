@@ -208,7 +208,7 @@ def make_rules(config: SearchConfig, space: Space, problem: Problem) -> Rules:
     else:
         update = priors.natural_update(space.mask, settings.learning_rate)
     return Rules(
-        supernet=make_supernet(space, problem.shape),
+        supernet=make_supernet(space, problem.shape, auxiliary_skip=config.supernet.auxiliary_skip),
         mask=space.mask,
         optimizer=make_optimizer(config.optimizer, problem.steps),
         prior_update=update,

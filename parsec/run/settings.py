@@ -7,6 +7,7 @@ constants where they are known (Casale, Gordon, Fusi 2019, arXiv 1902.05116) and
 from dataclasses import dataclass
 from typing import ClassVar
 
+from parsec.data.augment import AUGMENTATIONS
 from parsec.run.config import option
 from parsec.search.registry import STRATEGIES
 
@@ -19,7 +20,7 @@ class DataSettings:
     valid_batch_size: int = option(64, "images in a validation batch, which the prior learns from", minimum=2)
     valid_fraction: float = option(0.5, "share of the training images kept for the prior", minimum=0.01, maximum=0.99)
     image_size: int = option(0, "side in pixels that images are resized to; 0 leaves them", minimum=0)
-    augmentation: str = option("none", "of training images", choices=("none", "shift", "crop_flip"))
+    augmentation: str = option("none", "of training images", choices=tuple(AUGMENTATIONS))
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,15 @@ class NetworkSettings:
     cells: int = option(8, "cells in the network (darts) or in each of its three stages (nasbench201)", minimum=1)
     stem_stride: int = option(1, "2 halves the resolution before the first cell", minimum=1, maximum=2)
     dtype: str = option("float32", "of activations; weights stay float32", choices=("float32", "bfloat16"))
+
+
+@dataclass(frozen=True)
+class SupernetSettings:
+    """How children share weights."""
+
+    auxiliary_skip: float = option(
+        0.0, "factor of its input that is added to each convolution's result; the found cell has none", minimum=0
+    )
 
 
 @dataclass(frozen=True)
@@ -134,6 +144,7 @@ class SearchConfig:
     metrics_every: int = option(10, "steps between lines of metrics.jsonl", minimum=1)
     data: DataSettings = option(DataSettings(), "")
     network: NetworkSettings = option(NetworkSettings(), "")
+    supernet: SupernetSettings = option(SupernetSettings(), "")
     optimizer: OptimizerSettings = option(OptimizerSettings(), "")
     sampler: SamplerSettings = option(SamplerSettings(), "")
     likelihood: LikelihoodSettings = option(LikelihoodSettings(), "")

@@ -36,6 +36,10 @@ class SharedCell(nn.Module):
       channels: of every node.
       stride: 2 puts the stride on slots that read a cell input.
       norm: normalisation without running averages.
+      auxiliary_skip: factor of the input that is added to the result of every operation with parameters, where the
+        shapes allow. Young convolutions lose to skip connections that merely pass on what comes in; with the input
+        beside them they start level (Chu et al. 2021, "DARTS-", arXiv 2009.01027, which adds it to all operations and
+        lets it decay; here a cell without connections stays without, and a skip connection stays single).
     """
 
     layout: CellLayout
@@ -43,6 +47,7 @@ class SharedCell(nn.Module):
     channels: int
     stride: int
     norm: Norm
+    auxiliary_skip: float = 0.0
 
     @nn.compact
     def __call__(self, inputs: tuple[jax.Array, ...], route: Route) -> jax.Array:
@@ -67,11 +72,12 @@ class SharedCell(nn.Module):
 
 
 class _Branch(NamedTuple):
-    """One operation, and whether it reads a cell input that lies in an array of its own."""
+    """One operation, whether it reads a cell input that lies in an array of its own, and its auxiliary skip."""
 
     name: str
     operation: nn.Module
     reads_input: bool
+    auxiliary_skip: float
 
     def read(self, images: jax.Array | None, nodes: jax.Array, source: jax.Array) -> jax.Array:
         if images is None:
@@ -80,6 +86,8 @@ class _Branch(NamedTuple):
 
     def run(self, params: CellParams, x: jax.Array) -> jax.Array:
         result: Any = self.operation.apply({"params": params[self.name]}, x)
+        if self.auxiliary_skip and params[self.name] and result.shape == x.shape:
+            return result + self.auxiliary_skip * x
         return result
 
 
@@ -106,7 +114,8 @@ def _detached(name: str, cell: SharedCell, stride: int) -> nn.Module:
 def _program(cell: SharedCell) -> _Program:
     def branches(stride: int, reads_input: bool) -> tuple[_Branch, ...]:
         made = [_detached(name, cell, stride) for name in cell.operations]
-        return tuple(_Branch(n, m, reads_input) for n, m in zip(cell.operations, made, strict=True))
+        pairs = zip(cell.operations, made, strict=True)
+        return tuple(_Branch(name, operation, reads_input, cell.auxiliary_skip) for name, operation in pairs)
 
     count = cell.layout.num_inputs
     if cell.stride == 1:

@@ -54,11 +54,19 @@ class Supernet(NamedTuple):
     run_child: Callable[[Weights, Batch, jax.Array], ChildResult]
 
 
-def make_supernet(space: Space, shape: Shape) -> Supernet:
-    """Returns the supernet of a space; batch statistics throughout, no affine normalisation."""
+def make_supernet(space: Space, shape: Shape, *, auxiliary_skip: float = 0.0) -> Supernet:
+    """Returns the supernet of a space; batch statistics throughout, no affine normalisation.
+
+    Args:
+      space: whose architectures are its children.
+      shape: of the network.
+      auxiliary_skip: factor of the input beside every convolution of a cell, see `SharedCell`; with 0 a child is its
+        architecture's own network.
+    """
 
     def build_cell(kind: str, channels: int, stride: int, name: str) -> SharedCell:
-        return SharedCell(space.cells[kind], space.operations, channels, stride, BatchStatistics, name=name)
+        layout = space.cells[kind]
+        return SharedCell(layout, space.operations, channels, stride, BatchStatistics, auxiliary_skip, name=name)
 
     network: nn.Module = space.network(shape=shape, build_cell=build_cell, norm=BatchStatistics)
 

@@ -20,7 +20,7 @@ def _windows(image: np.ndarray, pad: int) -> dict[bytes, tuple[int, int, bool]]:
     return found
 
 
-@pytest.mark.parametrize(("name", "pad"), [("shift", 1), ("crop_flip", 2)])
+@pytest.mark.parametrize(("name", "pad"), [("flip", 0), ("shift", 1), ("crop_flip", 2)])
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_every_result_is_a_window_of_the_padded_image_and_all_occur(name: str, pad: int, dtype: type):
     image = np.random.default_rng(0).integers(1, 256, (16, 18, 3)).astype(dtype)
