@@ -14,6 +14,7 @@ from parsec.run.settings import (
     PriorSettings,
     SamplerSettings,
     SearchConfig,
+    SupernetSettings,
 )
 
 
@@ -25,17 +26,19 @@ def get_config(variant: str = "") -> SearchConfig:
         epochs=100.0,
         data=DataSettings(augmentation="crop_flip"),
         network=NetworkSettings(channels=16, cells=5),
-        prior=PriorSettings(warmup=0.5, learning_rate=0.01),
-        likelihood=LikelihoodSettings(reduction="tempered", child_weights="uniform"),
+        supernet=SupernetSettings(auxiliary_skip=1.0),
+        prior=PriorSettings(warmup=0.57, learning_rate=0.01),
+        likelihood=LikelihoodSettings(reduction="sum", child_weights="uniform"),
     )
     if variant == "":
         return full
     if variant == "quick":
         return replace(
             full,
-            steps=3000,
+            steps=7000,
+            data=DataSettings(image_size=16, augmentation="none"),
             network=NetworkSettings(channels=16, cells=1, stem_stride=2),
-            sampler=SamplerSettings(num_children=4),
+            sampler=SamplerSettings(num_children=2),
             optimizer=OptimizerSettings(learning_rate=0.1),
         )
     raise unknown("variant of nb201_search", variant, ["quick"])

@@ -75,15 +75,16 @@ def conclude(
         outcome.score(architecture)
         for architecture in rng.integers(0, space.sizes, (config.derive.random_children, len(space.sizes)))
     ]
+    finite = [score for score in random_scores if np.isfinite(score)]
     cost = network_cost(space, found, shape, image)
     result: dict[str, Any] = {
         "space": space.name,
         "architecture": found.tolist(),
         "genotype": to_text(space, found),
         "seed": config.seed,
-        "valid_accuracy": outcome.score(found),
-        "random_valid_accuracy": _mean(random_scores),
-        "random_valid_deviation": _deviation(random_scores),
+        "valid_accuracy": _finite(outcome.score(found)),
+        "random_valid_accuracy": _finite(np.mean(finite) if finite else np.nan),
+        "random_valid_deviation": _finite(np.std(finite) if finite else np.nan),
         "entropy": None if logits is None else float(priors.entropy(logits, space.mask)),
         "params": cost.params,
         "flops": cost.flops,
@@ -135,8 +136,8 @@ def show_result(workdir: Path, result: dict[str, Any]) -> None:
     print(f"\n{result['genotype']}\n")
     how = "trained from scratch" if result["evaluator"] == "train" else "with the shared weights"
     rows: dict[str, Any] = {
-        "validation accuracy": f"{result['valid_accuracy']:.2f} % {how}",
-        "random children": f"{result['random_valid_accuracy']:.2f} ± {result['random_valid_deviation']:.2f} %",
+        "validation accuracy": f"{_percent(result['valid_accuracy'])} {how}",
+        "random children": f"{_percent(result['random_valid_accuracy'])} ± {_percent(result['random_valid_deviation'])}",
         "parameters": f"{result['params']:,}",
         "FLOPs": f"{result['flops']:,}",
     }
@@ -154,12 +155,13 @@ def show_result(workdir: Path, result: dict[str, Any]) -> None:
         print(f"warning: {warning}")
 
 
-def _mean(values: list[float]) -> float:
-    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+def _finite(value: Any) -> float | None:
+    """Returns a number as JSON can hold it: None where it is not finite."""
+    return float(value) if np.isfinite(value) else None
 
 
-def _deviation(values: list[float]) -> float:
-    return float(np.nanstd(values)) if np.isfinite(values).any() else float("nan")
+def _percent(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.2f} %"
 
 
 def _looked_up(table: Table, architecture: np.ndarray) -> dict[str, float]:
