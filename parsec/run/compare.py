@@ -27,7 +27,7 @@ from parsec.run.signals import StoppedError, graceful_stop
 from parsec.run.trials import Task, Trials, run_trials
 from parsec.run.workdir import RESULT, TIMING, claim, read_json, write_json_atomic, write_text_atomic, writing
 from parsec.search.contract import Domain
-from parsec.search.registry import STRATEGIES, make_strategy
+from parsec.search.registry import STRATEGIES, make_strategy, parse_option
 
 FINISHED, CURVES, PLOT, TEXT = "strategies", "curves.npz", "regret.png", "table.md"
 
@@ -157,23 +157,8 @@ def _parse_options(config: CompareConfig) -> dict[str, dict[str, Any]]:
             raise UserError(f"config.options has {text!r}; write NAME.OPTION=VALUE, such as parsec.children=16")
         if name not in config.strategies:
             raise unknown("strategy in config.options", name, config.strategies)
-        known = STRATEGIES[name].options()
-        if option not in known:
-            raise unknown(f"option of strategy {name}", option, known)
-        parsed.setdefault(name, {})[option] = _value(value, known[option])
+        parsed.setdefault(name, {})[option] = parse_option(name, option, value)
     return parsed
-
-
-def _value(text: str, default: Any) -> Any:
-    """Returns the text as a value of the default's type, or as it stands where it is none; the factory then refuses."""
-    if isinstance(default, bool):
-        return {"true": True, "false": False}.get(text.lower(), text)
-    for kind in (type(default),) if isinstance(default, int | float | str) else (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
 
 
 def _run_all(

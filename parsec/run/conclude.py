@@ -137,7 +137,7 @@ def show_result(workdir: Path, result: dict[str, Any]) -> None:
     how = "trained from scratch" if result["evaluator"] == "train" else "with the shared weights"
     rows: dict[str, Any] = {
         "validation accuracy": f"{_percent(result['valid_accuracy'])} {how}",
-        "random children": f"{_percent(result['random_valid_accuracy'])} ± {_percent(result['random_valid_deviation'])}",
+        "random children": " ± ".join(_percent(result[f"random_valid_{name}"]) for name in ("accuracy", "deviation")),
         "parameters": f"{result['params']:,}",
         "FLOPs": f"{result['flops']:,}",
     }

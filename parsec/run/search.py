@@ -28,7 +28,7 @@ from parsec.run.conclude import Outcome, conclude, derive_architecture, show_res
 from parsec.run.loop import run_steps
 from parsec.run.progress import announce
 from parsec.run.settings import OptimizerSettings, SearchConfig
-from parsec.run.strategy_search import COMPARED, best, check_budget, remembered, run_strategy
+from parsec.run.strategy_search import COMPARED, best, check_strategy, remembered, run_strategy
 from parsec.run.workdir import RESULT, Claim, claim, read_json
 from parsec.supernet.parsec_step import Info, Rules, SearchState, init_state, search_step
 from parsec.supernet.supernet import Batch, Supernet, make_supernet
@@ -290,13 +290,18 @@ def _score(config: SearchConfig, supernet: Supernet, problem: Problem) -> Score:
 def _check_together(config: SearchConfig, space: Space) -> None:
     """Raises `UserError` for settings that are allowed one by one and mean nothing together."""
     if learns_prior(config):
+        if config.strategy.options:
+            raise UserError(
+                f"config.strategy.options={','.join(config.strategy.options)} means nothing to parsec on the supernet; "
+                "set config.sampler, config.likelihood and config.prior"
+            )
         return
     if config.prior.initial:
         raise UserError(
             f"config.prior.initial={config.prior.initial} starts a prior, and config.strategy.name="
             f"{config.strategy.name} on {config.strategy.evaluator} learns none; leave one of them out"
         )
-    check_budget(config.strategy, space)
+    check_strategy(config.strategy, space)
 
 
 def _all_failed(metrics: Any) -> str | None:

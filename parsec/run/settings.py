@@ -119,6 +119,10 @@ class StrategySettings:
         "what proposes; parsec on the supernet learns weights and prior together, anything else proposes from scores",
         choices=tuple(STRATEGIES),
     )
+    options: tuple[str, ...] = option(
+        (),
+        "options of the strategy, as OPTION=VALUE; parsec on the supernet has none here: the other groups are its own",
+    )
     evaluator: str = option(
         "supernet", "shared weights, or every child trained from scratch", choices=("supernet", "train")
     )

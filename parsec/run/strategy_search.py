@@ -24,8 +24,8 @@ from parsec.run.progress import Progress
 from parsec.run.settings import StrategySettings
 from parsec.run.signals import Stop, StoppedError, graceful_stop
 from parsec.run.workdir import TIMING, Claim, append, read_json, write_json_atomic, write_text_atomic
-from parsec.search.contract import product_domain
-from parsec.search.registry import make_strategy
+from parsec.search.contract import Strategy, product_domain
+from parsec.search.registry import make_strategy, parse_option
 
 EVALUATIONS = "evaluations.jsonl"
 # The children that the found one is compared with at the end, where comparing them costs a training each.
@@ -34,13 +34,14 @@ COMPARED = "compared.jsonl"
 _PROPOSALS_PER_EVALUATION = 10
 
 
-def check_budget(settings: StrategySettings, space: Space) -> None:
-    """Raises `UserError` where the budget is larger than the space."""
+def check_strategy(settings: StrategySettings, space: Space) -> None:
+    """Raises `UserError` where the budget is larger than the space, or an option is not the strategy's."""
     if settings.evaluations > space.cardinality:
         raise UserError(
             f"config.strategy.evaluations={settings.evaluations} is more than the {space.cardinality} architectures of "
             f"{space.name}"
         )
+    _make(settings, space)
 
 
 def run_strategy(
@@ -63,7 +64,7 @@ def run_strategy(
         something cannot be written, or every evaluation failed.
       StoppedError: when SIGTERM or Ctrl-C asked for a stop; everything evaluated is in the file.
     """
-    strategy = make_strategy(settings.name, product_domain(tuple(map(int, space.sizes))))
+    strategy = _make(settings, space)
     ask, tell = (jax.jit(strategy.ask), jax.jit(strategy.tell)) if strategy.jittable else (strategy.ask, strategy.tell)
     key = jax.random.fold_in(jax.random.key(seed), 2)
     path = run.path / EVALUATIONS
@@ -176,6 +177,16 @@ def _progress(settings: StrategySettings, recorded: Evaluated) -> Progress:
 def _raise_if(stop: Stop, step: int) -> None:
     if stop.signal is not None:
         raise StoppedError(stop.signal, step)
+
+
+def _make(settings: StrategySettings, space: Space) -> Strategy:
+    options = {}
+    for text in settings.options:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"config.strategy.options has {text!r}; write OPTION=VALUE, such as batch=8")
+        options[name] = parse_option(settings.name, name, value)
+    return make_strategy(settings.name, product_domain(tuple(map(int, space.sizes))), options)
 
 
 def _evaluated(scores: dict[tuple[int, ...], float], space: Space) -> Evaluated:

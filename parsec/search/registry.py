@@ -69,9 +69,7 @@ def make_strategy(name: str, domain: Domain, options: Mapping[str, Any] | None =
     checked = {}
     for option, value in (options or {}).items():
         if option not in known:
-            if not known:
-                raise UserError(f"strategy {name} has no options; {option!r} was given")
-            raise unknown(f"option of strategy {name}", option, known)
+            raise _unknown_option(name, option, known)
         default = known[option]
         if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
@@ -79,3 +77,34 @@ def make_strategy(name: str, domain: Domain, options: Mapping[str, Any] | None =
             raise UserError(f"option {option} of strategy {name} is {value!r}; it must be a {type(default).__name__}")
         checked[option] = value
     return STRATEGIES[name].make(domain, **checked)
+
+
+def parse_option(name: str, option: str, text: str) -> Any:
+    """Returns the text of a strategy's option as a value of its default's type.
+
+    Args:
+      name: a key of `STRATEGIES`.
+      option: of that strategy.
+      text: as written in a flag; what cannot be read stays text, which `make_strategy` refuses.
+
+    Raises:
+      UserError: for an unknown option, naming the nearest.
+    """
+    known = STRATEGIES[name].options()
+    if option not in known:
+        raise _unknown_option(name, option, known)
+    default = known[option]
+    if isinstance(default, bool):
+        return {"true": True, "false": False}.get(text.lower(), text)
+    for kind in (type(default),) if isinstance(default, int | float | str) else (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _unknown_option(name: str, option: str, known: Mapping[str, Any]) -> UserError:
+    if not known:
+        return UserError(f"strategy {name} has no options; {option!r} was given")
+    return unknown(f"option of strategy {name}", option, known)

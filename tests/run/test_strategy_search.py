@@ -23,7 +23,7 @@ from parsec.run.settings import (
     SearchConfig,
     StrategySettings,
 )
-from parsec.run.strategy_search import EVALUATIONS, best, check_budget, read_evaluations, run_strategy
+from parsec.run.strategy_search import EVALUATIONS, best, check_strategy, read_evaluations, run_strategy
 from parsec.run.workdir import claim
 from parsec.search.registry import STRATEGIES
 
@@ -129,7 +129,7 @@ def test_only_failures_and_a_budget_beyond_the_space_are_one_line(tmp_path: Path
     with claim(tmp_path, CONFIG) as run, pytest.raises(UserError, match="all 3 evaluations failed"):
         run_strategy(run, settings, SPACE, 0, fail)
     with pytest.raises(UserError, match="15626 is more than the 15625"):
-        check_budget(replace(settings, evaluations=15626), SPACE)
+        check_strategy(replace(settings, evaluations=15626), SPACE)
 
 
 def test_on_the_supernet_the_best_child_is_found_and_the_same_command_ends_alike(tmp_path: Path):
@@ -150,8 +150,33 @@ def test_on_the_supernet_the_best_child_is_found_and_the_same_command_ends_alike
     assert {name: (tmp_path / "run" / name).read_bytes() for name in kept} == kept
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("population",), "write OPTION=VALUE"),
+        (("populaton=9",), r"unknown option of strategy regularized_evolution 'populaton'.*did you mean 'population'"),
+        (("population=many",), "population of strategy regularized_evolution is 'many'; it must be a int"),
+    ],
+)
+def test_an_option_that_is_not_the_strategys_is_one_line(options: tuple[str, ...], message: str):
+    with pytest.raises(UserError, match=message):
+        check_strategy(replace(CONFIG.strategy, options=options), SPACE)
+
+
+def test_options_reach_the_strategy(tmp_path: Path):
+    """Evolution with two parents mutates from the third evaluation on; with the default ten it would still draw."""
+    settings = replace(CONFIG.strategy, options=("population=2", "sample=1"), evaluations=9)
+    with claim(tmp_path, CONFIG) as run:
+        found = run_strategy(run, settings, SPACE, 0, Counting()).architectures
+    for at in range(2, 9):
+        assert ((found[:at] != found[at]).sum(1) == 1).any()
+
+
 def test_settings_that_mean_nothing_together_are_one_line_and_write_nothing(tmp_path: Path):
     wrong = replace(CONFIG, prior=PriorSettings(initial="somewhere"))
     with pytest.raises(UserError, match=r"prior\.initial"):
         run_search(wrong, tmp_path / "run")
+    joint = replace(CONFIG, strategy=StrategySettings(name="parsec", options=("children=4",)))
+    with pytest.raises(UserError, match=r"config\.strategy\.options=children=4 means nothing to parsec"):
+        run_search(joint, tmp_path / "run")
     assert not (tmp_path / "run").exists()
