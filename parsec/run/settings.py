@@ -38,7 +38,9 @@ class SupernetSettings:
     """How children share weights."""
 
     auxiliary_skip: float = option(
-        0.0, "factor of its input that is added to each convolution's result; the found cell has none", minimum=0
+        0.0,
+        "factor of its input that is added to each operation's result but that of none; the found cell is without",
+        minimum=0,
     )
 
 

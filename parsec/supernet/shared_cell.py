@@ -36,10 +36,10 @@ class SharedCell(nn.Module):
       channels: of every node.
       stride: 2 puts the stride on slots that read a cell input.
       norm: normalisation without running averages.
-      auxiliary_skip: factor of the input that is added to the result of every operation with parameters, where the
-        shapes allow. Young convolutions lose to skip connections that merely pass on what comes in; with the input
-        beside them they start level (Chu et al. 2021, "DARTS-", arXiv 2009.01027, which adds it to all operations and
-        lets it decay; here a cell without connections stays without, and a skip connection stays single).
+      auxiliary_skip: factor of the input that is added to the result of every operation but `none`, where the shapes
+        allow. Young convolutions lose to skip connections that merely pass on what comes in; with the input beside
+        every operation, what an operation adds to it decides (Chu et al. 2021, "DARTS-", arXiv 2009.01027, which adds
+        it to `none` too and lets it decay; here an edge that is absent stays absent).
     """
 
     layout: CellLayout
@@ -86,7 +86,7 @@ class _Branch(NamedTuple):
 
     def run(self, params: CellParams, x: jax.Array) -> jax.Array:
         result: Any = self.operation.apply({"params": params[self.name]}, x)
-        if self.auxiliary_skip and params[self.name] and result.shape == x.shape:
+        if self.auxiliary_skip and self.name != "none" and result.shape == x.shape:
             return result + self.auxiliary_skip * x
         return result
 

@@ -60,7 +60,7 @@ def make_supernet(space: Space, shape: Shape, *, auxiliary_skip: float = 0.0) ->
     Args:
       space: whose architectures are its children.
       shape: of the network.
-      auxiliary_skip: factor of the input beside every convolution of a cell, see `SharedCell`; with 0 a child is its
+      auxiliary_skip: factor of the input beside every operation of a cell, see `SharedCell`; with 0 a child is its
         architecture's own network.
     """
 
