@@ -36,7 +36,7 @@ def get_config(variant: str = "") -> SearchConfig:
         return replace(
             full,
             steps=7000,
-            data=DataSettings(image_size=16, augmentation="none"),
+            data=DataSettings(valid_fraction=0.3, image_size=16, augmentation="flip"),
             network=NetworkSettings(channels=16, cells=1, stem_stride=2),
             sampler=SamplerSettings(num_children=2),
             optimizer=OptimizerSettings(learning_rate=0.1),
