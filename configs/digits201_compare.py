@@ -4,7 +4,7 @@ Command: python main.py --config=digits201_compare
 
 No download. Strategies are told the validation accuracy and judged by the test accuracy, both means over three training
 runs. Result: table.md, regret.png, curves.npz and result.json in the run directory. `--config.objective=valid_0` tells
-them one run's accuracy instead, noise included. Time: about three minutes on 2 cores.
+them one run's accuracy instead, noise included. Time: about five minutes on 2 cores.
 """
 
 from parsec.errors import unknown
