@@ -21,7 +21,7 @@ from parsec.report.page import write_report
 from parsec.run.config import to_config_dict
 from parsec.run.progress import announce
 from parsec.run.settings import SearchConfig
-from parsec.run.workdir import RESULT, write_json_atomic
+from parsec.run.workdir import RESULT, read_json, write_json_atomic
 from parsec.transfer.prior import PRIOR, named_logits
 
 # Share of skip connections and zero operations among a mode's operations above which the search is called collapsed.
@@ -104,7 +104,7 @@ def conclude(
     draw_genotype(space.decode(found), workdir / "cell.svg", workdir / "cell.png")
     write_json_atomic(workdir / RESULT, result)
     write_report(workdir)
-    return result
+    return read_json(workdir / RESULT)
 
 
 def derive_architecture(config: SearchConfig, space: Space, logits: jax.Array, score: Judge) -> np.ndarray:
