@@ -11,6 +11,9 @@ from parsec.supernet.supernet import Batch, child_weights, make_supernet, static
 
 SHAPE = {"darts": Shape(channels=4, cells=3, num_classes=5), "nasbench201": Shape(4, 1, 5)}
 
+# Each program runs once: compiling it well would take longer than running it badly.
+QUICKLY = {"xla_backend_optimization_level": 0}
+
 
 def make_batch(key: jax.Array, size: int = 8) -> Batch:
     images, labels = jax.random.split(key)
@@ -23,7 +26,9 @@ def test_a_child_equals_its_static_network_in_loss_and_gradient(name: str, key: 
     net = make_supernet(space, shape)
     batch = make_batch(key)
     weights = net.init(key, batch.images)
-    shared = jax.jit(jax.value_and_grad(lambda w, a: net.run_child(w, batch, a).log_likelihood))
+    shared = jax.jit(
+        jax.value_and_grad(lambda w, a: net.run_child(w, batch, a).log_likelihood), compiler_options=QUICKLY
+    )
     rng = np.random.default_rng(0)
     for _ in range(1):
         architecture = rng.integers(0, space.sizes).astype(np.int32)
@@ -33,7 +38,7 @@ def test_a_child_equals_its_static_network_in_loss_and_gradient(name: str, key: 
         def static(w, run=run, genotype=genotype):
             return run(child_weights(space, shape, w, genotype), batch).log_likelihood
 
-        expected, expected_gradient = jax.jit(jax.value_and_grad(static))(weights)
+        expected, expected_gradient = jax.jit(jax.value_and_grad(static), compiler_options=QUICKLY)(weights)
         found, found_gradient = shared(weights, jnp.asarray(architecture))
         np.testing.assert_allclose(found, expected, rtol=1e-4)
         for (path, one), other in zip(
