@@ -6,7 +6,7 @@ Either goes on where an earlier process stopped. The found architecture is compa
 published table where one is given; result.json, prior.json, the drawing and report.html last.
 """
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -176,13 +176,7 @@ def load_problem(config: SearchConfig) -> Problem:
     mean, std = channel_statistics(dataset.images[train])
     per_epoch = steps_per_epoch(len(train), config.data.batch_size)
     steps_per_epoch(len(valid), config.data.valid_batch_size)
-    shape = Shape(
-        config.network.channels,
-        config.network.cells,
-        len(dataset.class_names),
-        config.network.stem_stride,
-        config.network.dtype,
-    )
+    shape = Shape(num_classes=len(dataset.class_names), **asdict(config.network))
     steps = config.steps or max(round(config.epochs * per_epoch), 1)
     for_weights, for_prior = (training_batches(dataset, rows, mean, std) for rows in (train, valid))
     return Problem(dataset, for_weights, for_prior, shape, steps)

@@ -7,9 +7,11 @@ constants where they are known (Casale, Gordon, Fusi 2019, arXiv 1902.05116) and
 from dataclasses import dataclass
 from typing import ClassVar
 
-from parsec.data.augment import AUGMENTATIONS
 from parsec.run.config import option
 from parsec.search.registry import STRATEGIES
+
+# The keys of `parsec.data.augment.AUGMENTATIONS`, written out: reading options must not wait for JAX.
+AUGMENTATION_NAMES = ("none", "flip", "shift", "crop_flip")
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class DataSettings:
     valid_batch_size: int = option(64, "images in a validation batch, which the prior learns from", minimum=2)
     valid_fraction: float = option(0.5, "share of the training images kept for the prior", minimum=0.01, maximum=0.99)
     image_size: int = option(0, "side in pixels that images are resized to; 0 leaves them", minimum=0)
-    augmentation: str = option("none", "of training images", choices=tuple(AUGMENTATIONS))
+    augmentation: str = option("none", "of training images", choices=AUGMENTATION_NAMES)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ format of `parsec.evaluate.table`, `result.json` with what the table looks like,
 """
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,13 +74,7 @@ def run_build_table(config: TableConfig, workdir: Path) -> dict[str, Any]:
             return result
         dataset = load(config.dataset, config.data_dir, config.training.image_size, config.seed)
         parts = load_parts(config, dataset)
-        shape = Shape(
-            config.network.channels,
-            config.network.cells,
-            len(dataset.class_names),
-            config.network.stem_stride,
-            config.network.dtype,
-        )
+        shape = Shape(num_classes=len(dataset.class_names), **asdict(config.network))
         recipe = make_recipe(config, len(parts.train.labels))
         announce(f"training {space.name} on {config.dataset}", _plan(config, rows, parts, recipe, run.path))
         for note in (*run.notes, *dataset.notes):

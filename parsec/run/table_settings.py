@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from parsec.data.augment import AUGMENTATIONS
 from parsec.run.config import option
-from parsec.run.settings import NetworkSettings
+from parsec.run.settings import AUGMENTATION_NAMES, NetworkSettings
 
 
 @dataclass(frozen=True)
@@ -18,7 +17,7 @@ class TrainingSettings:
     learning_rate: float = option(0.1, "at the first step; falls to zero as a cosine", minimum=0)
     momentum: float = option(0.9, "of the gradient, Nesterov's", minimum=0, maximum=1)
     weight_decay: float = option(5e-4, "of all weights", minimum=0)
-    augmentation: str = option("none", "of training images", choices=tuple(AUGMENTATIONS))
+    augmentation: str = option("none", "of training images", choices=AUGMENTATION_NAMES)
     valid_fraction: float = option(0.5, "share of the training images kept for validation", minimum=0.01, maximum=0.99)
     image_size: int = option(0, "side in pixels that images are resized to; 0 leaves them", minimum=0)
     eval_batch_size: int = option(1000, "most images that an evaluation normalises by common statistics", minimum=2)

@@ -80,7 +80,7 @@ def test_surrogate_of_nasbench101_ranks_cells_it_was_not_fitted_to(shared_data, 
     fitted = {row.tobytes() for row in load_sample(part, 6).architectures}
     unseen = np.array([row.tobytes() not in fitted for row in sample.architectures])
     predicted = table.columns["surrogate_valid_108"][table.find(sample.architectures[unseen])]
-    assert spearmanr(predicted, sample.columns["valid_108"][unseen]).statistic > 0.9
+    assert spearmanr(predicted, sample.columns["valid_108"][unseen]).statistic > 0.95
     assert len(list((tmp_path / "parsec").iterdir())) == 1
     again = load_surrogate(part, 6)
     np.testing.assert_array_equal(again.columns["surrogate_valid_108"], table.columns["surrogate_valid_108"])

@@ -83,12 +83,12 @@ def test_the_estimator_converges_to_the_exact_gradient_as_children_grow(logits: 
     likelihood = jax.random.normal(jax.random.fold_in(key, 1), (len(ALL),)) * 2
     exact = exact_gradient(logits, likelihood)
     errors = []
-    for count in (10, 300, 9_000):
+    for count in (10, 1_000, 100_000):
         keys = jax.random.split(jax.random.fold_in(key, count), 8)
         found = jax.vmap(lambda k, n=count: estimate(k, logits, likelihood, n))(keys)
         errors.append(float(jnp.sqrt(jnp.square(found - exact[None]).mean())))
     assert errors[0] > 3 * errors[1] > 9 * errors[2]
-    assert errors[2] < 0.03
+    assert errors[2] < 0.01
 
 
 def test_one_update_over_every_architecture_is_exact(logits: jax.Array):

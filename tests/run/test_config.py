@@ -1,10 +1,13 @@
 """Config dataclasses: overrides as typed, checks with one-line errors, and the forms they are written in."""
 
 import json
+import subprocess
+import sys
 from dataclasses import dataclass
 
 import pytest
 
+from parsec.data.augment import AUGMENTATIONS
 from parsec.errors import UserError
 from parsec.run.config import (
     check,
@@ -17,6 +20,7 @@ from parsec.run.config import (
     to_config_dict,
     to_json,
 )
+from parsec.run.settings import AUGMENTATION_NAMES
 
 
 @dataclass(frozen=True)
@@ -130,3 +134,9 @@ def test_describe_lists_every_setting_with_its_default_help_and_range():
     assert "--config.optimizer.learning_rate=0.5" in text
     assert "K (int, at least 2 and at most 64)" in text
     assert "update rule (str: sgd, adam)" in text
+
+
+def test_options_are_read_without_jax_and_name_every_augmentation():
+    code = "import sys, parsec.run.settings, parsec.run.table_settings; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert set(AUGMENTATION_NAMES) == set(AUGMENTATIONS)
