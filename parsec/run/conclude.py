@@ -82,6 +82,7 @@ def conclude(
         "architecture": found.tolist(),
         "genotype": to_text(space, found),
         "seed": config.seed,
+        "num_classes": shape.num_classes,
         "valid_accuracy": _finite(outcome.score(found)),
         "random_valid_accuracy": _finite(np.mean(finite) if finite else np.nan),
         "random_valid_deviation": _finite(np.std(finite) if finite else np.nan),

@@ -15,6 +15,7 @@ import pytest
 
 from parsec.cells import DARTS, NASBENCH201
 from parsec.cells.genotypes import to_text
+from parsec.cells.network import Shape
 from parsec.errors import UserError
 from parsec.report.page import usage, write_report
 
@@ -53,7 +54,8 @@ def _result(**changes: Any) -> dict[str, Any]:
         "architecture": architecture.tolist(),
         "genotype": to_text(DARTS, architecture),
         "seed": 7,
-        "config": {"channels": 8},
+        "num_classes": 3,
+        "config": {"network": {"channels": 8, "cells": 2, "stem_stride": 2, "dtype": "float32"}},
         "valid_accuracy": 91.25,
         "random_valid_accuracy": 85.0,
         "params": 123_456,
@@ -155,7 +157,8 @@ def test_the_printed_program_builds_the_found_network(tmp_path: Path) -> None:
     assert isinstance(network, nn.Module)
     images = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32)
     logits, _ = jax.eval_shape(lambda x: network.init_with_output(jax.random.key(0), x), images)
-    assert logits.shape == (2, 10)
+    assert logits.shape == (2, 3)
+    assert names["shape"] == Shape(channels=8, cells=2, num_classes=3, stem_stride=2)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import numpy as np
 
 from parsec.search.alphax.lookahead import Drawn, best_below, remembered_draws
 from parsec.search.alphax.meta_dnn import Training, new_meta_dnn, predict
+from parsec.search.alphax.rollouts import hash_rows
 from parsec.search.contract import product_domain
 
 DOMAIN = product_domain((3, 4, 2))
@@ -39,6 +40,6 @@ def test_draws_are_legal_spread_evenly_and_answered_by_the_meta_dnn(key):
 
 def test_the_best_below_an_edge_counts_new_completions_only():
     rows = np.array([[0, 1], [0, 2], [1, 0], [2, 2]], np.int32)
-    drawn = Drawn(rows, np.array([0.5, 2.0, -1.0, 3.0], np.float32))
+    drawn = Drawn(rows, hash_rows(rows), np.array([0.5, 2.0, -1.0, 3.0], np.float32))
     new = np.array([True, False, True, True])
     np.testing.assert_array_equal(best_below(drawn, new, 0, np.array([0, 1, 3])), [0.5, -1.0, -np.inf])

@@ -84,7 +84,7 @@ def test_it_compiles_once_per_capacity(key):
     assert traced == [(1, 5), (1024, 5), (16, 5)]
     folds = (np.arange(1100) % TRAINING.members).astype(np.int32)
     train(key, meta, features, rows, targets, folds, TRAINING)
-    assert traced[3:] == [(4096, 5)]
+    assert traced[3:] == [(16384, 5)]
 
 
 def test_held_out_figures_are_those_of_the_formulas():

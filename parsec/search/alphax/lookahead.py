@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from parsec.search.alphax.meta_dnn import Features, MetaDNN, Training, predict
-from parsec.search.alphax.rollouts import sample_completions
+from parsec.search.alphax.rollouts import hash_rows, sample_completions
 from parsec.search.alphax.tree import Options
 
 # Draws that are kept; far more than are made between two trainings.
@@ -28,10 +28,12 @@ class Drawn(NamedTuple):
 
     Attributes:
       rows: int32 [n, L].
+      hashes: uint64 [n], of the rows.
       predictions: float32 [n], in the units of the Meta-DNN's targets.
     """
 
     rows: np.ndarray
+    hashes: np.ndarray
     predictions: np.ndarray
 
 
@@ -57,10 +59,11 @@ def remembered_draws(options: Options, features: Features, training: Training, l
         if name not in kept:
             if len(kept) >= _KEPT:
                 kept.clear()
-            rng = np.random.default_rng([*meta.stamp.tolist(), turn, *prefix])
+            # An array is read as the same seed as the list of its numbers, in half the time.
+            rng = np.random.default_rng(np.array([*meta.stamp.tolist(), turn, *prefix], np.uint32))
             first = np.resize(rng.permutation(options(prefix)), count)
             rows = sample_completions(rng, options, [(*prefix, int(action)) for action in first], length)
-            kept[name] = Drawn(rows, predict(meta, features, rows, training).mean(0))
+            kept[name] = Drawn(rows, hash_rows(rows), predict(meta, features, rows, training).mean(0))
         return kept[name]
 
     return draw
@@ -75,7 +78,7 @@ def best_below(drawn: Drawn, new: np.ndarray, at: int, actions: np.ndarray) -> n
       at: the node's depth.
       actions: its edges in ascending order, int [A].
     """
-    best = np.full(len(actions), -np.inf)
-    new = new & np.isin(drawn.rows[:, at], actions)
-    np.maximum.at(best, np.searchsorted(actions, drawn.rows[new, at]), drawn.predictions[new])
-    return best
+    taken = drawn.rows[:, at]
+    best = np.full(max(int(actions[-1]), int(taken.max())) + 1, -np.inf)
+    np.maximum.at(best, taken[new], drawn.predictions[new])
+    return best[actions]

@@ -24,7 +24,7 @@ import optax
 # `features(architectures int32 [n, L]) -> float32 [n, D]`, traceable.
 Features = Callable[[Any], Any]
 
-# Rows of the smallest training set; larger ones are padded to this times a power of four.
+# Rows of the smallest training set; larger ones are padded to this times a power of sixteen, so that few compile.
 _FIRST_CAPACITY = 1024
 # Below this many rows held-out figures mean nothing and the Meta-DNN is never trusted.
 _FEWEST_ROWS = 10
@@ -119,7 +119,7 @@ def train(
     n = len(targets)
     capacity = _FIRST_CAPACITY
     while capacity < n:
-        capacity *= 4
+        capacity *= 16
     rows = np.zeros((capacity, architectures.shape[1]), np.int32)
     rows[:n] = architectures
     padded = np.zeros(capacity, np.float32)

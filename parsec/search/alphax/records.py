@@ -54,11 +54,15 @@ def no_records(length: int) -> Records:
 
 def rows_of(records: Records, architectures: np.ndarray) -> np.ndarray:
     """Returns the row of every architecture int32 [B, L], or -1 where it was never proposed, int32 [B]."""
+    return rows_of_hashes(records, hash_rows(architectures))
+
+
+def rows_of_hashes(records: Records, hashes: np.ndarray) -> np.ndarray:
+    """Returns what `rows_of` does, for architectures known by their hashes uint64 [B]."""
     if not len(records.hashes):
-        return np.full(len(architectures), -1, np.int32)
-    given = hash_rows(architectures)
-    at = np.minimum(np.searchsorted(records.hashes, given), len(records.hashes) - 1)
-    return np.where(records.hashes[at] == given, records.order[at], -1).astype(np.int32)
+        return np.full(len(hashes), -1, np.int32)
+    at = np.minimum(np.searchsorted(records.hashes, hashes), len(records.hashes) - 1)
+    return np.where(records.hashes[at] == hashes, records.order[at], -1).astype(np.int32)
 
 
 def add(records: Records, architecture: np.ndarray, value: float, rollout: float, leaf: int) -> Records:

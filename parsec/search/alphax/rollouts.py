@@ -28,9 +28,9 @@ def sample_completions(
     draws = rng.random((len(prefixes), length)).tolist()
     rows = []
     for prefix, uniform in zip(prefixes, draws, strict=True):
-        for at in range(len(prefix), length):
+        for draw in uniform[len(prefix) :]:
             legal = options(prefix)
-            prefix = (*prefix, legal[int(uniform[at] * len(legal))])
+            prefix += (legal[int(draw * len(legal))],)
         rows.append(prefix)
     return np.array(rows, np.int32).reshape(-1, length)
 
@@ -78,10 +78,9 @@ def unseen_completions(
 
 
 def hash_rows(architectures: np.ndarray) -> np.ndarray:
-    """Returns a 64-bit hash of every row of int32 [n, L], uint64 [n]; equal rows hash equally on every machine."""
-    rows = np.asarray(architectures, np.uint64)
-    mixed = np.full(len(rows), np.uint64(1469598103934665603))
-    for column in range(rows.shape[1]):
-        mixed = (mixed ^ (rows[:, column] + np.uint64(1))) * _MULTIPLIER
-        mixed ^= mixed >> np.uint64(29)
-    return mixed
+    """Returns a 64-bit hash of every row of int32 [n, L], uint64 [n]; equal rows hash equally on every machine.
+
+    A row is read as the coefficients of a polynomial, evaluated modulo 2^64 at a fixed odd number.
+    """
+    powers = np.cumprod(np.full(architectures.shape[1], _MULTIPLIER))
+    return (architectures.astype(np.uint64) + np.uint64(1)) @ powers

@@ -33,7 +33,7 @@ from parsec.errors import unknown
 from parsec.search.alphax import tree as trees
 from parsec.search.alphax.lookahead import Draw, Drawn, best_below, remembered_draws
 from parsec.search.alphax.meta_dnn import MetaDNN, Training, new_meta_dnn, predict, train
-from parsec.search.alphax.records import DONE, FAILED, PENDING, Records, add, no_records, rows_of
+from parsec.search.alphax.records import DONE, FAILED, PENDING, Records, add, no_records, rows_of, rows_of_hashes
 from parsec.search.alphax.rollouts import sample_completions, unseen_completions
 from parsec.search.alphax.settings import PRESETS, Settings, check
 from parsec.search.alphax.values import VALUES, Values
@@ -224,7 +224,7 @@ def _completion(
 
     def drawn_at(node: int) -> tuple[Drawn, np.ndarray]:
         drawn = problem.draw(state.meta, trees.prefix_of(tree, node), int(tree.visits[node].sum()))
-        return drawn, new(drawn.rows)
+        return drawn, rows_of_hashes(state.records, drawn.hashes) < 0
 
     def outlook(node: int, actions: np.ndarray) -> np.ndarray:
         best = best_below(*drawn_at(node), int(tree.depth[node]), actions)
@@ -244,7 +244,7 @@ def _completion(
         )
         if guided:
             drawn, fresh = drawn_at(node)
-            fresh = fresh & np.isin(drawn.rows[:, tree.depth[node]], actions)
+            fresh = fresh & (drawn.rows[:, tree.depth[node], None] == actions).any(1)
             if fresh.any():
                 at = int(np.where(fresh, drawn.predictions, -np.inf).argmax())
                 return node, drawn.rows[at], float(drawn.predictions[at])
