@@ -35,14 +35,13 @@ def get_config(variant: str = "") -> SearchConfig:
     if variant == "quick":
         return replace(
             published,
-            steps=800,
-            metrics_every=5,
-            data=DataSettings(batch_size=64, valid_batch_size=64, image_size=16),
-            network=NetworkSettings(channels=8, cells=5),
-            optimizer=OptimizerSettings(learning_rate=0.03),
-            sampler=SamplerSettings(num_children=2, stratified=True),
-            likelihood=LikelihoodSettings(reduction="tempered", child_weights="uniform"),
+            steps=5500,
+            data=DataSettings(valid_fraction=0.3, image_size=16, augmentation="flip"),
+            network=NetworkSettings(channels=16, cells=3, stem_stride=2),
+            optimizer=OptimizerSettings(learning_rate=0.02),
+            sampler=SamplerSettings(num_children=2),
+            likelihood=LikelihoodSettings(child_weights="uniform"),
             prior=PriorSettings(learning_rate=0.02, warmup=0.5),
-            derive=DeriveSettings(valid_images=1024),
+            derive=DeriveSettings(valid_images=2048),
         )
     raise unknown("variant of cifar_search", variant, ["quick"])

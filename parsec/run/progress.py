@@ -55,6 +55,8 @@ class Progress:
         self.console = console or Console(highlight=False)
         self._bar: bars.Progress | None = None
         self._began = self._shown = time.monotonic()
+        # The step and time from which the pace is taken.
+        self._paced: tuple[int, float] | None = None
 
     def __enter__(self) -> Self:
         self._began = time.monotonic()
@@ -86,7 +88,7 @@ class Progress:
             return
         self._shown = now
         text = "  ".join(f"{name} {_short(value)}" for name, value in values.items() if np.ndim(value) == 0)
-        left = self._left(step, now)
+        left = self._left(step)
         if self._bar is None:
             self.console.print(f"{self.label} {step}/{self.total}  {text}  {left}".strip(), soft_wrap=True)
         else:
@@ -96,12 +98,15 @@ class Progress:
         """Prints a line above the bar."""
         self.console.print(text, soft_wrap=True, markup=False)
 
-    def _left(self, step: int, now: float) -> str:
-        done = step - self.start
+    def _left(self, step: int) -> str:
+        now = time.monotonic()
         if step >= self.total:
             return f"took {_clock(now - self._began)}"
-        # The first step carries the compilation, so one step says nothing about the rest.
-        return f"{_clock((now - self._began) / done * (self.total - step))} left" if done > 1 else ""
+        # The first step carries the compilation and says nothing about the rest, so the pace is taken from its end.
+        if self._paced is None:
+            self._paced = step, now
+        first, since = self._paced
+        return f"{_clock((now - since) / (step - first) * (self.total - step))} left" if step > first else ""
 
 
 def _short(value: Any) -> str:

@@ -39,14 +39,16 @@ def test_plain_lines_come_at_intervals_and_always_at_the_end(monkeypatch: pytest
     assert lines[-1] == "searching 100/100  loss 1.235  K 16  took 1:40"
 
 
-def test_time_left_of_a_resumed_run_counts_only_its_own_steps(monkeypatch: pytest.MonkeyPatch):
+def test_time_left_of_a_resumed_run_counts_only_its_own_steps_and_no_compilation(monkeypatch: pytest.MonkeyPatch):
     now = [0.0]
     monkeypatch.setattr("parsec.run.progress.time.monotonic", lambda: now[0])
     console = plain()
     with Progress(110, start=100, every_seconds=0, console=console) as progress:
-        now[0] = 10.0
-        progress.update(105, {})
-    assert "0:10 left" in printed(console)
+        now[0] = 90.0
+        progress.update(101, {})
+        now[0] = 95.0
+        progress.update(106, {})
+    assert printed(console).split() == ["101/110", "106/110", "0:04", "left"]
 
 
 def test_a_terminal_gets_a_bar_and_is_restored_after_an_error():
