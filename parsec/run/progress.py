@@ -102,8 +102,9 @@ class Progress:
         now = time.monotonic()
         if step >= self.total:
             return f"took {_clock(now - self._began)}"
-        # The first step carries the compilation and says nothing about the rest, so the pace is taken from its end.
-        if self._paced is None:
+        # The first step carries the compilation, and a resumed run may repeat earlier ones: neither says anything about
+        # the rest, so the pace is taken from the end of the first step of this process.
+        if self._paced is None or step <= self.start + 1:
             self._paced = step, now
         first, since = self._paced
         return f"{_clock((now - since) / (step - first) * (self.total - step))} left" if step > first else ""
