@@ -1,4 +1,4 @@
-"""PARSEC on CIFAR-10 in the DARTS space, as published; `quick` ends within fifteen minutes on two cores.
+"""PARSEC on CIFAR-10 in the DARTS space, as published; `quick` ends in about fifteen minutes on two cores.
 
 Command: python main.py --config=cifar_search
          python main.py --config=cifar_search:quick --config.data_dir=DIR

@@ -119,7 +119,7 @@ def report_page(result: Mapping[str, Any], config: Mapping[str, Any], metrics: S
 
 def usage(result: Mapping[str, Any]) -> str:
     """Returns a program that builds the found network, at the searched size until its reader changes that."""
-    size = {name: result["config"]["network"][name] for name in ("channels", "cells", "stem_stride")}
+    size = result["config"]["network"]
     return f"""from parsec.cells import get_space
 from parsec.cells.genotypes import from_text
 from parsec.cells.network import Shape, derive
@@ -127,7 +127,7 @@ from parsec.cells.network import Shape, derive
 space = get_space({result["space"]!r})
 architecture = from_text(space, {result["genotype"]!r})
 # The size of the search; a network to train at length wants more channels and cells, and a stem of stride 1.
-shape = Shape(num_classes={result["num_classes"]}, {", ".join(f"{name}={value}" for name, value in size.items())})
+shape = Shape({size["channels"]}, {size["cells"]}, {result["num_classes"]}, stem_stride={size["stem_stride"]})
 network = derive(space, space.decode(architecture), shape)  # a Flax module
 """
 

@@ -83,12 +83,16 @@ class Progress:
     def update(self, step: int, values: Mapping[str, Any]) -> None:
         """Shows that `step` steps are finished, and the scalars among the values; most calls return at once."""
         now = time.monotonic()
+        # The first step carries the compilation, and a resumed run may repeat earlier ones: neither says anything about
+        # the rest, so the pace is taken from the end of the first step of this process, whether it is shown or not.
+        if self._paced is None or step <= self.start + 1:
+            self._paced = step, now
         pause = self.every_seconds if self._bar is None else _REDRAW_SECONDS
         if now - self._shown < pause and step < self.total:
             return
         self._shown = now
         text = "  ".join(f"{name} {_short(value)}" for name, value in values.items() if np.ndim(value) == 0)
-        left = self._left(step)
+        left = self._left(step, now, *self._paced)
         if self._bar is None:
             self.console.print(f"{self.label} {step}/{self.total}  {text}  {left}".strip(), soft_wrap=True)
         else:
@@ -98,15 +102,9 @@ class Progress:
         """Prints a line above the bar."""
         self.console.print(text, soft_wrap=True, markup=False)
 
-    def _left(self, step: int) -> str:
-        now = time.monotonic()
+    def _left(self, step: int, now: float, first: int, since: float) -> str:
         if step >= self.total:
             return f"took {_clock(now - self._began)}"
-        # The first step carries the compilation, and a resumed run may repeat earlier ones: neither says anything about
-        # the rest, so the pace is taken from the end of the first step of this process.
-        if self._paced is None or step <= self.start + 1:
-            self._paced = step, now
-        first, since = self._paced
         return f"{_clock((now - since) / (step - first) * (self.total - step))} left" if step > first else ""
 
 

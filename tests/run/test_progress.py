@@ -55,6 +55,20 @@ def test_time_left_of_a_resumed_run_counts_only_its_own_steps_and_no_compilation
     assert printed(console).split() == expected.split()
 
 
+def test_steps_that_were_not_shown_and_only_repeated_do_not_set_the_pace(monkeypatch: pytest.MonkeyPatch):
+    now = [0.0]
+    monkeypatch.setattr("parsec.run.progress.time.monotonic", lambda: now[0])
+    console = plain()
+    with Progress(110, start=100, every_seconds=10, console=console) as progress:
+        for step in range(1, 101):
+            progress.update(step, {})
+        now[0] = 5.0
+        progress.update(101, {})
+        now[0] = 15.0
+        progress.update(102, {})
+    assert printed(console).splitlines()[-1] == "102/110    1:20 left"
+
+
 def test_a_terminal_gets_a_bar_and_is_restored_after_an_error():
     console = Console(file=io.StringIO(), force_terminal=True, width=120, highlight=False)
     with pytest.raises(RuntimeError), Progress(4, label="searching", console=console) as progress:
