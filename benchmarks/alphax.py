@@ -19,13 +19,15 @@ from typing import Any
 import jax
 import numpy as np
 
+from parsec.cells.domain import Domain
 from parsec.errors import UserError, unknown
-from parsec.evaluate.nasbench101 import load_nasbench101
-from parsec.evaluate.table import Table, load_nasbench201, table_domain
 from parsec.search.alphax.meta_dnn import Training, new_meta_dnn, predict, rank_correlation, train
 from parsec.search.alphax.values import VALUES
-from parsec.search.contract import Domain, Strategy
+from parsec.search.contract import Strategy
 from parsec.search.registry import make_strategy
+from parsec.tables.nasbench101 import load_nasbench101
+from parsec.tables.nasbench201 import load_nasbench201
+from parsec.tables.table import Table, table_domain
 
 # The column that is searched, by table.
 TABLES = {"nb201": "valid_200", "nb101_surrogate6": "surrogate_valid_108"}

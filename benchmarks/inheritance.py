@@ -27,11 +27,11 @@ import numpy as np
 from scipy import stats
 
 from parsec.cells import get_space
+from parsec.cells.domain import product_domain
 from parsec.evaluate.supernet import make_score
 from parsec.evaluate.train import Evaluate, Evaluated, make_train, make_train_evaluator
 from parsec.run.search import Problem, load_problem, make_optimizer
 from parsec.run.settings import DataSettings, NetworkSettings, OptimizerSettings, SearchConfig
-from parsec.search.contract import product_domain
 from parsec.supernet.supernet import make_supernet
 
 RANDOM_CHILDREN = 8

@@ -20,11 +20,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from parsec.cells.domain import Domain
 from parsec.errors import unknown
-from parsec.evaluate.nasbench101 import load_nasbench101
-from parsec.evaluate.table import Table, load_nasbench201, table_domain
-from parsec.search.contract import Domain
 from parsec.search.registry import make_strategy
+from parsec.tables.nasbench101 import load_nasbench101
+from parsec.tables.nasbench201 import load_nasbench201
+from parsec.tables.table import Table, table_domain
 
 STRATEGIES: dict[str, tuple[str, dict[str, Any]]] = {
     "lanas": ("lanas", {}),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from parsec.run.config import check, override
+from parsec.config import check, override
 from parsec.run.launch import list_configs, load_config, parse_overrides
 
 ROOT = Path(__file__).parent.parent

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from parsec.cells.domain import ArrayLike, Domain
 from parsec.cells.nasbench101_cells import at_rows, cells, choices, lookup, rows
 from parsec.cells.nasbench101_features import cell_features
 from parsec.cells.nasbench101_neighbours import neighbour_rows
 from parsec.errors import UserError
-from parsec.search.contract import ArrayLike, Domain
 
 
 @lru_cache(maxsize=4)

@@ -25,10 +25,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from parsec.cells.domain import ArrayLike
 from parsec.cells.nasbench101_graphs import OPERATIONS, Graphs, automorphisms, graphs, prune
 from parsec.cells.space import Choice
 from parsec.errors import UserError
-from parsec.search.contract import ArrayLike
 
 ABSENT = len(OPERATIONS)
 

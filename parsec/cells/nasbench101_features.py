@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from parsec.cells.domain import ArrayLike
 from parsec.cells.nasbench101_graphs import MAX_EDGES, OPERATIONS
-from parsec.search.contract import ArrayLike
 
 _STEM_CHANNELS = 128
 _STACKS = 3

@@ -18,10 +18,10 @@ import numpy as np
 from PIL import Image
 
 from parsec.data.dataset import Dataset, check_labels, checked, resized
-from parsec.data.files import describe, existing_folder, one_line, read_bytes, read_npz
 from parsec.data.tfds import Generate, load_tfds
 from parsec.data.unpickle import unpickle
 from parsec.errors import UserError
+from parsec.files import describe, existing_folder, one_line, read_bytes, read_npz
 
 _PIXELS = 32 * 32 * 3
 _HOME = "www.cs.toronto.edu/~kriz/cifar.html"

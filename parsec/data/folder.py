@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from parsec.data.dataset import Dataset, checked, with_test_part
-from parsec.data.files import existing_folder
 from parsec.data.images import decode, to_square
 from parsec.errors import UserError
+from parsec.files import existing_folder
 
 _TEST_FRACTION = 0.2
 _TEST_FOLDERS = ("test", "val", "valid", "validation")

@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from parsec.data.dataset import Dataset, checked, resized, with_test_part
-from parsec.data.files import one_line
 from parsec.data.images import decode, to_square
 from parsec.errors import UserError
+from parsec.files import one_line
 
 # `generate(split prefix, source files) -> (key, example) ...`, as `tfds.core.GeneratorBasedBuilder` wants it.
 Generate = Callable[[str, Iterable[str]], Iterator[tuple[int, dict[str, Any]]]]

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from parsec.data.batches import Batches, normalise, take
+from parsec.data.memory import Batches, normalise, take
 from parsec.supernet.supernet import Batch, Supernet, Weights
 
 # `score(weights, architecture int32 [L]) -> accuracy in percent`, NaN where the child's likelihood is not finite.

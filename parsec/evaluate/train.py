@@ -16,7 +16,7 @@ import optax
 
 from parsec.cells.network import Shape
 from parsec.cells.space import Space
-from parsec.data.batches import Batches, draw
+from parsec.data.memory import Batches, draw
 from parsec.evaluate.supernet import Score
 from parsec.supernet.supernet import Batch, Supernet, Weights, cell_kinds, child_weights
 from parsec.train.inherit import inherit, load_child, nearest, save_child

@@ -15,10 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from parsec.cells.domain import Domain
 from parsec.errors import UserError, unknown
-from parsec.evaluate.digits201 import load_digits201
-from parsec.evaluate.nasbench101 import SOURCES, load_nasbench101
-from parsec.evaluate.table import Table, load_nasbench201, load_table, table_domain
 from parsec.report.comparison import comparison_text, regret_curve, summarise
 from parsec.report.regret import draw_regret
 from parsec.run.compare_settings import CompareConfig
@@ -26,8 +24,11 @@ from parsec.run.progress import announce
 from parsec.run.signals import StoppedError, graceful_stop
 from parsec.run.trials import Task, Trials, run_trials
 from parsec.run.workdir import RESULT, TIMING, claim, read_json, write_json_atomic, write_text_atomic, writing
-from parsec.search.contract import Domain
 from parsec.search.registry import STRATEGIES, make_strategy, parse_option
+from parsec.tables.digits201 import load_digits201
+from parsec.tables.nasbench101 import SOURCES, load_nasbench101
+from parsec.tables.nasbench201 import load_nasbench201
+from parsec.tables.table import Table, load_table, table_domain
 
 FINISHED, CURVES, PLOT, TEXT = "strategies", "curves.npz", "regret.png", "table.md"
 

@@ -15,13 +15,14 @@ from parsec.cells.costs import network_cost
 from parsec.cells.drawing import draw_genotype, text_drawing
 from parsec.cells.genotypes import to_text
 from parsec.cells.network import Shape
-from parsec.evaluate.table import Table, load_nasbench201
+from parsec.config import to_config_dict
 from parsec.evaluate.train import Evaluated
 from parsec.report.page import write_report
-from parsec.run.config import to_config_dict
 from parsec.run.progress import announce
 from parsec.run.settings import SearchConfig
 from parsec.run.workdir import RESULT, read_json, write_json_atomic
+from parsec.tables.nasbench201 import load_nasbench201
+from parsec.tables.table import Table
 from parsec.transfer.prior import PRIOR, named_logits
 
 # Share of skip connections and zero operations among a mode's operations above which the search is called collapsed.

@@ -20,8 +20,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from parsec.config import check, describe, override
 from parsec.errors import UserError, unknown
-from parsec.run.config import check, describe, override
 
 FLAGS = ("--config", "--config.KEY=VALUE", "--workdir", "--transfer_to", "--help")
 # Conditions of the machine that its user can mend; any other OSError is a bug and keeps its traceback.
@@ -62,7 +62,7 @@ def launch(chosen: str, overrides: Sequence[str], workdir: str | None, transfer_
     if transfer_to is not None:
         target = load_config(transfer_to)
         folder = f"{named.folder}-to-{target.folder}"
-        arguments, job = (config, check(target.config)), "parsec.transfer:run_transfer"
+        arguments, job = (config, check(target.config)), "parsec.run.transfer:run_transfer"
     run_directory = Path(workdir).expanduser().absolute() if workdir else Path("runs", folder).absolute()
     try:
         _entry(job, chosen)(*arguments, run_directory)

@@ -20,17 +20,17 @@ from parsec.cells import Space, get_space
 from parsec.cells.network import Shape
 from parsec.cells.space import uniform_logits
 from parsec.data import Dataset, channel_statistics, load, split
-from parsec.data.batches import Batches, draw, steps_per_epoch, training_batches
+from parsec.data.memory import Batches, draw, steps_per_epoch, training_batches
 from parsec.errors import UserError
 from parsec.evaluate.supernet import Score, make_score
 from parsec.evaluate.train import make_train, make_train_evaluator
+from parsec.joint.parsec import Info, Rules, SearchState, init_state, search_step
 from parsec.run.conclude import Outcome, conclude, derive_architecture, show_result
 from parsec.run.loop import run_steps
 from parsec.run.progress import announce
 from parsec.run.settings import OptimizerSettings, SearchConfig
 from parsec.run.strategy_search import COMPARED, best, check_strategy, remembered, run_strategy
 from parsec.run.workdir import RESULT, Claim, claim, read_json
-from parsec.supernet.parsec_step import Info, Rules, SearchState, init_state, search_step
 from parsec.supernet.supernet import Batch, Supernet, make_supernet
 from parsec.transfer.prior import Carried, carry_logits, read_prior
 

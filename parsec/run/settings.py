@@ -7,7 +7,7 @@ constants where they are known (Casale, Gordon, Fusi 2019, arXiv 1902.05116) and
 from dataclasses import dataclass
 from typing import ClassVar
 
-from parsec.run.config import option
+from parsec.config import option
 from parsec.search.registry import STRATEGIES
 
 # The keys of `parsec.data.augment.AUGMENTATIONS`, written out: reading options must not wait for JAX.

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from parsec.cells import Space
+from parsec.cells.domain import product_domain
 from parsec.errors import UserError
 from parsec.evaluate.train import Evaluate, Evaluated
 from parsec.run.metrics import MetricsFile, truncate_after
@@ -24,7 +25,7 @@ from parsec.run.progress import Progress
 from parsec.run.settings import StrategySettings
 from parsec.run.signals import Stop, StoppedError, graceful_stop
 from parsec.run.workdir import TIMING, Claim, append, read_json, write_json_atomic, write_text_atomic
-from parsec.search.contract import Strategy, product_domain
+from parsec.search.contract import Strategy
 from parsec.search.registry import make_strategy, parse_option
 
 EVALUATIONS = "evaluations.jsonl"

@@ -2,7 +2,7 @@
 
 The table is a benchmark of one's own, after NAS-Bench-201 (Dong and Yang, arXiv 2001.00326): strategies are compared on
 it with `--config=table_compare`. Architectures that are the same network are trained once. Files: `table.npz` in the
-format of `parsec.evaluate.table`, `result.json` with what the table looks like, `metrics.jsonl` with a line a chunk.
+format of `parsec.tables.table`, `result.json` with what the table looks like, `metrics.jsonl` with a line a chunk.
 """
 
 import time
@@ -20,14 +20,14 @@ from parsec.cells.genotypes import to_text
 from parsec.cells.isomorphism import representatives
 from parsec.cells.network import Shape
 from parsec.data import Dataset, channel_statistics, load, split
-from parsec.data.batches import held_out_batches, steps_per_epoch, training_batches
+from parsec.data.memory import held_out_batches, steps_per_epoch, training_batches
 from parsec.errors import UserError
-from parsec.evaluate.table import Table, make_table, save_table
 from parsec.run.loop import run_steps
 from parsec.run.progress import announce
 from parsec.run.table_settings import TableConfig
 from parsec.run.workdir import RESULT, Claim, claim, read_json, write_json_atomic, writing
-from parsec.train.batched import Parts, Recipe, Train, make_train
+from parsec.tables.table import Table, make_table, save_table
+from parsec.train.many import Parts, Recipe, Train, make_train
 
 TABLE = "table.npz"
 # Spaces up to this many architectures are listed one by one.

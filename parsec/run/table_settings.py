@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from parsec.run.config import option
+from parsec.config import option
 from parsec.run.settings import AUGMENTATION_NAMES, NetworkSettings
 
 

@@ -19,10 +19,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from parsec.cells.domain import Domain
 from parsec.errors import UserError, unknown
-from parsec.evaluate.table import Table
-from parsec.search.contract import Domain, Strategy
+from parsec.search.contract import Strategy
 from parsec.search.registry import STRATEGIES, Entry, make_strategy
+from parsec.tables.table import Table
 
 COUNTS = ("unique", "all")
 PROPOSALS_PER_QUERY = 10

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from parsec.config import differences, flatten, to_json
 from parsec.errors import UserError
-from parsec.run.config import differences, flatten, to_json
 
 CONFIG, RESULT, TIMING, METRICS, CHECKPOINTS = (
     "config.json",

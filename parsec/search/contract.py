@@ -9,19 +9,17 @@ A strategy sees a `Domain` and scores. It never sees a dataset, a table or a net
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+
+from parsec.cells.domain import ArrayLike
 
 # A pytree; what is in it is the strategy's own affair.
 State = Any
 # Diagnostics of one `tell`, by name; scalars.
 Info = dict[str, Any]
-# Architectures int32 [B, L] or scores float32 [B, M]; numpy or jax.
-ArrayLike = jax.Array | np.ndarray
 
 
 class Strategy(NamedTuple):
@@ -44,41 +42,6 @@ class Strategy(NamedTuple):
     jittable: bool = True
 
 
-@dataclass(frozen=True)
-class Domain:
-    """What a strategy may know of a search space.
-
-    Attributes:
-      sizes: options of each choice; L of them.
-      sample: `sample(key, n) -> int32 [n, L]`, valid architectures, uniform over the valid ones; `n` is static.
-      mutate: `mutate(key, architecture) -> int32 [L]`, a uniformly drawn valid neighbour that differs in one decision.
-      neighbours: `neighbours(architecture) -> int32 [M, L]`, every valid neighbour; on the host.
-      valid: `valid(architectures) -> bool [B]`; works on traced int32 [B, L].
-      legal: `legal(prefix) -> bool [size]`: which options of choice `len(prefix)` can still end in a valid
-        architecture; on the host. Trees expand legal actions only.
-      features: `features(architectures) -> float32 [B, D]`: one encoding of fixed length whose positions mean the
-        same for every architecture; works on traced int32 [B, L].
-      pool: every distinct valid architecture, int32 [N, L], where the space is small enough to enumerate; else
-        None.
-      jittable: whether `sample` and `mutate` are plain `jax.numpy`.
-    """
-
-    sizes: tuple[int, ...]
-    sample: Callable[[jax.Array, int], ArrayLike]
-    mutate: Callable[[jax.Array, ArrayLike], ArrayLike]
-    neighbours: Callable[[np.ndarray], np.ndarray]
-    valid: Callable[[ArrayLike], ArrayLike]
-    legal: Callable[[tuple[int, ...]], np.ndarray]
-    features: Callable[[ArrayLike], ArrayLike]
-    pool: np.ndarray | None = None
-    jittable: bool = True
-
-    @property
-    def mask(self) -> np.ndarray:
-        """Which options exist, bool [L, max(sizes)]."""
-        return np.arange(max(self.sizes)) < np.array(self.sizes)[:, None]
-
-
 def proposed(architectures: ArrayLike) -> jax.Array:
     """Whether each row proposes an architecture, bool [B]; a row of -1 does not."""
     return jnp.asarray(architectures)[:, 0] >= 0
@@ -87,53 +50,3 @@ def proposed(architectures: ArrayLike) -> jax.Array:
 def count_failed(architectures: ArrayLike, scores: ArrayLike) -> jax.Array:
     """Returns how many proposed rows came back without a finite first score, int32 []."""
     return (proposed(architectures) & ~jnp.isfinite(jnp.asarray(scores)[:, 0])).sum(dtype=jnp.int32)
-
-
-def product_domain(sizes: tuple[int, ...], *, largest_pool: int = 100_000) -> Domain:
-    """Returns the domain in which every combination of options is valid and distinct.
-
-    Args:
-      sizes: options of each choice; L of them, each at least 1.
-      largest_pool: `pool` is enumerated up to this many architectures, in lexicographic order.
-    """
-    size = jnp.array(sizes, jnp.int32)
-    offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int32)
-    searched = np.flatnonzero(np.array(sizes) > 1)
-
-    def sample(key: jax.Array, n: int) -> jax.Array:
-        return jax.random.randint(key, (n, len(sizes)), 0, jnp.tile(size[None, :], (n, 1)), jnp.int32)
-
-    def mutate(key: jax.Array, architecture: ArrayLike) -> jax.Array:
-        which, step = jax.random.split(key)
-        at = jax.random.choice(which, jnp.array(searched, jnp.int32))
-        # A step of 1 .. size - 1 around the ring of options reaches every other option equally often.
-        moved = (jnp.asarray(architecture)[at] + jax.random.randint(step, (), 1, size[at], jnp.int32)) % size[at]
-        return jnp.asarray(architecture).at[at].set(moved)
-
-    def neighbours(architecture: np.ndarray) -> np.ndarray:
-        rows = []
-        for at, options in enumerate(sizes):
-            for option in range(options):
-                if option != architecture[at]:
-                    rows.append(np.array(architecture, np.int32))
-                    rows[-1][at] = option
-        return np.stack(rows) if rows else np.zeros((0, len(sizes)), np.int32)
-
-    def features(architectures: ArrayLike) -> jax.Array:
-        columns = jnp.asarray(architectures) + offsets[None, :]
-        return jax.nn.one_hot(columns, sum(sizes), dtype=jnp.float32).sum(1)
-
-    count = int(np.prod(np.array(sizes, object)))
-    pool = None
-    if count <= largest_pool:
-        pool = np.stack(np.unravel_index(np.arange(count), sizes), 1).astype(np.int32)
-    return Domain(
-        sizes=tuple(int(s) for s in sizes),
-        sample=sample,
-        mutate=mutate,
-        neighbours=neighbours,
-        valid=lambda architectures: jnp.ones(jnp.asarray(architectures).shape[:-1], bool),
-        legal=lambda prefix: np.ones(sizes[len(prefix)], bool),
-        features=features,
-        pool=pool,
-    )

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from parsec import prior
-from parsec.search.contract import Domain
+from parsec.cells.domain import Domain
 
 # Draws from a prior tried for a valid architecture before the domain's own sampler is asked for one.
 _DRAWS = 16

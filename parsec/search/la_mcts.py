@@ -20,8 +20,9 @@ from sklearn.cluster import KMeans
 from sklearn.metrics.pairwise import pairwise_kernels
 from sklearn.svm import SVC
 
+from parsec.cells.domain import ArrayLike, Domain
 from parsec.errors import UserError, unknown
-from parsec.search.contract import ArrayLike, Domain, Info, Strategy
+from parsec.search.contract import Info, Strategy
 from parsec.search.lanas.archive import (
     Archive,
     empty_archive,

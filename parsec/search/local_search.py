@@ -9,8 +9,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from parsec.search.contract import ArrayLike, Domain, Info, Strategy, count_failed
-from parsec.search.moves import one_change
+from parsec.cells.domain import ArrayLike, Domain, one_change
+from parsec.search.contract import Info, Strategy, count_failed
 
 
 class LocalState(NamedTuple):

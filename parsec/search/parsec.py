@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from parsec import prior
+from parsec.cells.domain import ArrayLike, Domain
 from parsec.errors import UserError
-from parsec.search.contract import ArrayLike, Domain, Info, Strategy, count_failed, proposed
+from parsec.search.contract import Info, Strategy, count_failed, proposed
 from parsec.search.factorised import draw_valid
 
 # Share of the old spread kept when a new ask is told.

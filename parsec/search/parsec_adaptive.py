@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from parsec import prior
+from parsec.cells.domain import ArrayLike, Domain
 from parsec.errors import UserError
-from parsec.search.contract import ArrayLike, Domain, Info, Strategy
+from parsec.search.contract import Info, Strategy
 from parsec.search.factorised import draw_valid
 from parsec.search.parsec import ParsecState, check, initial, learn
 

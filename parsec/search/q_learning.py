@@ -10,8 +10,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from parsec.cells.domain import ArrayLike, Domain
 from parsec.errors import UserError
-from parsec.search.contract import ArrayLike, Domain, Info, Strategy, count_failed
+from parsec.search.contract import Info, Strategy, count_failed
 
 # Share of the old averages of the scores kept when a new one is told.
 _MOMENTUM = 0.95

@@ -12,7 +12,8 @@ from parsec.errors import UserError, unknown
 
 # Only for annotations: listing the strategies must not wait for JAX.
 if TYPE_CHECKING:
-    from parsec.search.contract import Domain, Strategy
+    from parsec.cells.domain import Domain
+    from parsec.search.contract import Strategy
 
 
 @dataclass(frozen=True)

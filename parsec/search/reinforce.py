@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import optax
 
 from parsec import prior
+from parsec.cells.domain import ArrayLike, Domain
 from parsec.errors import UserError
-from parsec.search.contract import ArrayLike, Domain, Info, Strategy, count_failed
+from parsec.search.contract import Info, Strategy, count_failed
 from parsec.search.factorised import draw_valid
 
 

@@ -16,7 +16,6 @@ from parsec.cells.network import BuildCell, Head, Shape, Stem
 from parsec.cells.operations import Norm
 from parsec.cells.space import CellLayout, Choice, Slot, Space
 from parsec.errors import UserError
-from parsec.evaluate.table import load_table
 from parsec.run import table as job
 from parsec.run.compare import run_compare
 from parsec.run.compare_settings import CompareConfig
@@ -25,7 +24,8 @@ from parsec.run.settings import NetworkSettings
 from parsec.run.table import choose_rows, run_build_table
 from parsec.run.table_settings import TableConfig, TrainingSettings
 from parsec.run.workdir import read_json
-from parsec.train.batched import Outcome
+from parsec.tables.table import load_table
+from parsec.train.many import Outcome
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1")
 CONFIG = TableConfig(

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from parsec.errors import UserError
-from parsec.evaluate.table import Table, make_table, save_table, table_domain
 from parsec.report.comparison import comparison_text, incumbents, queries_to_optimum, regret_curve, summarise
 from parsec.run.compare import run_compare
 from parsec.run.compare_settings import CompareConfig
 from parsec.run.launch import load_config
 from parsec.run.trials import PROPOSALS_PER_QUERY, Task, run_trials
 from parsec.search.registry import STRATEGIES, Entry
+from parsec.tables.table import Table, make_table, save_table, table_domain
 
 DOCS = Path(__file__).parents[2] / "docs" / "strategies.md"
 SIZES = (3, 3, 4)
@@ -214,7 +214,7 @@ def test_published_baselines_are_reproduced(shared_data: Path) -> None:
         "regularized_evolution": {50: (93.61, 0.63), 100: (93.91, 0.45), 200: (94.12, 0.25), 500: (94.30, 0.15)},
         "reinforce": {50: (93.45, 0.54), 100: (93.75, 0.35), 200: (93.93, 0.26), 500: (94.12, 0.23)},
     }
-    from parsec.evaluate.table import load_nasbench201
+    from parsec.tables.nasbench201 import load_nasbench201
 
     table = load_nasbench201(shared_data / "nasbench201.npz", "cifar10")
     test = table.columns["test_200"]

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from parsec.config import option
 from parsec.errors import UserError
-from parsec.run.config import option
 from parsec.run.loop import run_steps
 from parsec.run.metrics import read_metrics
 from parsec.run.signals import StoppedError

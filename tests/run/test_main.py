@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from parsec.errors import unknown
-from parsec.run.config import option
+from parsec.config import option
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ def test_where_a_run_goes_and_what_the_job_is_given(command: Command, tmp_path: 
     assert (job, config.seed, config.pause, config.steps) == ("walk:run", 3, 1.0, 5)
     assert folder == tmp_path / "runs" / "walk_search-quick"
     assert here == tmp_path / "here"
-    assert (transfer, target.steps) == ("parsec.transfer:run_transfer", 5)
+    assert (transfer, target.steps) == ("parsec.run.transfer:run_transfer", 5)
     assert both == tmp_path / "runs" / "walk_search-to-walk_search-quick"
 
 

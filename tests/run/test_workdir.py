@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from parsec.config import option
 from parsec.errors import UserError
-from parsec.run.config import option
 from parsec.run.workdir import append, claim, read_json, versions, write_json_atomic
 
 

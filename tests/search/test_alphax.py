@@ -6,10 +6,10 @@ import jax
 import numpy as np
 import pytest
 
+from parsec.cells.domain import Domain, product_domain
 from parsec.errors import UserError
 from parsec.search.alphax import make
 from parsec.search.alphax.records import DONE, FAILED, PENDING
-from parsec.search.contract import Domain, product_domain
 
 SMALL = product_domain((3, 2, 4, 3))
 QUICK = {"members": 2, "width": 16, "steps": 40, "first_training": 12, "retrain_every": 12}

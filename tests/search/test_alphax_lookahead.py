@@ -3,10 +3,10 @@
 import jax
 import numpy as np
 
+from parsec.cells.domain import product_domain
 from parsec.search.alphax.lookahead import Drawn, best_below, remembered_draws
 from parsec.search.alphax.meta_dnn import Training, new_meta_dnn, predict
 from parsec.search.alphax.rollouts import hash_rows
-from parsec.search.contract import product_domain
 
 DOMAIN = product_domain((3, 4, 2))
 TRAINING = Training(widths=(8, 8), members=2, steps=1)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
+from parsec.cells.domain import product_domain
 from parsec.search.alphax.meta_dnn import (
     Training,
     held_out_quality,
@@ -15,7 +16,6 @@ from parsec.search.alphax.meta_dnn import (
     train,
 )
 from parsec.search.alphax.values import VALUES, quantiles
-from parsec.search.contract import product_domain
 
 DOMAIN = product_domain((4,) * 5)
 TRAINING = Training(widths=(32, 32), members=4, steps=150)

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from parsec.cells.domain import product_domain
 from parsec.errors import UserError
 from parsec.search import la_mcts
-from parsec.search.contract import product_domain
 from parsec.search.la_mcts import Fit, fit_split
 from parsec.search.lanas.encoding import linear_margin, make_encoding
 

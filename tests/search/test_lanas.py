@@ -4,10 +4,11 @@ import jax
 import numpy as np
 import pytest
 
+from parsec.cells.domain import product_domain
 from parsec.errors import UserError
-from parsec.evaluate.table import load_nasbench201, table_domain
 from parsec.search import la_mcts, lanas
-from parsec.search.contract import product_domain
+from parsec.tables.nasbench201 import load_nasbench201
+from parsec.tables.table import table_domain
 
 SIZES = (4, 4, 4, 4)
 DOMAIN = product_domain(SIZES)

@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
+from parsec.cells.domain import product_domain
 from parsec.errors import UserError
-from parsec.search.contract import product_domain
 from parsec.search.lanas.encoding import HalfSpace, linear_margin, make_encoding
 from parsec.search.lanas.sampling import draw_anywhere, draw_with_fallback, make_sampler
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from parsec.search.contract import product_domain
+from parsec.cells.domain import product_domain
 from parsec.search.lanas.archive import to_values
 from parsec.search.lanas.encoding import linear_margin, make_encoding
 from parsec.search.lanas.tree import (

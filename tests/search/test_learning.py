@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from parsec import prior
-from parsec.evaluate.table import make_table, table_domain
+from parsec.cells.domain import product_domain
 from parsec.search import bananas, local_search, parsec, q_learning, regularized_evolution, reinforce
-from parsec.search.contract import product_domain
+from parsec.tables.table import make_table, table_domain
 
 DOMAIN = product_domain((3, 2, 3))
 

@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from parsec.evaluate.table import make_table, table_domain
-from parsec.search.contract import Domain, count_failed, product_domain, proposed
+from parsec.cells.domain import Domain, one_change, product_domain
+from parsec.search.contract import count_failed, proposed
 from parsec.search.factorised import draw_valid, is_product
-from parsec.search.moves import mutate_each, one_change
+from parsec.search.moves import mutate_each
+from parsec.tables.table import make_table, table_domain
 
 SIZES = (3, 1, 4, 2)
 

@@ -4,8 +4,8 @@ import inspect
 
 import pytest
 
+from parsec.cells.domain import product_domain
 from parsec.errors import UserError
-from parsec.search.contract import product_domain
 from parsec.search.registry import STRATEGIES, make_strategy
 
 DOMAIN = product_domain((3, 2, 4))

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from parsec.evaluate.table import Table, make_table, table_domain
 from parsec.run.trials import Task, play, run_trials
 from parsec.search.contract import Strategy
 from parsec.search.registry import STRATEGIES, make_strategy
+from parsec.tables.table import Table, make_table, table_domain
 
 NAMES = list(STRATEGIES)
 

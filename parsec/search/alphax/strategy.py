@@ -29,6 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from parsec.cells.domain import ArrayLike, Domain
 from parsec.errors import unknown
 from parsec.search.alphax import tree as trees
 from parsec.search.alphax.lookahead import Draw, Drawn, best_below, remembered_draws
@@ -37,7 +38,7 @@ from parsec.search.alphax.records import DONE, FAILED, PENDING, Records, add, no
 from parsec.search.alphax.rollouts import sample_completions, unseen_completions
 from parsec.search.alphax.settings import PRESETS, Settings, check
 from parsec.search.alphax.values import VALUES, Values
-from parsec.search.contract import ArrayLike, Domain, Info, Strategy
+from parsec.search.contract import Info, Strategy
 
 # Random completions tried before the subtree is searched for one that is new.
 _TRIES = 4

@@ -16,8 +16,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from parsec.cells.domain import ArrayLike, Domain
 from parsec.errors import UserError, unknown
-from parsec.search.contract import ArrayLike, Domain, Info, Strategy
+from parsec.search.contract import Info, Strategy
 from parsec.search.lanas.archive import (
     Archive,
     empty_archive,

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from scipy.stats import rankdata
 
-from parsec.search.contract import ArrayLike
+from parsec.cells.domain import ArrayLike
 
 
 class Archive(NamedTuple):

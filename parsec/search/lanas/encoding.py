@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
-from parsec.search.contract import Domain
+from parsec.cells.domain import Domain
 
 # Architectures are encoded this many at a time, so that two shapes are compiled however many there are.
 _FEW, _ROWS = 16, 1024

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 import jax
 import numpy as np
 
+from parsec.cells.domain import Domain
 from parsec.errors import UserError, unknown
-from parsec.search.contract import Domain
 from parsec.search.lanas.encoding import Encoding, Margin, Region
 
 # draw(rng, region, known, taken, ranking) -> int32 [L] or None: a member of the region whose key is not in `taken`, at

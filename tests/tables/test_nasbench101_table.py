@@ -11,8 +11,8 @@ import pytest
 from parsec.cells.nasbench101_cells import cells, decode, encode
 from parsec.cells.nasbench101_graphs import OPERATIONS, module_hash
 from parsec.errors import UserError
-from parsec.evaluate.nasbench101 import load_nasbench101
-from parsec.evaluate.tfrecord import masked_crc32c
+from parsec.tables.nasbench101 import load_nasbench101
+from parsec.tables.tfrecord import masked_crc32c
 
 
 @pytest.fixture(autouse=True)

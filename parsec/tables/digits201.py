@@ -6,7 +6,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from parsec.evaluate.table import Table, load_table
+from parsec.tables.table import Table, load_table
 
 FILE = Path(__file__).with_name("digits201.npz")
 

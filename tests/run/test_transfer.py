@@ -22,7 +22,7 @@ from parsec.run.settings import (
     SearchConfig,
     StrategySettings,
 )
-from parsec.transfer import run_transfer
+from parsec.run.transfer import run_transfer
 from parsec.transfer.prior import read_prior
 
 SPACE = get_space("nasbench201")

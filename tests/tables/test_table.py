@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from parsec.errors import UserError
-from parsec.evaluate import table as tables
-from parsec.evaluate.table import Table, load_nasbench201, load_table, make_table, save_table, table_domain
+from parsec.tables import table as tables
+from parsec.tables.nasbench201 import load_nasbench201
+from parsec.tables.table import Table, load_table, make_table, save_table, table_domain
 
 SIZES = (3, 2, 4)
 ROWS = np.stack(np.unravel_index(np.arange(24), SIZES), 1).astype(np.int32)

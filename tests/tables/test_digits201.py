@@ -7,8 +7,8 @@ from parsec.cells import NASBENCH201
 from parsec.cells.costs import cost_table, table_costs
 from parsec.cells.isomorphism import representatives
 from parsec.cells.network import Shape
-from parsec.evaluate.digits201 import FILE, load_digits201
-from parsec.evaluate.table import Table
+from parsec.tables.digits201 import FILE, load_digits201
+from parsec.tables.table import Table
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from parsec.cells.network import Shape
 from parsec.cells.space import Space
-from parsec.data.batches import Batches, draw, normalise, steps_per_epoch, take
+from parsec.data.memory import Batches, draw, normalise, steps_per_epoch, take
 from parsec.errors import UserError
 from parsec.supernet.supernet import Batch, Supernet, Weights, make_supernet
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from parsec.data import channel_statistics, load, split
-from parsec.data.batches import (
+from parsec.data.memory import (
     Batches,
     batch_indices,
     draw,

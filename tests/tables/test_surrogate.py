@@ -7,8 +7,8 @@ from scipy.stats import spearmanr
 from parsec.cells.nasbench101 import canonical_features
 from parsec.cells.nasbench101_cells import cells
 from parsec.cells.nasbench101_features import parameters
-from parsec.evaluate.nasbench101 import load_sample, load_surrogate
-from parsec.evaluate.surrogate import cross_validate, fit, predict
+from parsec.tables.nasbench101 import load_sample, load_surrogate
+from parsec.tables.surrogate import cross_validate, fit, predict
 
 SMALL = {"iterations": 60, "epochs": 4}
 
@@ -58,7 +58,7 @@ def test_cross_validation_tells_signal_from_noise(sized):
 
 
 def test_predictions_beyond_the_sample_are_not_tied():
-    from parsec.evaluate.surrogate import _scores_at
+    from parsec.tables.surrogate import _scores_at
 
     known = np.array([10.0, 50.0, 90.0])
     scores = _scores_at(np.array([-0.1, 0.1, 0.5, 1.0, 1.01, 1.02]), np.array([0.2, 0.6, 1.0]), known)

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from parsec import prior
-from parsec.supernet.parsec_step import Rules, SearchState, init_state, search_step
+from parsec.joint.parsec import Rules, SearchState, init_state, search_step
 from parsec.supernet.supernet import Batch, ChildResult, Supernet
 
 MASK = np.ones((2, 3), bool)

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from parsec.cells.network import BuildCell, Head, Shape, Stem
 from parsec.cells.operations import Norm
 from parsec.cells.space import CellLayout, Choice, Slot, Space
-from parsec.data.batches import Batches, draw, normalise
+from parsec.data.memory import Batches, draw, normalise
 from parsec.errors import UserError
 from parsec.supernet.supernet import Batch, child_weights, make_supernet, static_child
 from parsec.train import batched
-from parsec.train.batched import Outcome, Parts, Recipe, Train, eval_starts, make_train
+from parsec.train.many import Outcome, Parts, Recipe, Train, eval_starts, make_train
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_3x3")
 

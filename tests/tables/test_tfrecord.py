@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from parsec.errors import UserError
-from parsec.evaluate.tfrecord import masked_crc32c, parse_metrics, parse_record, read_records
+from parsec.tables.tfrecord import masked_crc32c, parse_metrics, parse_record, read_records
 
 
 def varint(value: int) -> bytes:

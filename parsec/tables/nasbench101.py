@@ -16,15 +16,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from parsec.cells.domain import ArrayLike, Domain
 from parsec.cells.nasbench101 import canonical_features, domain
 from parsec.cells.nasbench101_cells import ABSENT, cells, choices, lookup, place, resized, rows
 from parsec.cells.nasbench101_graphs import MAX_VERTICES, OPERATIONS
 from parsec.errors import UserError, unknown
-from parsec.evaluate.cache import cached
-from parsec.evaluate.surrogate import cross_validate, fit, predict
-from parsec.evaluate.table import Table, read_npz, table_domain
-from parsec.evaluate.tfrecord import file_digest, read_records
-from parsec.search.contract import ArrayLike, Domain
+from parsec.tables.cache import cached
+from parsec.tables.surrogate import cross_validate, fit, predict
+from parsec.tables.table import Table, read_npz, table_domain
+from parsec.tables.tfrecord import file_digest, read_records
 
 # Part of the name of kept files: raise it when what they hold changes.
 _REVISION = 2

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from parsec.data.augment import AUGMENTATIONS
-from parsec.errors import UserError
-from parsec.run.config import (
+from parsec.config import (
     check,
     describe,
     differences,
@@ -20,6 +18,8 @@ from parsec.run.config import (
     to_config_dict,
     to_json,
 )
+from parsec.data.augment import AUGMENTATIONS
+from parsec.errors import UserError
 from parsec.run.settings import AUGMENTATION_NAMES
 
 

@@ -2,7 +2,7 @@
 
 A table is an .npz with `sizes` int [L], `architectures` int [N, L] and any number of numeric columns [N] (see
 docs/strategies.md). A column is maximised under its own name and minimised as `-name`. A score that is NaN or infinite
-is a failed evaluation. NAS-Bench-201 (Dong and Yang, ICLR 2020, arXiv 2001.00326) is read from an .npz of its numbers.
+is a failed evaluation.
 """
 
 import hashlib
@@ -17,17 +17,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from parsec.cells.domain import ArrayLike, Domain, one_change, product_domain
 from parsec.errors import UserError, unknown
-from parsec.search.contract import ArrayLike, Domain, product_domain
-from parsec.search.moves import one_change
+from parsec.tables.lookup import dense_lookup, sorted_lookup
 
 # Spaces up to this many combinations are looked up in one dense array; larger ones by binary search.
 _DENSE = 2**22
-_WORD = 2**31
 # What numpy and zipfile raise on a damaged archive, found by cutting and flipping bytes.
 _UNREADABLE = (OSError, ValueError, EOFError, KeyError, TypeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
-
-NASBENCH201_DATASETS = ("cifar10", "cifar100", "ImageNet16-120")
 
 
 @dataclass(frozen=True)
@@ -88,8 +85,8 @@ class Table:
         if self.resolve is not None:
             return jax.jit(self.resolve)
         if _cardinality(self.sizes) <= _DENSE:
-            return _dense_lookup(self.sizes, self.architectures)
-        return _sorted_lookup(self.sizes, self.architectures)
+            return dense_lookup(self.sizes, self.architectures)
+        return sorted_lookup(self.sizes, self.architectures)
 
 
 def load_table(path: Path) -> Table:
@@ -174,46 +171,6 @@ def save_table(path: Path, table: Table) -> None:
         np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
 
 
-def load_nasbench201(path: Path, dataset: str) -> Table:
-    """Returns NAS-Bench-201's table for one dataset, 15,625 architectures of 6 choices of 5 operations.
-
-    Args:
-      path: the .npz, with `ops`, `valid_acc_200`, `test_acc_200`, `acc_12`, `flops_m`, `params_m` and the `_cols`
-        arrays that name their columns.
-      dataset: one of `NASBENCH201_DATASETS`.
-
-    Returns:
-      The table with accuracies in percent, `valid_12` and `valid_200` (after 12 and 200 epochs; for cifar10 on its
-      validation half, trained on the other) and `test_200`; and the costs `flops_m` and `params_m` in millions.
-
-    Raises:
-      UserError: if the file cannot be read or is no such table, or for an unknown dataset.
-    """
-    if dataset not in NASBENCH201_DATASETS:
-        raise unknown("dataset", dataset, NASBENCH201_DATASETS)
-    arrays = read_npz(path)
-    valid = "cifar10-valid" if dataset == "cifar10" else dataset
-    wanted = {
-        "valid_12": ("acc_12", "acc_12_cols", f"{valid}:valid"),
-        "valid_200": ("valid_acc_200", "valid_acc_200_cols", valid),
-        "test_200": ("test_acc_200", "test_acc_200_cols", dataset),
-        "flops_m": ("flops_m", "cost_cols", dataset),
-        "params_m": ("params_m", "cost_cols", dataset),
-    }
-    columns = {}
-    for column, (values, names, name) in wanted.items():
-        if values not in arrays or names not in arrays or "ops" not in arrays:
-            raise UserError(f"{path} is not a NAS-Bench-201 table; it has no array {values!r}, {names!r} or 'ops'")
-        labels = arrays[names].astype(str).tolist()
-        if name not in labels or arrays[values].ndim != 2:
-            raise UserError(f"{values} of {path} has no column {name!r}; its columns are {', '.join(labels)}")
-        columns[column] = arrays[values][:, labels.index(name)].astype(np.float64)
-    table = make_table(f"nasbench201-{dataset}", np.full(6, 5), arrays["ops"], columns)
-    if not table.complete:
-        raise UserError(f"{path} holds {len(table)} architectures; NAS-Bench-201 has 15625")
-    return table
-
-
 def table_domain(table: Table) -> Domain:
     """Returns the domain a table covers.
 
@@ -289,69 +246,3 @@ def _cardinality(sizes: tuple[int, ...]) -> int:
 
 def _shape(values: np.ndarray) -> str:
     return f"{values.dtype} {list(values.shape)}"
-
-
-def _in_range(sizes: tuple[int, ...], architectures: jax.Array) -> jax.Array:
-    return ((architectures >= 0) & (architectures < np.array(sizes, np.int32)[None, :])).all(1)
-
-
-def _dense_lookup(sizes: tuple[int, ...], rows: np.ndarray) -> Callable[[ArrayLike], jax.Array]:
-    """Returns the lookup through one int32 for every combination of options."""
-    places = np.cumprod([1, *sizes[:0:-1]])[::-1].astype(np.int32)
-    dense = np.full(_cardinality(sizes), -1, np.int32)
-    dense[rows @ places] = np.arange(len(rows))
-    table = jnp.asarray(dense)
-
-    def lookup(architectures: ArrayLike) -> jax.Array:
-        architectures = jnp.asarray(architectures, jnp.int32)
-        inside = _in_range(sizes, architectures)
-        codes = (jnp.where(inside[:, None], architectures, 0) * places[None, :]).sum(1)
-        return jnp.where(inside, table[codes], -1)
-
-    return lookup
-
-
-def _sorted_lookup(sizes: tuple[int, ...], rows: np.ndarray) -> Callable[[ArrayLike], jax.Array]:
-    """Returns the lookup by binary search among codes of as many 31-bit words as the choices need."""
-    word, place = [], []
-    capacity = 1
-    for size in sizes:
-        capacity *= size
-        if not word or capacity > _WORD:
-            word.append(len(set(word)))
-            capacity = size
-        else:
-            word.append(word[-1])
-        place.append(capacity // size)
-    packing = np.zeros((len(sizes), word[-1] + 1), np.int32)
-    packing[np.arange(len(sizes)), word] = place
-    codes = (rows[:, :, None].astype(np.int64) * packing).sum(1).astype(np.int32)
-    order = np.lexsort(codes.T[::-1])
-    ordered, row_of = jnp.asarray(codes[order]), jnp.asarray(order, jnp.int32)
-    halvings = len(rows).bit_length()
-
-    def before(left: jax.Array, right: jax.Array) -> jax.Array:
-        """Whether codes [B, W] precede others [B, W], by their first word that differs."""
-        differ = left != right
-        at = jnp.argmax(differ, 1)[:, None]
-        less = jnp.take_along_axis(left, at, 1) < jnp.take_along_axis(right, at, 1)
-        return differ.any(1) & less[:, 0]
-
-    def lookup(architectures: ArrayLike) -> jax.Array:
-        architectures = jnp.asarray(architectures, jnp.int32)
-        inside = _in_range(sizes, architectures)
-        query = (jnp.where(inside[:, None], architectures, 0)[:, :, None] * packing[None]).sum(1)
-        low = jnp.zeros(query.shape[0], jnp.int32)
-        high = jnp.full(query.shape[0], len(rows), jnp.int32)
-
-        def halve(_: int, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-            low, high = bounds
-            middle = (low + high) // 2
-            right = before(ordered[jnp.minimum(middle, len(rows) - 1)], query) & (low < high)
-            return jnp.where(right, middle + 1, low), jnp.where(right, high, jnp.maximum(middle, low))
-
-        low, _ = jax.lax.fori_loop(0, halvings, halve, (low, high))
-        at = jnp.minimum(low, len(rows) - 1)
-        return jnp.where(inside & (ordered[at] == query).all(1), row_of[at], -1)
-
-    return lookup

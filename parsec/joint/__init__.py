@@ -1,0 +1,1 @@
+"""Searches in which weights and architecture learn together."""
