@@ -17,7 +17,7 @@ from parsec.cells.space import CellLayout, Choice, Slot, Space
 from parsec.data.memory import Batches, draw, normalise
 from parsec.errors import UserError
 from parsec.supernet.supernet import Batch, child_weights, make_supernet, static_child
-from parsec.train import batched
+from parsec.train import many
 from parsec.train.many import Outcome, Parts, Recipe, Train, eval_starts, make_train
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_3x3")
@@ -128,16 +128,16 @@ def test_any_number_of_devices_gives_the_same(outcome: Outcome):
 
 
 def test_seeds_trained_at_once_agree_and_keep_the_choice_of_operations_a_branch(monkeypatch, outcome: Outcome):
-    monkeypatch.setattr(batched, "_one_by_one", lambda: False)
+    monkeypatch.setattr(many, "_one_by_one", lambda: False)
     at_once = make_train(SPACE, SHAPE, RECIPE, PARTS, KEYS, len(ARCHITECTURES), devices=jax.devices()[:1])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3), at_once(ARCHITECTURES), outcome)
 
     weights = jax.vmap(lambda key: make_supernet(SPACE, SHAPE).init(key, jnp.zeros((8, 6, 6, 1))))(KEYS)
 
     def one(weights: Any, key: jax.Array, architecture: jax.Array) -> Outcome:
-        return batched._train_seed(make_supernet(SPACE, SHAPE), RECIPE, 3, "float32", PARTS, weights, key, architecture)
+        return many._train_seed(make_supernet(SPACE, SHAPE), RECIPE, 3, "float32", PARTS, weights, key, architecture)
 
-    program = str(jax.make_jaxpr(lambda a: batched._each_seed(one, weights, KEYS, a))(ARCHITECTURES[0]))
+    program = str(jax.make_jaxpr(lambda a: many._each_seed(one, weights, KEYS, a))(ARCHITECTURES[0]))
     assert "select_n" in program
     assert program.count(" cond[") == 4  # forward and backward in training, forward on two parts
 
