@@ -29,9 +29,11 @@ from scipy import stats
 from parsec.cells import get_space
 from parsec.cells.domain import product_domain
 from parsec.evaluate.supernet import make_score
-from parsec.evaluate.train import Evaluate, Evaluated, make_train, make_train_evaluator
-from parsec.run.search import Problem, load_problem, make_optimizer
+from parsec.evaluate.contract import Evaluated, Evaluator, no_pause
+from parsec.evaluate.training import make_train, training_evaluator
+from parsec.run.problem import Problem, load_problem, make_optimizer
 from parsec.run.settings import DataSettings, NetworkSettings, OptimizerSettings, SearchConfig
+from parsec.supernet.objective import make_child
 from parsec.supernet.supernet import make_supernet
 
 RANDOM_CHILDREN = 8
@@ -65,8 +67,9 @@ def measure(config: SearchConfig, problem: Problem, children: np.ndarray, epochs
     steps = epochs * (len(problem.train.labels) // config.data.batch_size)
     supernet = make_supernet(space, problem.shape)
     train_key, fresh_key = jax.random.split(jax.random.key(config.seed))
+    child = make_child(space, supernet)
     train = make_train(
-        supernet,
+        child,
         make_optimizer(config.optimizer, steps),
         problem.train,
         steps=steps,
@@ -75,11 +78,11 @@ def measure(config: SearchConfig, problem: Problem, children: np.ndarray, epochs
         dtype="float32",
         key=train_key,
     )
-    score = make_score(supernet, problem.valid, batch_size=64, num_images=10**6, dtype="float32", seed=config.seed)
+    score = make_score(child, problem.valid, batch_size=64, num_images=10**6, dtype="float32", seed=config.seed)
     images = jax.ShapeDtypeStruct((2, *problem.train.images.shape[1:]), jnp.float32)
     with tempfile.TemporaryDirectory() as folder:
         fresh, inherited = (
-            make_train_evaluator(space, problem.shape, supernet, train, score, images=images, key=fresh_key, folder=at)
+            training_evaluator(space, problem.shape, supernet, train, score, images=images, key=fresh_key, folder=at)
             for at in (None, Path(folder))
         )
         return train_in_turn(fresh, children), train_in_turn(inherited, children)

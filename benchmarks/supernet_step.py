@@ -37,9 +37,11 @@ from parsec.cells.convolution import use_form
 from parsec.cells.costs import cost_table, table_costs
 from parsec.cells.network import Shape
 from parsec.cells.space import Space
+from parsec.data.source import Batch
 from parsec.errors import unknown
 from parsec.supernet.children import weighted_gradient
-from parsec.supernet.supernet import Batch, ChildResult, Supernet, Weights, child_weights, make_supernet, static_child
+from parsec.supernet.objective import ChildResult, make_child, static_child
+from parsec.supernet.supernet import Supernet, Weights, child_weights, make_supernet
 
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 _CHILDREN_OF_ONE_PROGRAM = 50
@@ -136,10 +138,10 @@ def make_contest(options: argparse.Namespace, dtype: str) -> Contest:
 
 def measure(contest: Contest, options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Returns compile seconds, temporary memory, step seconds and ratios of every contestant."""
-    supernet, weights, batch = contest.supernet, contest.weights, contest.batch
+    child, weights, batch = make_child(contest.space, contest.supernet), contest.weights, contest.batch
 
     def step(weights: Weights, batch: Batch, architecture: jax.Array) -> Any:
-        return _loss_and_gradient(lambda w: supernet.run_child(w, batch, architecture), weights)
+        return _loss_and_gradient(lambda w: child(w, batch, architecture), weights)
 
     console.print("compiling the supernet's step")
     with _count_compilations() as compilations:
@@ -284,7 +286,7 @@ def _weighted_memory(contest: Contest, count: int) -> int:
     """Returns the temporary bytes of the weighted gradient of `count` children."""
 
     def step(weights: Weights, batch: Batch, architectures: jax.Array) -> Any:
-        return weighted_gradient(contest.supernet, weights, batch, architectures, count, lambda k, value: value)
+        return weighted_gradient(make_child(contest.space, contest.supernet), weights, batch, architectures, count, lambda k, value: value)
 
     children = np.resize(contest.children, (count, contest.children.shape[1]))
     return compile_step(step, contest.weights, contest.batch, jnp.asarray(children)).temporary

@@ -11,7 +11,7 @@ everything a person reads comes from `decode`.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -60,6 +60,34 @@ class CellLayout:
     num_nodes: int
     slots: tuple[Slot, ...]
     concat: tuple[int, ...] = ()
+
+
+class Hard(NamedTuple):
+    """A route on which every slot reads one node and runs one operation.
+
+    Attributes:
+      sources: node read by each slot, int32 [S].
+      operations: index into `Space.operations` for each slot, int32 [S].
+    """
+
+    sources: jax.Array
+    operations: jax.Array
+
+
+class Soft(NamedTuple):
+    """A route on which every slot mixes nodes and operations, as relaxed searches need.
+
+    Attributes:
+      sources: weight of each node for each slot, float32 [S, nodes].
+      operations: weight of each operation for each slot, float32 [S, operations].
+    """
+
+    sources: jax.Array
+    operations: jax.Array
+
+
+# What the slots of a cell read and run.
+Route = Hard | Soft
 
 
 @dataclass(frozen=True)
@@ -134,22 +162,19 @@ class Space:
             )
         return given.astype(np.int32)
 
-    def route(self, kind: str, architecture: jax.Array | np.ndarray) -> tuple[jax.Array, jax.Array]:
+    def route(self, kind: str, architecture: jax.Array | np.ndarray) -> Hard:
         """Returns what each slot of a cell reads and runs; works on traced architectures.
 
         Args:
           kind: which cell, a key of `cells`.
           architecture: int32 [L].
-
-        Returns:
-          Sources and operations, both int32 [S]; operations index `self.operations`.
         """
         slots = self.cells[kind].slots
         architecture = jnp.asarray(architecture)
         operations = architecture[np.array([slot.operation for slot in slots])]
         chosen = architecture[np.array([max(slot.source_choice, 0) for slot in slots])]
         fixed = np.array([slot.source for slot in slots], np.int32)
-        return jnp.where(fixed >= 0, fixed, chosen), operations
+        return Hard(jnp.where(fixed >= 0, fixed, chosen), operations)
 
     def decode(self, architecture: Sequence[int] | np.ndarray) -> Genotype:
         """Returns the genotype of an architecture, int32 [L]; raises `UserError` if it is not one of this space."""

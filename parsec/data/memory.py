@@ -14,6 +14,7 @@ import numpy as np
 from parsec.data.augment import augment
 from parsec.data.dataset import Dataset
 from parsec.data.permutation import permute
+from parsec.data.source import Batch, Source
 from parsec.errors import UserError
 
 
@@ -56,6 +57,25 @@ def steps_per_epoch(num_examples: int, batch_size: int) -> int:
     return num_examples // batch_size
 
 
+def memory_source(
+    part: Batches,
+    key: jax.Array,
+    batch_size: int,
+    *,
+    augmentation: str = "none",
+    dtype: jax.typing.DTypeLike = jnp.float32,
+) -> Source:
+    """Returns the source of a part's batches; see `draw` for the arguments and errors."""
+
+    # The images are an argument: closed over, they would become constants of the compiled program.
+    @jax.jit
+    def drawn(part: Batches, index: jax.Array) -> Batch:
+        return draw(part, key, index, batch_size, augmentation=augmentation, dtype=dtype)
+
+    per_epoch = steps_per_epoch(len(part.labels), batch_size)
+    return Source(lambda index: drawn(part, jnp.asarray(index, jnp.int32)), len(part.labels), per_epoch)
+
+
 def batch_indices(key: jax.Array, step: jax.Array | int, num_examples: int, batch_size: int) -> jax.Array:
     """Returns the examples of one step's batch.
 
@@ -86,7 +106,7 @@ def draw(
     *,
     augmentation: str = "none",
     dtype: jax.typing.DTypeLike = jnp.float32,
-) -> tuple[jax.Array, jax.Array]:
+) -> Batch:
     """Returns one step's batch, augmented and normalised.
 
     Args:
@@ -97,9 +117,6 @@ def draw(
       augmentation: a name of `parsec.data.augment.AUGMENTATIONS`.
       dtype: of the images returned.
 
-    Returns:
-      Images [B, H, W, C] of `dtype` and labels int32 [B].
-
     Raises:
       UserError: the batch is empty or larger than the data, or the augmentation unknown.
     """
@@ -107,7 +124,7 @@ def draw(
     indices = batch_indices(order_key, step, len(part.labels), batch_size)
     images, labels = take(part, indices)
     images = augment(jax.random.fold_in(augment_key, jnp.asarray(step, jnp.int32)), images, augmentation)
-    return normalise(images, part.mean, part.std, dtype), labels
+    return Batch(normalise(images, part.mean, part.std, dtype), labels)
 
 
 def take(part: Batches, indices: jax.Array) -> tuple[jax.Array, jax.Array]:

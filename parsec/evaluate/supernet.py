@@ -11,17 +11,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from parsec.data.memory import Batches, normalise, take
-from parsec.supernet.supernet import Batch, Supernet, Weights
+from parsec.data.source import Batch
+from parsec.evaluate.contract import Evaluated, Evaluator, Pause
+from parsec.supernet.objective import Child
+from parsec.supernet.supernet import Weights
 
 # `score(weights, architecture int32 [L]) -> accuracy in percent`, NaN where the child's likelihood is not finite.
 Score = Callable[[Weights, np.ndarray], float]
 
 
-def make_score(supernet: Supernet, part: Batches, *, batch_size: int, num_images: int, dtype: str, seed: int) -> Score:
+# What shared weights and short trainings say of an architecture.
+OBJECTIVE = "valid_accuracy"
+
+
+def make_score(child: Child, part: Batches, *, batch_size: int, num_images: int, dtype: str, seed: int) -> Score:
     """Returns the function that scores a child on `num_images` of a part's images.
 
     Args:
-      supernet: whose children are scored.
+      child: runs one child.
       part: held-out images.
       batch_size: images a batch; only whole batches are used, at least one.
       num_images: how many images to use at most.
@@ -40,7 +47,7 @@ def make_score(supernet: Supernet, part: Batches, *, batch_size: int, num_images
         def add(total: tuple[jax.Array, jax.Array], rows: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
             images, labels = take(part, rows)
             batch = Batch(normalise(images, part.mean, part.std, dtype), labels)
-            value, correct = supernet.run_child(weights, batch, architecture)
+            value, correct = child(weights, batch, architecture)
             return (total[0] + correct.astype(jnp.int32), total[1] & jnp.isfinite(value)), None
 
         start = (jnp.zeros((), jnp.int32), jnp.array(True))
@@ -51,3 +58,13 @@ def make_score(supernet: Supernet, part: Batches, *, batch_size: int, num_images
         return 100.0 * int(correct) / indices.size if bool(finite) else float("nan")
 
     return score
+
+
+def supernet_evaluator(score: Score, weights: Weights) -> Evaluator:
+    """Returns the evaluator of children under shared weights; its one objective is their accuracy in percent."""
+
+    def evaluate(architecture: np.ndarray, evaluated: Evaluated, pause: Pause) -> np.ndarray:
+        del evaluated, pause
+        return np.array([score(weights, architecture)], np.float32)
+
+    return Evaluator((OBJECTIVE,), evaluate)

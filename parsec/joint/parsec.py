@@ -1,4 +1,4 @@
-"""One step of PARSEC: shared weights and prior learn together from the same sampled children.
+"""PARSEC: shared weights and prior learn together from the same sampled children.
 
     key -> prior.sample -> architectures [K, L]
         -> each child's log-likelihood and gradient on the training batch    -> weighted gradient -> shared weights
@@ -9,16 +9,24 @@ knows no space and no dataset.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from parsec import prior as priors
+from parsec.data.source import Batch
+from parsec.joint.contract import Info, Joint, Parts
+from parsec.joint.descent import descend
+from parsec.joint.sampling import Sampler, make_sampler
+from parsec.joint.settings import JointSettings
 from parsec.prior.importance import Reduction
 from parsec.supernet.children import Children, run_children, weighted_gradient
-from parsec.supernet.supernet import Batch, Supernet, Weights
+from parsec.supernet.objective import Child
+from parsec.supernet.supernet import Weights
 
 
 class SearchState(NamedTuple):
@@ -33,13 +41,11 @@ class Rules(NamedTuple):
     """What a step is made of.
 
     Attributes:
-      supernet: the program that runs a child.
+      child: runs one child.
       mask: which options exist, bool [L, O].
       optimizer: of the shared weights.
       prior_update: of the prior.
-      num_children: K, the largest there can be.
-      sample: `sample(key, logits, count) -> int32 [K, L]`, of which the first `count` rows are children.
-      sample_budget: `sample_budget(logits) -> int32 []`, how many of the K rows are children at this step.
+      sampler: draws the children of a step.
       reduction: how log-likelihoods become weights; with its temperature and floor.
       temperature: of "tempered".
       ess_floor: of "tempered".
@@ -47,13 +53,11 @@ class Rules(NamedTuple):
       warmup_steps: steps in which the prior rests and children are weighted uniformly.
     """
 
-    supernet: Supernet
-    mask: Any
+    child: Child
+    mask: np.ndarray
     optimizer: optax.GradientTransformation
     prior_update: priors.PriorUpdate
-    num_children: int
-    sample: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
-    sample_budget: Callable[[jax.Array], jax.Array]
+    sampler: Sampler
     reduction: Reduction
     temperature: float
     ess_floor: float
@@ -61,14 +65,37 @@ class Rules(NamedTuple):
     warmup_steps: int
 
 
-Info = dict[str, jax.Array]
+def make(parts: Parts, settings: JointSettings) -> Joint:
+    """Returns PARSEC over a supernet; see `parsec.joint.contract`."""
+    prior, likelihood = settings.prior, settings.likelihood
+    if prior.update == "adam":
+        update = priors.adam_update(parts.mask, prior.learning_rate, b1=prior.b1)
+    else:
+        update = priors.natural_update(parts.mask, prior.learning_rate)
+    rules = Rules(
+        child=parts.child,
+        mask=parts.mask,
+        optimizer=parts.optimizer,
+        prior_update=update,
+        sampler=make_sampler(parts.mask, settings.sampler),
+        reduction=likelihood.reduction,  # type: ignore[arg-type]
+        temperature=likelihood.temperature,
+        ess_floor=likelihood.ess_floor if likelihood.reduction == "tempered" else 0.0,
+        child_weights=likelihood.child_weights,
+        warmup_steps=round(prior.warmup * parts.steps),
+    )
 
+    def init(key: jax.Array, images: jax.Array, logits: np.ndarray) -> SearchState:
+        weights = parts.supernet.init(key, images)
+        return SearchState(weights, parts.optimizer.init(weights), update.init(logits))
 
-def init_state(rules: Rules, key: jax.Array, images: jax.Array) -> SearchState:
-    """Returns fresh shared weights under a uniform prior; `images` [B, H, W, C] give the shape only."""
-    weights = rules.supernet.init(key, images)
-    logits = jnp.zeros(rules.mask.shape, jnp.float32)
-    return SearchState(weights, rules.optimizer.init(weights), rules.prior_update.init(logits))
+    return Joint(
+        init=init,
+        step=partial(search_step, rules),
+        architecture=lambda state: priors.mode(state.prior.logits, parts.mask),
+        weights=lambda state: state.weights,
+        logits=lambda state: state.prior.logits,
+    )
 
 
 def search_step(
@@ -90,12 +117,12 @@ def search_step(
       that failed. The loss is NaN when all of them did; the state is then the old one.
     """
     warm = step < rules.warmup_steps
-    count = rules.sample_budget(state.prior.logits)
-    architectures = rules.sample(key, state.prior.logits, count)
-    active = jnp.arange(rules.num_children) < count
+    count = rules.sampler.budget(state.prior.logits)
+    architectures = rules.sampler.sample(key, state.prior.logits, count)
+    active = jnp.arange(rules.sampler.most) < count
 
     def on_validation() -> Children:
-        return run_children(rules.supernet, state.weights, valid, architectures, count)
+        return run_children(rules.child, state.weights, valid, architectures, count)
 
     def nothing() -> Children:
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(on_validation))
@@ -103,12 +130,13 @@ def search_step(
     validated = jax.lax.cond(warm, nothing, on_validation)
     importance = _importance(rules, validated.log_likelihoods, len(valid.labels), active)
     level = _level(rules, state.weights, train, architectures, count, active, importance, warm)
-    gradient, trained = weighted_gradient(rules.supernet, state.weights, train, architectures, count, level=level)
+    gradient, trained = weighted_gradient(rules.child, state.weights, train, architectures, count, level=level)
     failed_all = trained.failed >= count
     # A child that failed on either batch has no say in the prior.
     importance = jnp.where(jnp.isnan(trained.log_likelihoods), 0.0, importance)
     importance = importance / jnp.maximum(importance.sum(), 1e-12)
-    weights, optimizer = _descend(rules, state, gradient, len(train.labels), ~failed_all)
+    old = (state.weights, state.optimizer)
+    weights, optimizer = descend(rules.optimizer, *old, gradient, len(train.labels), ~failed_all)
     prior = rules.prior_update.update(state.prior, architectures, jnp.where(warm, 0.0, importance))
 
     finite = active & ~jnp.isnan(trained.log_likelihoods)
@@ -159,19 +187,6 @@ def _level(
         return lambda k, value: jnp.where(warm, 0.0, value * sharpness)
     if rules.child_weights == "train":
         # The temperature depends on all the likelihoods at once, so this alone needs a pass of its own.
-        first = run_children(rules.supernet, weights, train, architectures, count)
+        first = run_children(rules.child, weights, train, architectures, count)
         importance = _importance(rules, first.log_likelihoods, size, active)
     return lambda k, value: jnp.where(warm, 0.0, jnp.log(importance[k]))
-
-
-def _descend(
-    rules: Rules, state: SearchState, gradient: Weights, batch_size: int, usable: jax.Array
-) -> tuple[Weights, Any]:
-    """Takes the optimiser's step on the mean negative log-likelihood; none where no child was usable."""
-    # Optax multiplies Python floats by its int32 step count, which strict promotion refuses.
-    with jax.numpy_dtype_promotion("standard"):
-        descent = jax.tree.map(lambda leaf: -leaf / batch_size, gradient)
-        change, moments = rules.optimizer.update(descent, state.optimizer, state.weights)
-    moved = (optax.apply_updates(state.weights, change), moments)
-    old = (state.weights, state.optimizer)
-    return jax.tree.map(lambda new, before: jnp.where(usable, new, before), moved, old)

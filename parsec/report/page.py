@@ -7,18 +7,12 @@ so equal runs have equal pages.
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
-from pathlib import Path
 from typing import Any
 
 from parsec.cells import get_space
 from parsec.cells.drawing import genotype_svg
 from parsec.cells.genotypes import from_text
-from parsec.errors import UserError
 from parsec.report.curves import line_chart
-from parsec.run.metrics import read_metrics
-from parsec.run.workdir import CONFIG, RESULT, read_json, write_text_atomic
-
-REPORT = "report.html"
 
 # What a search records, in the order of the page; whatever else it recorded follows under its own name.
 _TITLES = {
@@ -27,7 +21,8 @@ _TITLES = {
     "entropy": "entropy of the prior (nats)",
     "ess": "effective sample size",
 }
-_NEEDED = ("space", "architecture", "genotype", "seed", "valid_accuracy", "random_valid_accuracy", "params", "flops")
+# What a result must hold to be drawn.
+NEEDED = ("space", "architecture", "genotype", "seed", "valid_accuracy", "random_valid_accuracy", "params", "flops")
 _MOST_CURVES = 16
 _STYLE = """
 body { font: 15px/1.5 "DejaVu Sans", Verdana, Helvetica, Arial, sans-serif; color: #24292f }
@@ -44,24 +39,6 @@ th { color: #57606a; font-weight: normal }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; font-size: 13px }
 svg { max-width: 100%; height: auto }
 """
-
-
-def write_report(workdir: Path) -> Path:
-    """Writes report.html into the run directory of a finished search and returns its path.
-
-    Raises:
-      UserError: result.json or config.json is missing or is not that of a search, or the page cannot be written.
-    """
-    result = read_json(workdir / RESULT)
-    missing = [key for key in _NEEDED if not isinstance(result, dict) or key not in result]
-    if missing:
-        raise UserError(f"{workdir / RESULT} is not the result of a search: it has no {missing[0]!r}")
-    config = read_json(workdir / CONFIG)
-    if not isinstance(config, dict):
-        raise UserError(f"{workdir / CONFIG} is not the config of a run")
-    page = report_page(result, config, read_metrics(workdir))
-    write_text_atomic(workdir / REPORT, page)
-    return workdir / REPORT
 
 
 def report_page(result: Mapping[str, Any], config: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) -> str:

@@ -145,7 +145,7 @@ def _tasks(config: CompareConfig, table: Table, domain: Domain) -> dict[str, Tas
     tasks = {}
     for name in config.strategies:
         make_strategy(name, domain, options.get(name, {}))
-        tasks[name] = Task(name, options.get(name, {}), config.objective, config.budget, config.count, config.seed)
+        tasks[name] = Task(name, options.get(name, {}), (config.objective,), config.budget, config.count, config.seed)
     return tasks
 
 

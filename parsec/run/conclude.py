@@ -10,20 +10,23 @@ import numpy as np
 from scipy import stats
 
 from parsec import prior as priors
-from parsec.cells import Space
+from parsec.cells import Space, get_space
 from parsec.cells.costs import network_cost
 from parsec.cells.drawing import draw_genotype, text_drawing
 from parsec.cells.genotypes import to_text
 from parsec.cells.network import Shape
+from parsec.errors import UserError
 from parsec.config import to_config_dict
-from parsec.evaluate.train import Evaluated
-from parsec.report.page import write_report
+from parsec.evaluate.contract import Evaluated
+from parsec.report.page import NEEDED, report_page
+from parsec.run.metrics import read_metrics
 from parsec.run.progress import announce
 from parsec.run.settings import SearchConfig
-from parsec.run.workdir import RESULT, read_json, write_json_atomic
-from parsec.tables.nasbench201 import load_nasbench201
+from parsec.run.workdir import CONFIG, RESULT, read_json, write_json_atomic, write_text_atomic
 from parsec.tables.table import Table
 from parsec.transfer.prior import PRIOR, named_logits
+
+REPORT = "report.html"
 
 # Share of skip connections and zero operations among a mode's operations above which the search is called collapsed.
 _COLLAPSED = 0.5
@@ -51,7 +54,13 @@ class Outcome(NamedTuple):
 
 
 def conclude(
-    config: SearchConfig, space: Space, shape: Shape, outcome: Outcome, image: tuple[int, int, int], workdir: Path
+    config: SearchConfig,
+    space: Space,
+    shape: Shape,
+    outcome: Outcome,
+    image: tuple[int, int, int],
+    table: Table | None,
+    workdir: Path,
 ) -> dict[str, Any]:
     """Judges the found architecture, and writes result.json, prior.json, the drawing and report.html.
 
@@ -61,15 +70,15 @@ def conclude(
       shape: of its networks.
       outcome: what it found.
       image: height, width and channels of an image.
+      table: of published figures for the space, or None.
       workdir: the run directory.
 
     Returns:
       What result.json holds; accuracies in percent. Nothing in it depends on the clock.
 
     Raises:
-      UserError: where the table is unusable or a file cannot be written.
+      UserError: where a file cannot be written.
     """
-    table = open_table(config)
     rng = np.random.default_rng(config.seed)
     found, logits, evaluated = outcome.architecture, outcome.logits, outcome.evaluated
     random_scores = [
@@ -97,7 +106,7 @@ def conclude(
         "strategy": config.strategy.name,
         "evaluator": config.strategy.evaluator,
         "evaluations": None if evaluated is None else len(evaluated.scores),
-        "failed_evaluations": None if evaluated is None else int(np.isnan(evaluated.scores).sum()),
+        "failed_evaluations": None if evaluated is None else int((~np.isfinite(evaluated.scores[:, 0])).sum()),
         "warnings": _warnings(space, found),
         "config": to_config_dict(config).to_dict(),
     }
@@ -109,10 +118,37 @@ def conclude(
     return read_json(workdir / RESULT)
 
 
-def derive_architecture(config: SearchConfig, space: Space, logits: jax.Array, score: Judge) -> np.ndarray:
-    """Returns the found architecture, int32 [L]: the prior's mode, or the best on validation of it and n samples."""
-    mode = np.asarray(priors.mode(logits, space.mask))
-    if config.derive.rule == "mode":
+def write_report(workdir: Path) -> Path:
+    """Writes report.html into the run directory of a finished search and returns its path.
+
+    Raises:
+      UserError: result.json or config.json is missing or is not that of a search, or the page cannot be written.
+    """
+    result = read_json(workdir / RESULT)
+    missing = [key for key in NEEDED if not isinstance(result, dict) or key not in result]
+    if missing:
+        raise UserError(f"{workdir / RESULT} is not the result of a search: it has no {missing[0]!r}")
+    config = read_json(workdir / CONFIG)
+    if not isinstance(config, dict):
+        raise UserError(f"{workdir / CONFIG} is not the config of a run")
+    page = report_page(result, config, read_metrics(workdir))
+    write_text_atomic(workdir / REPORT, page)
+    return workdir / REPORT
+
+
+def derive_architecture(
+    config: SearchConfig, space: Space, mode: np.ndarray, logits: np.ndarray | None, score: Judge
+) -> np.ndarray:
+    """Returns the found architecture, int32 [L]: the search's own, or the best on validation of it and n samples.
+
+    Args:
+      config: the search.
+      space: its space.
+      mode: what the search would report, int32 [L].
+      logits: of its distribution over architectures, float32 [L, O]; without one there is nothing to sample.
+      score: on validation.
+    """
+    if config.derive.rule == "mode" or logits is None:
         return mode
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
     samples = np.asarray(priors.sample(key, logits, jnp.asarray(space.mask), config.derive.samples))
@@ -121,17 +157,8 @@ def derive_architecture(config: SearchConfig, space: Space, logits: jax.Array, s
     return candidates[int(np.nanargmax(scores))] if np.isfinite(scores).any() else mode
 
 
-def open_table(config: SearchConfig) -> Table | None:
-    """Returns the published table that the config names, or None; raises `UserError` if it is unusable."""
-    if not config.table or config.space != "nasbench201":
-        return None
-    return load_nasbench201(Path(config.table).expanduser(), "cifar100" if config.dataset == "cifar100" else "cifar10")
-
-
 def show_result(workdir: Path, result: dict[str, Any]) -> None:
     """Prints a finished search: the cell as text and drawing, its figures, and where everything lies."""
-    from parsec.cells import get_space
-
     space = get_space(result["space"])
     print()
     print("\n".join(text_drawing(space.decode(np.array(result["architecture"])))))
@@ -180,7 +207,10 @@ def _rank_correlation(
     cells = rng.integers(0, space.sizes, (config.derive.ranked_cells, len(space.sizes))).astype(np.int32)
     ours = [score(cell) for cell in cells]
     published = table.columns["test_200"][table.find(cells)]
-    correlation: Any = stats.spearmanr(ours, published, nan_policy="omit")
+    both = np.isfinite(ours) & np.isfinite(published)
+    if both.sum() < 2 or np.ptp(np.array(ours)[both]) == 0 or np.ptp(published[both]) == 0:
+        return None
+    correlation: Any = stats.spearmanr(np.array(ours)[both], published[both])
     return round(float(correlation.statistic), 4)
 
 

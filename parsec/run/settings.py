@@ -8,7 +8,22 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from parsec.config import option
+from parsec.joint.settings import LikelihoodSettings, PriorSettings, SamplerSettings
+from parsec.run.evaluators import EVALUATORS
 from parsec.search.registry import STRATEGIES
+
+__all__ = [
+    "DataSettings",
+    "DeriveSettings",
+    "LikelihoodSettings",
+    "NetworkSettings",
+    "OptimizerSettings",
+    "PriorSettings",
+    "SamplerSettings",
+    "SearchConfig",
+    "StrategySettings",
+    "SupernetSettings",
+]
 
 # The keys of `parsec.data.augment.AUGMENTATIONS`, written out: reading options must not wait for JAX.
 AUGMENTATION_NAMES = ("none", "flip", "shift", "crop_flip")
@@ -59,49 +74,6 @@ class OptimizerSettings:
 
 
 @dataclass(frozen=True)
-class SamplerSettings:
-    """How many children estimate a step."""
-
-    budget: str = option("fixed", "fixed K, or adaptive to the prior's entropy", choices=("fixed", "adaptive"))
-    num_children: int = option(16, "K of fixed, and the largest K of adaptive", minimum=2)
-    stratified: bool = option(False, "whether the children of a step cover each choice evenly")
-    children_per_nat: float = option(0.25, "lambda of adaptive: K = max(2, ceil(lambda * entropy))", minimum=0)
-
-
-@dataclass(frozen=True)
-class LikelihoodSettings:
-    """How a child's log-likelihood becomes its weight."""
-
-    reduction: str = option("sum", "of log p over the batch", choices=("sum", "mean", "tempered"))
-    temperature: float = option(8.0, "that tempered divides the sum by", minimum=1e-6)
-    ess_floor: float = option(
-        0.0, "share of the children that tempered keeps the effective sample size above", minimum=0, maximum=1
-    )
-    child_weights: str = option(
-        "train",
-        "what weights the children in the weights' gradient: their likelihood on the training batch, on the validation "
-        "batch, or nothing",
-        choices=("train", "valid", "uniform"),
-    )
-
-
-@dataclass(frozen=True)
-class PriorSettings:
-    """How the prior learns."""
-
-    update: str = option("adam", "adam on the logits, or the natural-gradient step", choices=("adam", "natural"))
-    learning_rate: float = option(0.01, "of adam, or the step size of natural", minimum=0)
-    b1: float = option(0.9, "decay of adam's first moment", minimum=0, maximum=1)
-    warmup: float = option(
-        0.0, "share of the steps in which only the weights learn, from uniform children", minimum=0, maximum=1
-    )
-    initial: str = option("", "a finished run's directory, or its prior.json, whose prior this search starts from")
-    sharpness: float = option(
-        1.0, "factor on the log-probabilities of the initial prior; below 1 opens it up again", minimum=0
-    )
-
-
-@dataclass(frozen=True)
 class DeriveSettings:
     """How the found architecture is taken from the prior."""
 
@@ -128,7 +100,9 @@ class StrategySettings:
         "options of the strategy, as OPTION=VALUE; parsec on the supernet has none here: the other groups are its own",
     )
     evaluator: str = option(
-        "supernet", "shared weights, or every child trained from scratch", choices=("supernet", "train")
+        "supernet",
+        "shared weights, every child trained from scratch, or the scores of config.table",
+        choices=EVALUATORS,
     )
     evaluations: int = option(200, "different architectures that may be evaluated", minimum=1)
     epochs: float = option(3.0, "of train, passes of one child over the weights' share of the images", minimum=0)

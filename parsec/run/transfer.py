@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from parsec.errors import UserError
-from parsec.run.search import learns_prior, run_search
+from parsec.run.problem import joint_entry
+from parsec.run.search import run_search
 from parsec.run.settings import SearchConfig
 
 # Folders of the two runs in the run directory of a transfer.
@@ -32,7 +33,7 @@ def run_transfer(config: Any, target_config: Any, workdir: Path) -> dict[str, An
     for role, given in (("source", config), ("target", target_config)):
         if not isinstance(given, SearchConfig):
             raise UserError(f"the {role} of a transfer must be a search; {type(given).__name__} is none")
-        if not learns_prior(given):
+        if joint_entry(given) is None:
             raise UserError(
                 f"the {role} of a transfer must learn a prior: strategy.name=parsec on the supernet, not "
                 f"{given.strategy.name} on {given.strategy.evaluator}"

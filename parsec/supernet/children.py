@@ -12,7 +12,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from parsec.supernet.supernet import Batch, Supernet, Weights
+from parsec.data.source import Batch
+from parsec.supernet.objective import Child
+from parsec.supernet.supernet import Weights
 
 
 class Children(NamedTuple):
@@ -30,18 +32,18 @@ class Children(NamedTuple):
 
 
 def run_children(
-    supernet: Supernet, weights: Weights, batch: Batch, architectures: jax.Array, count: jax.Array | int
+    child: Child, weights: Weights, batch: Batch, architectures: jax.Array, count: jax.Array | int
 ) -> Children:
     """Returns how the first `count` of architectures int32 [K, L] do on a batch; no gradient."""
 
     def run(k: jax.Array, done: Children) -> Children:
-        return _record(done, k, *supernet.run_child(weights, batch, architectures[k]), jnp.array(True))
+        return _record(done, k, *child(weights, batch, architectures[k]), jnp.array(True))
 
     return jax.lax.fori_loop(0, count, run, _none_run(architectures))
 
 
 def weighted_gradient(
-    supernet: Supernet,
+    child: Child,
     weights: Weights,
     batch: Batch,
     architectures: jax.Array,
@@ -51,7 +53,7 @@ def weighted_gradient(
     """Returns the gradient of the weighted log-likelihood, and what each child made of the batch.
 
     Args:
-      supernet: whose children are run.
+      child: runs one of them.
       weights: shared.
       batch: images and labels.
       architectures: int32 [K, L].
@@ -66,7 +68,7 @@ def weighted_gradient(
     """
 
     def likelihood(weights: Weights, architecture: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return supernet.run_child(weights, batch, architecture)
+        return child(weights, batch, architecture)
 
     def run(k: jax.Array, carry: tuple[Weights, jax.Array, jax.Array, Children]):
         total, largest, norm, done = carry

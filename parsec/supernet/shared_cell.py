@@ -19,12 +19,10 @@ from jax import lax
 
 from parsec.cells.network import cell_output
 from parsec.cells.operations import Norm, make_operation
-from parsec.cells.space import CellLayout
+from parsec.cells.space import CellLayout, Route, Soft
 
 # Every operation's parameters, stacked over slots: operation name -> tree of [S, ...].
 CellParams = dict[str, Any]
-# What each slot reads and runs: sources int32 [S], operations int32 [S].
-Route = tuple[jax.Array, jax.Array]
 
 
 class SharedCell(nn.Module):
@@ -51,7 +49,13 @@ class SharedCell(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: tuple[jax.Array, ...], route: Route) -> jax.Array:
-        """Returns the child's cell output for inputs [B, H, W, C] each."""
+        """Returns the child's cell output for inputs [B, H, W, C] each.
+
+        Raises:
+          TypeError: for a soft route; this cell runs one operation at a time.
+        """
+        if isinstance(route, Soft):
+            raise TypeError("a shared cell runs hard routes; a soft one needs every operation of a slot")
         params = {name: self.param(name, self._initialise, name, inputs[0]) for name in self.operations}
         images = jnp.stack(inputs)
         batch, height, width, channels = images.shape[1:]

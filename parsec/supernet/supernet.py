@@ -1,10 +1,10 @@
 """The supernet: shared weights, and the one program that runs any child.
 
-A child's loss, likelihood and gradient are functions of the shared weights, a batch and the child's architecture, an
-ordinary traced array: a new child never compiles anything.
+A child's outputs are a function of the shared weights, its inputs and its routes, which are ordinary traced arrays: a
+new child never compiles anything. What is made of the outputs is an objective's affair (`parsec.supernet.objective`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -12,46 +12,27 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from parsec.cells.network import Shape, StaticCell, derive
 from parsec.cells.operations import BatchStatistics
-from parsec.cells.space import Genotype, Space
+from parsec.cells.space import Genotype, Hard, Route, Space
 from parsec.supernet.shared_cell import SharedCell
 
 # The shared weights: a tree of float32 arrays.
 Weights = Any
 
 
-class Batch(NamedTuple):
-    """Normalised images, float [B, H, W, C], and their labels, int32 [B]."""
-
-    images: jax.Array
-    labels: jax.Array
-
-
-class ChildResult(NamedTuple):
-    """What one child made of one batch.
-
-    Attributes:
-      log_likelihood: sum over the batch of log p(label | image), float32.
-      correct: how many labels were the most likely class, int32.
-    """
-
-    log_likelihood: jax.Array
-    correct: jax.Array
-
-
 class Supernet(NamedTuple):
     """Pure functions that close over a space and a shape.
 
     Attributes:
-      init: `init(key, images) -> weights`.
-      run_child: `run_child(weights, batch, architecture) -> ChildResult`; differentiable in the weights.
+      init: `init(key, inputs) -> weights`.
+      apply: `apply(weights, inputs, routes) -> outputs`, with the route of every kind of cell by its name;
+        differentiable in the weights and the inputs.
     """
 
     init: Callable[[jax.Array, jax.Array], Weights]
-    run_child: Callable[[Weights, Batch, jax.Array], ChildResult]
+    apply: Callable[[Weights, jax.Array, Mapping[str, Route]], jax.Array]
 
 
 def make_supernet(space: Space, shape: Shape, *, auxiliary_skip: float = 0.0) -> Supernet:
@@ -70,39 +51,36 @@ def make_supernet(space: Space, shape: Shape, *, auxiliary_skip: float = 0.0) ->
 
     network: nn.Module = space.network(shape=shape, build_cell=build_cell, norm=BatchStatistics)
 
-    def routes(architecture: jax.Array) -> dict[str, tuple[jax.Array, jax.Array]]:
-        return {kind: space.route(kind, architecture) for kind in space.cells}
-
-    def init(key: jax.Array, images: jax.Array) -> Weights:
+    def init(key: jax.Array, inputs: jax.Array) -> Weights:
         # Lazily: only what the parameters need is run, so nothing the size of the network is compiled.
-        first = jax.eval_shape(routes, jax.ShapeDtypeStruct((len(space.choices),), jnp.int32))
-        return network.lazy_init(key, jax.ShapeDtypeStruct(images.shape, images.dtype), first)["params"]
+        example = jax.ShapeDtypeStruct((len(space.choices),), jnp.int32)
+        first = jax.eval_shape(lambda architecture: hard_routes(space, architecture), example)
+        return network.lazy_init(key, jax.ShapeDtypeStruct(inputs.shape, inputs.dtype), first)["params"]
 
-    def run_child(weights: Weights, batch: Batch, architecture: jax.Array) -> ChildResult:
-        logits: Any = network.apply({"params": weights}, batch.images, routes(architecture))
-        return score(logits, batch.labels)
+    def apply(weights: Weights, inputs: jax.Array, routes: Mapping[str, Route]) -> jax.Array:
+        outputs: Any = network.apply({"params": weights}, inputs, routes)
+        return outputs
 
-    return Supernet(init, run_child)
-
-
-def score(logits: jax.Array, labels: jax.Array) -> ChildResult:
-    """Returns the log-likelihood and the number correct of logits float32 [B, classes] for labels int32 [B]."""
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    return ChildResult(-losses.sum(), (logits.argmax(-1).astype(labels.dtype) == labels).sum())
+    return Supernet(init, apply)
 
 
-def static_child(space: Space, genotype: Genotype, shape: Shape) -> Callable[[Weights, Batch], ChildResult]:
-    """Returns `run(weights, batch)` of one genotype's own network, normalised as the supernet is.
+def hard_routes(space: Space, architecture: jax.Array) -> dict[str, Hard]:
+    """Returns the route of every kind of cell for an architecture, int32 [L]; works on traced ones."""
+    return {kind: space.route(kind, architecture) for kind in space.cells}
+
+
+def static_network(space: Space, genotype: Genotype, shape: Shape) -> Callable[[Weights, jax.Array], jax.Array]:
+    """Returns `apply(weights, inputs) -> outputs` of one genotype's own network, normalised as the supernet is.
 
     What the supernet must equal, and what it is measured against; `child_weights` picks its weights.
     """
     network = derive(space, genotype, shape, norm=BatchStatistics)
 
-    def run(weights: Weights, batch: Batch) -> ChildResult:
-        logits: Any = network.apply({"params": weights}, batch.images)
-        return score(logits, batch.labels)
+    def apply(weights: Weights, inputs: jax.Array) -> jax.Array:
+        outputs: Any = network.apply({"params": weights}, inputs)
+        return outputs
 
-    return run
+    return apply
 
 
 def child_weights(space: Space, shape: Shape, weights: Weights, genotype: Genotype) -> Weights:

@@ -24,8 +24,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from parsec.cells.network import Shape
 from parsec.cells.space import Space
 from parsec.data.memory import Batches, draw, normalise, steps_per_epoch, take
+from parsec.data.source import Batch
 from parsec.errors import UserError
-from parsec.supernet.supernet import Batch, Supernet, Weights, make_supernet
+from parsec.supernet.objective import Child, make_child
+from parsec.supernet.supernet import Weights, make_supernet
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ def make_train(
     example = jnp.zeros((recipe.batch_size, *parts.train.images.shape[1:]), shape.dtype)
     weights = jax.jit(jax.vmap(lambda key: supernet.init(jax.random.fold_in(key, 0), example)))(keys)
     mesh = Mesh(np.array(devices or jax.local_devices()), ("architectures",))
-    one = partial(_train_seed, supernet, recipe, min(per_epoch, recipe.steps), shape.dtype)
+    one = partial(_train_seed, make_child(space, supernet), recipe, min(per_epoch, recipe.steps), shape.dtype)
     # Every device trains the same number; what fills up is trained and dropped.
     filled = -(-count // mesh.size) * mesh.size
 
@@ -160,7 +162,7 @@ def _each_seed(one: Callable[..., Outcome], weights: Weights, keys: jax.Array, a
 
 
 def _train_seed(
-    supernet: Supernet,
+    child: Child,
     recipe: Recipe,
     last_steps: int,
     dtype: str,
@@ -176,7 +178,7 @@ def _train_seed(
     batch_key = jax.random.fold_in(key, 1)
 
     def loss(weights: Weights, batch: Batch) -> jax.Array:
-        return -supernet.run_child(weights, batch, architecture).log_likelihood / recipe.batch_size
+        return -child(weights, batch, architecture).log_likelihood / recipe.batch_size
 
     def step(carry: tuple[Weights, Any], index: jax.Array) -> tuple[tuple[Weights, Any], jax.Array]:
         weights, state = carry
@@ -193,7 +195,7 @@ def _train_seed(
     def accuracy(part: Batches | None) -> jax.Array:
         if part is None:
             return jnp.array(jnp.nan, jnp.float32)
-        return _accuracy(supernet, recipe.eval_batch_size, dtype, weights, part, architecture)
+        return _accuracy(child, recipe.eval_batch_size, dtype, weights, part, architecture)
 
     outcome = Outcome(losses[-last_steps:].mean(), accuracy(parts.valid), accuracy(parts.test))
     finite = jnp.isfinite(losses).all()
@@ -206,7 +208,7 @@ def _learning_rate(recipe: Recipe, step: Any) -> jax.Array:
 
 
 def _accuracy(
-    supernet: Supernet, batch_size: int, dtype: str, weights: Weights, part: Batches, architecture: jax.Array
+    child: Child, batch_size: int, dtype: str, weights: Weights, part: Batches, architecture: jax.Array
 ) -> jax.Array:
     """Returns the percentage of a part's images that a child labels rightly, each counted once."""
     starts, size = eval_starts(len(part.labels), batch_size)
@@ -218,7 +220,7 @@ def _accuracy(
         # A label that no class has is never right.
         counted = jnp.where(jnp.arange(size, dtype=jnp.int32) < batch[1], -1, labels)
         images = normalise(images, part.mean, part.std, dtype)
-        return supernet.run_child(weights, Batch(images, counted), architecture).correct
+        return child(weights, Batch(images, counted), architecture).correct
 
     correct = jax.lax.map(count, (jnp.asarray(starts), jnp.asarray(again))).sum(dtype=jnp.int32)
     return correct.astype(jnp.float32) * np.float32(100 / len(part.labels))

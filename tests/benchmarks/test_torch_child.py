@@ -8,8 +8,10 @@ import pytest
 from parsec.cells import SPACES
 from parsec.cells.costs import network_cost
 from parsec.cells.network import Shape
+from parsec.data.source import Batch
 from parsec.errors import UserError
-from parsec.supernet.supernet import Batch, child_weights, make_supernet, static_child
+from parsec.supernet.objective import static_child
+from parsec.supernet.supernet import child_weights, make_supernet
 
 torch = pytest.importorskip("torch")
 

@@ -9,8 +9,10 @@ import optax
 import pytest
 
 from parsec import prior
+from parsec.data.source import Batch
 from parsec.joint.parsec import Rules, SearchState, init_state, search_step
-from parsec.supernet.supernet import Batch, ChildResult, Supernet
+from parsec.supernet.objective import ChildResult
+from parsec.supernet.supernet import Supernet
 
 MASK = np.ones((2, 3), bool)
 BEST = [2, 1]

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from parsec import prior
+from parsec.data.source import Batch
 from parsec.supernet.children import run_children, weighted_gradient
-from parsec.supernet.supernet import Batch, ChildResult, Supernet
+from parsec.supernet.objective import ChildResult
+from parsec.supernet.supernet import Supernet
 
 
 def linear_child(weights: dict, batch: Batch, architecture: jax.Array) -> ChildResult:

@@ -7,7 +7,9 @@ import pytest
 
 from parsec.cells import SPACES
 from parsec.cells.network import Shape
-from parsec.supernet.supernet import Batch, child_weights, make_supernet, static_child
+from parsec.data.source import Batch
+from parsec.supernet.objective import static_child
+from parsec.supernet.supernet import child_weights, make_supernet
 
 SHAPE = {"darts": Shape(channels=4, cells=3, num_classes=5), "nasbench201": Shape(4, 1, 5)}
 

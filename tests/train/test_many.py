@@ -15,8 +15,10 @@ from parsec.cells.network import BuildCell, Head, Shape, Stem
 from parsec.cells.operations import Norm
 from parsec.cells.space import CellLayout, Choice, Slot, Space
 from parsec.data.memory import Batches, draw, normalise
+from parsec.data.source import Batch
 from parsec.errors import UserError
-from parsec.supernet.supernet import Batch, child_weights, make_supernet, static_child
+from parsec.supernet.objective import static_child
+from parsec.supernet.supernet import child_weights, make_supernet
 from parsec.train import many
 from parsec.train.many import Outcome, Parts, Recipe, Train, eval_starts, make_train
 
@@ -90,7 +92,7 @@ def test_a_run_equals_the_networks_own_training(outcome: Outcome, row: int):
         state: Any = optimizer.init(weights)
         losses = []
         for index in range(6):
-            batch = Batch(*draw(PARTS.train, jax.random.fold_in(key, 1), index, 8))
+            batch = draw(PARTS.train, jax.random.fold_in(key, 1), index, 8)
             loss, slope = gradient(weights, batch)
             updates, state = optimizer.update(slope, state, weights)
             weights = optax.apply_updates(weights, updates)

@@ -7,7 +7,6 @@ by batch statistics, as everywhere in a search.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,36 +16,21 @@ import optax
 from parsec.cells.network import Shape
 from parsec.cells.space import Space
 from parsec.data.memory import Batches, draw
-from parsec.evaluate.supernet import Score
-from parsec.supernet.supernet import Batch, Supernet, Weights, cell_kinds, child_weights
+from parsec.evaluate.contract import Evaluated, Evaluator, Pause
+from parsec.evaluate.supernet import OBJECTIVE, Score
+from parsec.supernet.objective import Child
+from parsec.supernet.supernet import Supernet, Weights, cell_kinds, child_weights
 from parsec.train.inherit import inherit, load_child, nearest, save_child
 
-# `train(weights, architecture int32 [L], pause) -> weights`. `pause()` is called between stretches of steps and may
-# raise to give the child up.
-Train = Callable[[Weights, np.ndarray, Callable[[], None]], Weights]
+# `train(weights, architecture int32 [L], pause) -> weights`; `pause()` is called between stretches of steps.
+Train = Callable[[Weights, np.ndarray, Pause], Weights]
 
 # Steps between two calls of `pause`: a stop is answered within seconds, and a device is not left waiting.
 _STRETCH = 25
 
 
-class Evaluated(NamedTuple):
-    """Architectures in the order in which they were evaluated.
-
-    Attributes:
-      architectures: int32 [N, L].
-      scores: float64 [N]; NaN where the evaluation failed.
-    """
-
-    architectures: np.ndarray
-    scores: np.ndarray
-
-
-# `evaluate(architecture int32 [L], what was evaluated before, pause) -> accuracy in percent`, NaN for a failure.
-Evaluate = Callable[[np.ndarray, Evaluated, Callable[[], None]], float]
-
-
 def make_train(
-    supernet: Supernet,
+    child: Child,
     optimizer: optax.GradientTransformation,
     part: Batches,
     *,
@@ -59,7 +43,7 @@ def make_train(
     """Returns the function that trains one child; compiled once for all of them.
 
     Args:
-      supernet: whose program runs the child.
+      child: the program that runs any of them.
       optimizer: of the weights; its schedule should end after `steps`.
       part: training images.
       steps: of each child.
@@ -84,10 +68,10 @@ def make_train(
     ) -> tuple[Weights, optax.OptState]:
         def step(index: jax.Array, carry: tuple[Weights, optax.OptState]) -> tuple[Weights, optax.OptState]:
             weights, moments = carry
-            batch = Batch(*draw(part, key, index, batch_size, augmentation=augmentation, dtype=dtype))
+            batch = draw(part, key, index, batch_size, augmentation=augmentation, dtype=dtype)
 
             def loss(weights: Weights) -> jax.Array:
-                return -supernet.run_child(weights, batch, architecture).log_likelihood / batch_size
+                return -child(weights, batch, architecture).log_likelihood / batch_size
 
             # Optax multiplies Python floats by its int32 step count, which strict promotion refuses.
             with jax.numpy_dtype_promotion("standard"):
@@ -96,7 +80,7 @@ def make_train(
 
         return jax.lax.fori_loop(start, stop, step, (weights, moments))
 
-    def train(weights: Weights, architecture: np.ndarray, pause: Callable[[], None]) -> Weights:
+    def train(weights: Weights, architecture: np.ndarray, pause: Pause) -> Weights:
         moments = optimizer.init(weights)
         for start in range(0, steps, _STRETCH):
             pause()
@@ -109,7 +93,7 @@ def make_train(
     return train
 
 
-def make_train_evaluator(
+def training_evaluator(
     space: Space,
     shape: Shape,
     supernet: Supernet,
@@ -119,15 +103,15 @@ def make_train_evaluator(
     images: jax.ShapeDtypeStruct,
     key: jax.Array,
     folder: Path | None,
-) -> Evaluate:
-    """Returns the function that trains and scores one child.
+) -> Evaluator:
+    """Returns the evaluator that trains each child; its one objective is the accuracy after training, in percent.
 
     A child that diverges, in its weights or its likelihoods, scores NaN.
 
     Args:
       space: of the children.
       shape: of their networks.
-      supernet: of that space and shape.
+      supernet: of that space and shape, whose weights they start from.
       train: of `make_train`.
       score: of `parsec.evaluate.supernet.make_score`.
       images: shape [B, H, W, C] and dtype of a batch.
@@ -138,11 +122,11 @@ def make_train_evaluator(
     kinds = cell_kinds(space, shape)
     fresh = jax.jit(lambda key: supernet.init(key, jnp.zeros(images.shape, images.dtype)))
 
-    def evaluate(architecture: np.ndarray, evaluated: Evaluated, pause: Callable[[], None]) -> float:
+    def evaluate(architecture: np.ndarray, evaluated: Evaluated, pause: Pause) -> np.ndarray:
         order = len(evaluated.scores)
         weights = fresh(jax.random.fold_in(key, order))
         genotype = space.decode(architecture)
-        parent = None if folder is None else nearest(architecture, *evaluated)
+        parent = None if folder is None else nearest(architecture, evaluated.architectures, evaluated.scores[:, 0])
         if folder is not None and parent is not None:
             before = space.decode(evaluated.architectures[parent])
             weights, _ = inherit(weights, kinds, genotype, before, load_child(child_file(folder, parent)))
@@ -151,13 +135,13 @@ def make_train_evaluator(
         accuracy = score(weights, architecture)
         own = child_weights(space, shape, jax.device_get(weights), genotype)
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(own)):
-            return float("nan")
+            return np.full(1, np.nan, np.float32)
         # Kept before the score is known to anyone, so that whoever knows the score finds the weights.
         if folder is not None and np.isfinite(accuracy):
             save_child(child_file(folder, order), own)
-        return accuracy
+        return np.array([accuracy], np.float32)
 
-    return evaluate
+    return Evaluator((OBJECTIVE,), evaluate)
 
 
 def child_file(folder: Path, order: int) -> Path:

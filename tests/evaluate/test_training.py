@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from parsec.evaluate.train import Evaluate, Evaluated, Train, child_file, make_train, make_train_evaluator
 
 from parsec.cells import get_space
 from parsec.cells.network import Shape
 from parsec.data import channel_statistics, load
 from parsec.data.memory import training_batches
 from parsec.evaluate.supernet import Score, make_score
-from parsec.evaluate.train import Evaluate, Evaluated, Train, child_file, make_train, make_train_evaluator
 from parsec.supernet.supernet import Supernet, child_weights, make_supernet
 from parsec.train.inherit import load_child
 

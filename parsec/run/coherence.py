@@ -1,0 +1,82 @@
+"""Settings that are allowed one by one and mean nothing together: refused, so that none is ever ignored silently."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from parsec.cells import Space
+from parsec.config import flatten
+from parsec.errors import UserError
+from parsec.joint.registry import JOINTS
+from parsec.run.evaluators import EVALUATORS
+from parsec.run.settings import SearchConfig
+from parsec.run.strategy_search import check_strategy
+
+
+class Condition(NamedTuple):
+    """Settings that have a meaning only under a condition.
+
+    Attributes:
+      paths: of the settings, or of groups of them ending in a dot.
+      holds: whether they mean something in a config.
+      needs: what would give them a meaning, for the error.
+    """
+
+    paths: tuple[str, ...]
+    holds: Callable[[SearchConfig], bool]
+    needs: str
+
+
+def check_search(config: SearchConfig, space: Space) -> None:
+    """Raises `UserError` for a setting that was changed and would be ignored, and for a strategy that does not fit."""
+    given, usual = dict(flatten(config)), dict(flatten(SearchConfig()))
+    for condition in CONDITIONS:
+        changed = [path for path in given if path.startswith(condition.paths) and given[path] != usual[path]]
+        if changed and not condition.holds(config):
+            raise UserError(
+                f"config.{changed[0]}={_shown(given[changed[0]])} means nothing here; it needs {condition.needs}"
+            )
+    if not _is_joint(config):
+        check_strategy(config.strategy, space)
+
+
+def _is_joint(config: SearchConfig) -> bool:
+    return EVALUATORS[config.strategy.evaluator].shared and config.strategy.name in JOINTS
+
+
+def _trains(config: SearchConfig) -> bool:
+    return bool(EVALUATORS[config.strategy.evaluator].afresh)
+
+
+_JOINT = f"a search of weights and prior together: config.strategy.name={' or '.join(JOINTS)} on the supernet"
+CONDITIONS = (
+    Condition(
+        ("likelihood.temperature", "likelihood.ess_floor"),
+        lambda config: config.likelihood.reduction == "tempered",
+        "config.likelihood.reduction=tempered",
+    ),
+    Condition(
+        ("sampler.children_per_nat",),
+        lambda config: config.sampler.budget == "adaptive",
+        "config.sampler.budget=adaptive",
+    ),
+    Condition(("prior.b1",), lambda config: config.prior.update == "adam", "config.prior.update=adam"),
+    Condition(("prior.sharpness",), lambda config: bool(config.prior.initial), "config.prior.initial=RUN_DIR"),
+    Condition(("prior.initial",), _is_joint, _JOINT),
+    Condition(
+        ("derive.samples",),
+        lambda config: config.derive.rule == "best_of_samples",
+        "config.derive.rule=best_of_samples",
+    ),
+    Condition(("derive.ranked_cells",), lambda config: bool(config.table), "config.table=FILE"),
+    Condition(("strategy.epochs", "strategy.inherit"), _trains, "config.strategy.evaluator=train"),
+    Condition(
+        ("strategy.options", "strategy.evaluations"),
+        lambda config: not _is_joint(config),
+        "a strategy that is told scores; weights and prior together read config.sampler, config.likelihood and "
+        "config.prior",
+    ),
+)
+
+
+def _shown(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,101 @@
+"""journal.jsonl: what a strategy asked, what was measured and what it was told, in the order in which it happened.
+
+A strategy is deterministic from its key and from what it is told when. So a run that was killed is resumed by doing
+again what the journal says, in its order, with the scores that it holds, however many evaluations were under way and in
+whatever order they finished. Every line is handed to the operating system before the run goes on; what was under way
+and is in no line is evaluated again.
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from parsec.errors import UserError
+from parsec.run.workdir import append, write_text_atomic
+
+JOURNAL = "journal.jsonl"
+
+
+class Asked(NamedTuple):
+    """The i-th ask, from 1, and what it proposed, int32 [B, L]."""
+
+    ask: int
+    architectures: np.ndarray
+
+
+class Scored(NamedTuple):
+    """An architecture int32 [L] and its scores float32 [M]; NaN where the evaluation failed."""
+
+    architecture: np.ndarray
+    scores: np.ndarray
+
+
+class Told(NamedTuple):
+    """The scores of the i-th ask were told."""
+
+    ask: int
+
+
+Entry = Asked | Scored | Told
+
+
+class Journal:
+    """The journal of one run directory."""
+
+    def __init__(self, workdir: Path) -> None:
+        """Opens the journal; a last line that was cut short is dropped.
+
+        Raises:
+          UserError: where it cannot be read, or a line is no entry.
+        """
+        self.path = workdir / JOURNAL
+        self.entries = list(_read(self.path)) if self.path.exists() else []
+
+    def write(self, entry: Entry) -> None:
+        """Adds an entry; raises `UserError` where it cannot be written."""
+        append(self.path, json.dumps(_plain(entry)) + "\n")
+
+    def mismatch(self, at: int) -> UserError:
+        """Returns the error for an entry, counted from 0, that this run would not have written."""
+        return UserError(f"line {at + 1} of {self.path} is not what this run does; choose another --workdir")
+
+
+def _plain(entry: Entry) -> dict[str, Any]:
+    if isinstance(entry, Asked):
+        return {"ask": entry.ask, "architectures": entry.architectures.tolist()}
+    if isinstance(entry, Told):
+        return {"tell": entry.ask}
+    # The shortest text that reads back as the same float32.
+    scores = [float(str(score)) if math.isfinite(score) else None for score in np.asarray(entry.scores, np.float32)]
+    return {"architecture": entry.architecture.tolist(), "scores": scores}
+
+
+def _read(path: Path) -> Iterator[Entry]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        write_text_atomic(path, whole)
+    for number, line in enumerate(whole.splitlines(), 1):
+        try:
+            yield _parse(json.loads(line))
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise UserError(f"line {number} of {path} is no entry of a journal; choose another --workdir") from error
+
+
+def _parse(line: dict[str, Any]) -> Entry:
+    if "ask" in line:
+        architectures = np.array(line["architectures"], np.int32)
+        if architectures.ndim != 2:
+            raise ValueError("an ask proposes rows")
+        return Asked(int(line["ask"]), architectures)
+    if "tell" in line:
+        return Told(int(line["tell"]))
+    scores = [math.nan if score is None else float(score) for score in line["scores"]]
+    return Scored(np.array(line["architecture"], np.int32), np.array(scores, np.float32))

@@ -1,0 +1,187 @@
+"""The one loop of every search that is told scores: ask, evaluate, tell, until the ledger says that the run is over.
+
+`play` is the host's form, for any strategy and evaluator, one evaluation after another or several under way, and
+`play_lanes` the form inside a compiled program, for strategies and evaluators in plain `jax.numpy`, many runs side by
+side. They evaluate the same architectures from the same key.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from parsec.errors import UserError
+from parsec.evaluate.contract import Evaluator, Pause, no_pause
+from parsec.run.journal import Asked, Journal, Scored, Told
+from parsec.run.ledger import Ask, Ledger, Rule, Tally, enter_ask, is_over, open_tally
+from parsec.search.contract import Strategy
+
+
+def play(
+    strategy: Strategy,
+    evaluator: Evaluator,
+    ledger: Ledger,
+    key: jax.Array,
+    *,
+    journal: Journal | None = None,
+    watch: Callable[[np.ndarray], None] = lambda scores: None,
+    pause: Pause = no_pause,
+    pool: Executor | None = None,
+    under_way: int = 1,
+) -> None:
+    """Plays a run to its end; the ledger then holds what was evaluated.
+
+    Args:
+      strategy: proposes and learns.
+      evaluator: scores.
+      ledger: of this run, empty.
+      key: the strategy's; `init` uses `fold_in(key, 0)` and the i-th ask `fold_in(key, i)`.
+      journal: done again first, then written on; None keeps none.
+      watch: called with the scores [M] of each evaluation, those of the journal left out.
+      pause: called before and during evaluations; may raise.
+      pool: where evaluations run; None evaluates in turn, here.
+      under_way: asks that may be open at once; above 1 a run depends on the order in which evaluations finish, which
+        the journal keeps.
+
+    Raises:
+      UserError: the strategy proposes what does not exist, or the journal is another run's.
+    """
+    ask, tell = (jax.jit(strategy.ask), jax.jit(strategy.tell)) if strategy.jittable else (strategy.ask, strategy.tell)
+    state = strategy.init(jax.random.fold_in(key, 0))
+    asks = 0
+    open_asks: dict[int, Ask] = {}
+    running: dict[Future[np.ndarray], int] = {}
+
+    def begin() -> Asked:
+        nonlocal state, asks
+        asks += 1
+        proposed, state = ask(jax.random.fold_in(key, asks), state)
+        open_asks[asks] = ledger.admit(proposed)
+        return Asked(asks, open_asks[asks].architectures)
+
+    def finish(number: int) -> None:
+        nonlocal state
+        told = open_asks.pop(number)
+        state, _ = tell(state, told.architectures, ledger.told(told))
+
+    def write(entry: Asked | Scored | Told) -> None:
+        if journal is not None:
+            journal.write(entry)
+
+    def enter(row: int, scores: np.ndarray) -> None:
+        ledger.enter(row, scores)
+        write(Scored(ledger.architecture(row), scores))
+        watch(scores)
+
+    if journal is not None:
+        _replay(journal, ledger, begin, finish, open_asks)
+    while True:
+        while len(open_asks) < under_way and not ledger.over:
+            write(begin())
+        for number in [number for number, each in open_asks.items() if not ledger.missing(each)]:
+            # What is told once the run is over would never be used.
+            if ledger.over:
+                del open_asks[number]
+            else:
+                finish(number)
+                write(Told(number))
+        if not open_asks:
+            if ledger.over:
+                return
+            continue
+        missing = list(dict.fromkeys(row for each in open_asks.values() for row in ledger.missing(each)))
+        if not missing:
+            continue
+        pause()
+        if pool is None:
+            row = missing[0]
+            enter(row, evaluator.evaluate(ledger.architecture(row), ledger.begun(row), pause))
+            continue
+        for row in missing:
+            if row not in running.values():
+                begun = (ledger.architecture(row), ledger.begun(row), no_pause)
+                running[pool.submit(evaluator.evaluate, *begun)] = row
+        done, _ = wait(running, return_when=FIRST_COMPLETED)
+        for future in sorted(done, key=running.__getitem__):
+            enter(running.pop(future), future.result())
+
+
+def _replay(
+    journal: Journal,
+    ledger: Ledger,
+    begin: Callable[[], Asked],
+    finish: Callable[[int], None],
+    open_asks: dict[int, Ask],
+) -> None:
+    """Does again what a journal says, with its scores; raises `UserError` where this run would have done otherwise."""
+    for at, entry in enumerate(journal.entries):
+        if isinstance(entry, Asked):
+            begun = None if ledger.over else begin()
+            if begun is None or begun.ask != entry.ask or not np.array_equal(begun.architectures, entry.architectures):
+                raise journal.mismatch(at)
+        elif isinstance(entry, Told):
+            if entry.ask not in open_asks or ledger.missing(open_asks[entry.ask]):
+                raise journal.mismatch(at)
+            finish(entry.ask)
+        else:
+            waiting = [row for each in open_asks.values() for row in ledger.missing(each)]
+            rows = [row for row in waiting if np.array_equal(ledger.architecture(row), entry.architecture)]
+            if not rows:
+                raise journal.mismatch(at)
+            ledger.enter(rows[0], entry.scores)
+
+
+class Lanes(NamedTuple):
+    """Runs in lockstep; a lane that is over goes on proposing, but nothing of it is recorded."""
+
+    states: Any
+    tallies: Tally
+    asks: jax.Array
+
+
+def play_lanes(strategy: Strategy, evaluator: Evaluator, rule: Rule, keys: jax.Array) -> Tally:
+    """Returns the accounts of many runs, one for each of keys [n]; traced, for an evaluator that is traced itself."""
+    lookup, size = evaluator.traced, evaluator.size
+    assert lookup is not None and size is not None
+
+    def step(asks: jax.Array, key: jax.Array, state: Any, tally: Tally) -> tuple[Any, Tally]:
+        proposed, state = strategy.ask(jax.random.fold_in(key, asks), state)
+        architectures = jnp.asarray(proposed)
+        rows, scores = lookup(architectures)
+        offered = (architectures >= 0).any(1)
+        state, _ = strategy.tell(state, architectures, jnp.where(offered[:, None], scores, jnp.nan))
+        entered = enter_ask(rule, tally, architectures, rows)
+        over = is_over(rule, tally)
+        kept = jax.tree.map(
+            lambda old, new: jnp.where(over, old, new), tally._replace(seen=over), entered._replace(seen=over)
+        )
+        # What a finished lane marks as seen is never read.
+        return state, kept._replace(seen=entered.seen)
+
+    def advance(lanes: Lanes) -> Lanes:
+        asks = lanes.asks + 1
+        states, tallies = jax.vmap(step, in_axes=(None, 0, 0, 0))(asks, keys, lanes.states, lanes.tallies)
+        return Lanes(states, tallies, asks)
+
+    def unfinished(lanes: Lanes) -> jax.Array:
+        return (~jax.vmap(lambda tally: is_over(rule, tally))(lanes.tallies)).any()
+
+    start = Lanes(
+        states=jax.vmap(lambda key: strategy.init(jax.random.fold_in(key, 0)))(keys),
+        tallies=jax.vmap(lambda _: open_tally(rule, size))(keys),
+        asks=jnp.zeros((), jnp.int32),
+    )
+    return jax.lax.while_loop(unfinished, advance, start).tallies
+
+
+def check_asks(strategy: Strategy, name: str, length: int) -> None:
+    """Raises `UserError` unless a strategy in plain `jax.numpy` proposes integers [B, L] of L choices."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    asked = jax.eval_shape(lambda k: jnp.asarray(strategy.ask(k, strategy.init(k))[0]), key)
+    if len(asked.shape) != 2 or asked.shape[1] != length or not jnp.issubdtype(asked.dtype, jnp.integer):
+        raise UserError(
+            f"strategy {name} proposed {asked.dtype} {list(asked.shape)}; ask must return integers [B, {length}]"
+        )

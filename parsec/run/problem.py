@@ -1,0 +1,150 @@
+"""The problem that a search works on: the images in their parts, the size of the network, and what learns on them."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import lru_cache, partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from parsec.cells import Space, get_space
+from parsec.cells.network import Shape
+from parsec.cells.space import uniform_logits
+from parsec.data import Dataset, channel_statistics, load, split
+from parsec.data.memory import Batches, memory_source, steps_per_epoch, training_batches
+from parsec.data.source import Batch, Source
+from parsec.evaluate.supernet import Score, make_score
+from parsec.joint.contract import Info, Joint, Parts, State
+from parsec.joint.registry import JOINTS, SHARED, Entry
+from parsec.joint.settings import JointSettings
+from parsec.run.evaluators import EVALUATORS
+from parsec.run.settings import OptimizerSettings, SearchConfig
+from parsec.supernet.objective import Child, make_child
+from parsec.supernet.supernet import cell_kinds, make_supernet
+
+
+class Problem(NamedTuple):
+    """The images of a search, and the supernet's size that they ask for.
+
+    Attributes:
+      dataset: names, notes, and the test part, which no search touches.
+      train: for the weights.
+      valid: for the architecture.
+      shape: of the networks.
+      steps: of the search.
+    """
+
+    dataset: Dataset
+    train: Batches
+    valid: Batches
+    shape: Shape
+    steps: int
+
+    @property
+    def example(self) -> jax.ShapeDtypeStruct:
+        """Shape and dtype of a small batch of images."""
+        return jax.ShapeDtypeStruct((2, *self.train.images.shape[1:]), jnp.dtype(self.shape.dtype))
+
+
+class JointSearch(NamedTuple):
+    """A joint search with the parts that it was made of, and the names that a progress bar shows."""
+
+    search: Joint
+    parts: Parts
+    show: tuple[str, ...]
+
+
+@lru_cache(maxsize=1)
+def load_problem(config: SearchConfig) -> Problem:
+    """Returns the images in the device's memory, parted, and the sizes that follow; raises `UserError`."""
+    dataset = load(config.dataset, config.data_dir, config.data.image_size, config.seed)
+    train, valid = split(dataset, config.data.valid_fraction, config.seed)
+    mean, std = channel_statistics(dataset.images[train])
+    per_epoch = steps_per_epoch(len(train), config.data.batch_size)
+    steps_per_epoch(len(valid), config.data.valid_batch_size)
+    shape = Shape(num_classes=len(dataset.class_names), **asdict(config.network))
+    steps = config.steps or max(round(config.epochs * per_epoch), 1)
+    for_weights, for_prior = (training_batches(dataset, rows, mean, std) for rows in (train, valid))
+    return Problem(dataset, for_weights, for_prior, shape, steps)
+
+
+def joint_entry(config: SearchConfig) -> Entry | None:
+    """Returns the joint search that a config asks for, or None where its strategy is told scores instead."""
+    return JOINTS.get(config.strategy.name) if EVALUATORS[config.strategy.evaluator].shared else None
+
+
+def make_joint(config: SearchConfig) -> JointSearch:
+    """Returns what trains the shared weights of a config: its joint search, else uniform children."""
+    space, problem = get_space(config.space), load_problem(config)
+    supernet = make_supernet(space, problem.shape, auxiliary_skip=config.supernet.auxiliary_skip)
+    optimizer = make_optimizer(config.optimizer, problem.steps)
+    parts = Parts(supernet, make_child(space, supernet), space.mask, optimizer, problem.steps)
+    entry = joint_entry(config) or SHARED
+    return JointSearch(
+        entry.make(parts, JointSettings(config.sampler, config.likelihood, config.prior)), parts, entry.show
+    )
+
+
+def start_state(config: SearchConfig, joint: JointSearch, problem: Problem, logits: np.ndarray | None = None) -> State:
+    """Returns the state before the first step, from logits float32 [L, O]; uniform ones by default."""
+    space, example = get_space(config.space), problem.example
+    images = jnp.zeros(example.shape, example.dtype)
+    return joint.search.init(_keys(config)[0], images, uniform_logits(space) if logits is None else logits)
+
+
+def make_step(config: SearchConfig, joint: JointSearch, problem: Problem) -> Callable[[State, int], tuple[State, Info]]:
+    """Returns `step(state, index) -> (state, info)`, compiled once for every child, batch and index."""
+    train_key, valid_key, sample_key = jax.random.split(_keys(config)[1], 3)
+    train, valid = make_sources(config, problem, (train_key, valid_key))
+
+    @partial(jax.jit, donate_argnums=0)
+    def advance(state: State, batch: Batch, held_out: Batch, index: jax.Array) -> tuple[State, Info]:
+        return joint.search.step(state, jax.random.fold_in(sample_key, index), batch, held_out, index)
+
+    def step(state: State, index: int) -> tuple[State, Info]:
+        return advance(state, train.batch(index), valid.batch(index), jnp.asarray(index, jnp.int32))
+
+    return step
+
+
+def _keys(config: SearchConfig) -> jax.Array:
+    return jax.random.split(jax.random.key(config.seed), 2)
+
+
+def make_sources(config: SearchConfig, problem: Problem, keys: tuple[jax.Array, jax.Array]) -> tuple[Source, Source]:
+    """Returns the sources of batches for the weights and for the architecture, from a key each."""
+    data, dtype = config.data, config.network.dtype
+    train = memory_source(problem.train, keys[0], data.batch_size, augmentation=data.augmentation, dtype=dtype)
+    return train, memory_source(problem.valid, keys[1], data.valid_batch_size, dtype=dtype)
+
+
+def make_validation(config: SearchConfig, problem: Problem, child: Child) -> Score:
+    """Returns the function that scores a child's accuracy on validation images, the same for all."""
+    return make_score(
+        child,
+        problem.valid,
+        batch_size=config.data.valid_batch_size,
+        num_images=config.derive.valid_images,
+        dtype=config.network.dtype,
+        seed=config.seed,
+    )
+
+
+def make_optimizer(settings: OptimizerSettings, steps: int) -> optax.GradientTransformation:
+    """Returns clipping, weight decay and momentum under a cosine, in DARTS's order."""
+    alpha = settings.final_learning_rate / settings.learning_rate if settings.learning_rate > 0 else 0.0
+    return optax.chain(
+        optax.clip_by_global_norm(settings.clip),
+        optax.add_decayed_weights(settings.weight_decay),
+        optax.sgd(
+            optax.cosine_decay_schedule(settings.learning_rate, steps, alpha), settings.momentum, settings.nesterov
+        ),
+    )
+
+
+def missing_cells(space: Space, shape: Shape) -> list[str]:
+    """Returns the kinds of cell of a space that a network of this shape has none of."""
+    return sorted(set(space.cells) - set(cell_kinds(space, shape).values()))
