@@ -14,7 +14,7 @@ import json
 import math
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
@@ -30,7 +30,7 @@ def option(
     default: T,
     help: str,
     *,
-    choices: Sequence[Any] = (),
+    choices: Collection[Any] = (),
     minimum: float | None = None,
     maximum: float | None = None,
 ) -> T:
@@ -39,11 +39,12 @@ def option(
     Args:
       default: the value when nothing is given; a frozen dataclass makes a group of settings.
       help: one line for `--help` and the documentation.
-      choices: the values allowed, when they are few; for a tuple, the values its items may take.
+      choices: the values allowed, when they are few; for a tuple, the values its items may take. A registry is looked
+        into when a value is checked, so what was registered later is allowed.
       minimum: least value allowed, for numbers and for every item of a tuple of numbers.
       maximum: largest value allowed.
     """
-    metadata = {"help": help, "choices": tuple(choices), "minimum": minimum, "maximum": maximum}
+    metadata = {"help": help, "choices": choices, "minimum": minimum, "maximum": maximum}
     return typing.cast(T, dataclasses.field(default=default, metadata=metadata))
 
 
@@ -59,7 +60,7 @@ def from_config_dict(cls: type[T], config_dict: Mapping[str, Any] | ConfigDict) 
       UserError: for a key that `cls` does not have, or a value of the wrong type or not among those allowed.
     """
     _check_keys(cls, config_dict, _leaves(cls), "")
-    return _build(cls, config_dict, "", None)
+    return _build(cls, config_dict, "config.", None)
 
 
 def override(config: T, settings: Mapping[str, str]) -> T:
@@ -86,8 +87,27 @@ def override(config: T, settings: Mapping[str, str]) -> T:
             inner = edited
             for group in groups:
                 inner = inner[group]
-            inner[name] = _parse(text, fields[path].kind, path)
+            inner[name] = _parse(text, fields[path].kind, f"config.{path}")
     return from_config_dict(type(config), edited)
+
+
+def amend(config: T, settings: Mapping[str, Any], prefix: str = "config.") -> T:
+    """Returns a config without groups with some settings changed, given as values or as text.
+
+    Args:
+      config: a config dataclass.
+      settings: key -> value, or the text of one; every key is one of the config's.
+      prefix: written before a key in an error.
+
+    Raises:
+      UserError: for a value or a text that does not fit.
+    """
+    fields = _leaves(type(config))
+    values = {
+        name: _parse(given, fields[name].kind, prefix + name) if isinstance(given, str) else given
+        for name, given in settings.items()
+    }
+    return _build(type(config), values, prefix, config)
 
 
 def check(config: T) -> T:
@@ -95,15 +115,20 @@ def check(config: T) -> T:
     return from_config_dict(type(config), to_config_dict(config))
 
 
-def describe(config: Any) -> str:
-    """Returns one line for each setting of a config dataclass, class or instance: key, value, help, type and range."""
+def describe(config: Any, prefix: str = "--config.") -> str:
+    """Returns one line for each setting of a config dataclass, class or instance: key, value, help, type and range.
+
+    Args:
+      config: a config dataclass or its class.
+      prefix: written before every key.
+    """
     cls = config if isinstance(config, type) else type(config)
     values = dict(flatten(cls() if isinstance(config, type) else config))
     rows = []
     for path, leaf in _leaves(cls).items():
         shown = ",".join(map(str, values[path])) if isinstance(values[path], tuple) else str(values[path])
         allowed = _allowed(leaf.metadata)
-        rows.append((f"--config.{path}={shown}", f"{leaf.metadata.get('help', '')} ({_name(leaf.kind)}{allowed})"))
+        rows.append((f"{prefix}{path}={shown}", f"{leaf.metadata.get('help', '')} ({_name(leaf.kind)}{allowed})"))
     width = min(max((len(left) for left, _ in rows), default=0), 44)
     return "\n".join(f"{left:<{width}}  {right}" for left, right in rows)
 
@@ -252,19 +277,19 @@ def _check_range(value: Any, metadata: Mapping[str, Any], path: str) -> None:
             continue
         if choices and entry not in choices:
             if isinstance(entry, str):
-                raise unknown(f"value of config.{path}", entry, choices)
-            raise UserError(f"config.{path}={entry} is not allowed; choose one of {', '.join(map(str, choices))}")
+                raise unknown(f"value of {path}", entry, choices)
+            raise UserError(f"{path}={entry} is not allowed; choose one of {', '.join(map(str, choices))}")
         if isinstance(entry, float) and math.isnan(entry):
-            raise UserError(f"config.{path}={entry} is not a number")
+            raise UserError(f"{path}={entry} is not a number")
         if (low is not None and entry < low) or (high is not None and entry > high):
-            raise UserError(f"config.{path}={entry} is out of range; it must be{_range(low, high)}")
+            raise UserError(f"{path}={entry} is out of range; it must be{_range(low, high)}")
 
 
 def _mismatch(value: Any, kind: Any, optional: bool, path: str) -> UserError:
     wanted = _SCALARS.get(kind, "")
     if typing.get_origin(kind) is tuple:
         wanted = f"a list of {_name(typing.get_args(kind)[0])}, separated by commas"
-    return UserError(f"config.{path}={value!r} does not fit; it must be {wanted}{' or none' if optional else ''}")
+    return UserError(f"{path}={value!r} does not fit; it must be {wanted}{' or none' if optional else ''}")
 
 
 def _optional(kind: Any) -> tuple[Any, bool]:

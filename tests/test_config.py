@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from parsec.config import (
+    amend,
     check,
     describe,
     differences,
@@ -116,6 +117,37 @@ def test_check_finds_a_bad_value_that_code_put_in():
     assert check(Settings()) == Settings()
     with pytest.raises(UserError, match=r"config\.optimizer\.learning_rate=-1"):
         check(Settings(optimizer=Optimizer(learning_rate=-1.0)))
+
+
+def test_a_registry_of_choices_is_read_when_a_value_is_checked():
+    registry = {"random": 1}
+
+    @dataclass(frozen=True)
+    class Chosen:
+        name: str = option("random", "which", choices=registry)
+
+    with pytest.raises(UserError, match=r"unknown value of config\.name 'mine'; choose one of random"):
+        check(Chosen("mine"))
+    registry["mine"] = 2
+    assert check(Chosen("mine")).name == override(Chosen(), {"name": "mine"}).name == "mine"
+    assert "random, mine" in describe(Chosen)
+
+
+def test_amend_takes_values_and_text_alike_and_names_the_key_as_asked():
+    base = Settings(seed=4)
+    for children in (8, "8"):
+        assert amend(base, {"children": children, "clip": None, "widths": (3,)}) == Settings(
+            seed=4, children=8, widths=(3,)
+        )
+    assert amend(base, {"clip": 2, "folder": "8"}) == Settings(seed=4, clip=2.0, folder="8")
+    for wrong, said in (
+        ({"children": 4.5}, r"^of\.children=4\.5 does not fit; it must be an integer$"),
+        ({"children": "4.5"}, r"^of\.children='4\.5' does not fit; it must be an integer$"),
+        ({"children": 1}, r"^of\.children=1 is out of range; it must be at least 2 and at most 64$"),
+        ({"strategies": "randum"}, r"^unknown value of of\.strategies 'randum'.*did you mean 'random'"),
+    ):
+        with pytest.raises(UserError, match=said):
+            amend(base, wrong, "of.")
 
 
 def test_json_and_differences():

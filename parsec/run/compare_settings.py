@@ -22,7 +22,9 @@ class CompareConfig:
     max_vertices: int = option(6, "most vertices of a cell, for benchmark=nasbench101", minimum=3, maximum=7)
     objective: str = option("valid_200", "the column told to strategies, maximised; -COLUMN minimises")
     report: str = option("", "the column reported at the incumbent, -COLUMN if lower is better; empty is the objective")
-    strategies: tuple[str, ...] = option(tuple(STRATEGIES), "keys of parsec.search.registry.STRATEGIES, in this order")
+    strategies: tuple[str, ...] = option(
+        tuple(STRATEGIES), "keys of parsec.search.registry.STRATEGIES, in this order", choices=STRATEGIES
+    )
     options: tuple[str, ...] = option((), "options of strategies, as NAME.OPTION=VALUE")
     seeds: int = option(20, "runs of each strategy", minimum=1)
     seed: int = option(0, "of the first run's random key", minimum=0)

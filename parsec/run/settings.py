@@ -121,7 +121,7 @@ class StrategySettings:
     name: str = option(
         "parsec",
         "what proposes; parsec on the supernet learns weights and prior together, anything else proposes from scores",
-        choices=tuple(STRATEGIES),
+        choices=STRATEGIES,
     )
     options: tuple[str, ...] = option(
         (),
