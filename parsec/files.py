@@ -13,11 +13,24 @@ from parsec.errors import UserError
 def describe(path: Path) -> str:
     """Returns the file's path, size and sha256 as text for an error; the part that can be had of them."""
     try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return f"{path} ({path.stat().st_size:,} bytes, sha256 {digest})"
+        return f"{path} ({path.stat().st_size:,} bytes, sha256 {file_digest(path)})"
     except OSError as error:
         return f"{path} ({error.strerror or error})"
+
+
+def file_digest(path: Path) -> str:
+    """Returns the sha256 of a file's content in hexadecimal; raises `OSError` where it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def arrays_digest(*arrays: np.ndarray) -> str:
+    """Returns the sha256 of arrays in hexadecimal: of their types, shapes and contents, wherever they came from."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.str} {array.shape};".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def one_line(error: BaseException, limit: int = 160) -> str:

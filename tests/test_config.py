@@ -9,9 +9,9 @@ import pytest
 
 from parsec.config import (
     amend,
+    changed_settings,
     check,
     describe,
-    differences,
     flatten,
     from_config_dict,
     option,
@@ -38,7 +38,7 @@ class Settings:
     strategies: tuple[str, ...] = option(("random",), "which", choices=("random", "parsec", "alphax"))
     widths: tuple[int, ...] = option((8, 16), "channels", minimum=1)
     verbose: bool = option(True, "say more")
-    folder: str = option("", "where the data is")
+    folder: str = option("", "where the data is", affects_results=False)
     optimizer: Optimizer = option(Optimizer(learning_rate=0.5), "the weights' optimizer")
 
 
@@ -80,7 +80,13 @@ def test_text_becomes_the_declared_type(key: str, text: str, value: object):
         ("children", "1", ["config.children=1", "at least 2 and at most 64"]),
         ("verbose", "maybe", ["config.verbose='maybe'", "true or false"]),
         ("clip", "wide", ["config.clip='wide'", "a number or none"]),
-        ("optimizer.learning_rate", "nan", ["config.optimizer.learning_rate=nan"]),
+        ("optimizer.learning_rate", "nan", ["config.optimizer.learning_rate=nan", "finite"]),
+        ("optimizer.learning_rate", "inf", ["config.optimizer.learning_rate=inf", "finite"]),
+        ("seed", "1" * 30, ["config.seed=1111", "at least 0"]),
+        ("seed", "1" * 5000, ["config.seed='1111", "5,002 characters"]),
+        ("x" * 5000, "1", ["unknown config key 'xxxx", "5,002 characters"]),
+        ("folders", "1", ["config has seed", "'folder'"]),
+        ("widths", str(2**31), ["config.widths=2147483648", "out of range"]),
         ("optimizer.name", "adm", ["'adm'", "adam, sgd", "did you mean 'adam'"]),
         ("strategies", "random,parsecs", ["'parsecs'", "did you mean 'parsec'"]),
         ("widths", "4,0", ["config.widths=0", "at least 1"]),
@@ -92,8 +98,18 @@ def test_what_does_not_fit_is_refused_in_one_line(key: str, text: str, named: li
         override(Settings(), {key: text})
     message = str(refused.value)
     assert "\n" not in message
+    assert len(message) < 500
     for part in named:
         assert part in message
+
+
+def test_errors_name_the_flag_that_was_given():
+    for settings in ({"sead": "1"}, {"seed": "x"}, {"seed": "-1"}, {"optimizer": "sgd"}, {"optimizer.name": "adm"}):
+        with pytest.raises(UserError, match=r"target[. ]"):
+            override(Settings(), settings, "target")
+    with pytest.raises(UserError, match=r"target\.optimizer is a group"):
+        from_config_dict(Settings, {"optimizer": 3}, "target")
+    assert "--target.seed=0" in describe(Settings, "--target.")
 
 
 def test_config_dict_round_trip_and_partial_groups_keep_their_defaults():
@@ -150,13 +166,25 @@ def test_amend_takes_values_and_text_alike_and_names_the_key_as_asked():
             amend(base, wrong, "of.")
 
 
-def test_json_and_differences():
+def test_json_and_what_changes_results():
     stored = json.loads(to_json(Settings()))
-    assert differences(stored, Settings()) == []
+    assert changed_settings(stored, Settings()) == {}
     changed = override(Settings(), {"optimizer.learning_rate": "0.25", "widths": "8"})
-    assert differences(stored, changed) == ["widths", "optimizer.learning_rate"]
-    del stored["seed"]
-    assert differences(stored, Settings()) == ["seed"]
+    assert changed_settings(stored, changed) == {"widths": ([8, 16], [8]), "optimizer.learning_rate": (0.5, 0.25)}
+    assert changed_settings(stored, override(Settings(), {"folder": "elsewhere"})) == {}
+
+
+def test_a_setting_that_did_not_exist_then_had_its_default():
+    stored = json.loads(to_json(Settings()))
+    del stored["seed"], stored["optimizer"]["learning_rate"]
+    assert changed_settings(stored, Settings()) == {}
+    later = override(Settings(), {"seed": "1", "optimizer.learning_rate": "0.1"})
+    assert changed_settings(stored, later) == {"seed": (0, 1), "optimizer.learning_rate": (0.5, 0.1)}
+    del stored["optimizer"]
+    assert changed_settings(stored, Settings()) == {}
+    # A setting that is gone, or a group that was none, cannot have meant the same.
+    assert changed_settings({**stored, "gone": 3, "optimizer": 4}, Settings()) == {"gone": (3, "absent")}
+    assert changed_settings({"optimizer": {"rate": 1}}, Settings()) == {"optimizer.rate": (1, "absent")}
 
 
 def test_describe_lists_every_setting_with_its_default_help_and_range():
