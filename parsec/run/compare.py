@@ -24,7 +24,7 @@ from parsec.run.progress import announce
 from parsec.run.signals import StoppedError, graceful_stop
 from parsec.run.trials import Task, Trials, run_trials
 from parsec.run.workdir import RESULT, TIMING, claim, read_json, write_json_atomic, write_text_atomic, writing
-from parsec.search.registry import STRATEGIES, make_strategy, parse_option
+from parsec.search.registry import STRATEGIES, make_strategy
 from parsec.tables.digits201 import load_digits201
 from parsec.tables.nasbench101 import SOURCES, load_nasbench101
 from parsec.tables.nasbench201 import load_nasbench201
@@ -149,8 +149,8 @@ def _tasks(config: CompareConfig, table: Table, domain: Domain) -> dict[str, Tas
     return tasks
 
 
-def _parse_options(config: CompareConfig) -> dict[str, dict[str, Any]]:
-    parsed: dict[str, dict[str, Any]] = {}
+def _parse_options(config: CompareConfig) -> dict[str, dict[str, str]]:
+    parsed: dict[str, dict[str, str]] = {}
     for text in config.options:
         key, equals, value = text.partition("=")
         name, dot, option = key.partition(".")
@@ -158,7 +158,7 @@ def _parse_options(config: CompareConfig) -> dict[str, dict[str, Any]]:
             raise UserError(f"config.options has {text!r}; write NAME.OPTION=VALUE, such as parsec.children=16")
         if name not in config.strategies:
             raise unknown("strategy in config.options", name, config.strategies)
-        parsed.setdefault(name, {})[option] = parse_option(name, option, value)
+        parsed.setdefault(name, {})[option] = value
     return parsed
 
 

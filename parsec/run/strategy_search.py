@@ -26,7 +26,7 @@ from parsec.run.settings import StrategySettings
 from parsec.run.signals import Stop, StoppedError, graceful_stop
 from parsec.run.workdir import TIMING, Claim, append, read_json, write_json_atomic, write_text_atomic
 from parsec.search.contract import Strategy
-from parsec.search.registry import make_strategy, parse_option
+from parsec.search.registry import make_strategy
 
 EVALUATIONS = "evaluations.jsonl"
 # The children that the found one is compared with at the end, where comparing them costs a training each.
@@ -186,7 +186,7 @@ def _make(settings: StrategySettings, space: Space) -> Strategy:
         name, equals, value = text.partition("=")
         if not equals:
             raise UserError(f"config.strategy.options has {text!r}; write OPTION=VALUE, such as batch=8")
-        options[name] = parse_option(settings.name, name, value)
+        options[name] = value
     return make_strategy(settings.name, product_domain(tuple(map(int, space.sizes))), options)
 
 

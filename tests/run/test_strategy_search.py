@@ -155,7 +155,7 @@ def test_on_the_supernet_the_best_child_is_found_and_the_same_command_ends_alike
     [
         (("population",), "write OPTION=VALUE"),
         (("populaton=9",), r"unknown option of strategy regularized_evolution 'populaton'.*did you mean 'population'"),
-        (("population=many",), "population of strategy regularized_evolution is 'many'; it must be a int"),
+        (("population=many",), r"regularized_evolution\.population='many' does not fit; it must be an integer"),
     ],
 )
 def test_an_option_that_is_not_the_strategys_is_one_line(options: tuple[str, ...], message: str):
