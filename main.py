@@ -1,11 +1,13 @@
 """The command line of PARSEC.
 
-usage: python main.py --config=NAME[:VARIANT] [--config.KEY=VALUE ...] [--workdir=DIR] [--transfer_to=NAME] [--help]
+usage: python main.py --config=NAME[:VARIANT] [--config.KEY=VALUE ...] [--workdir=DIR] [--help]
+       python main.py --config=SOURCE --transfer_to=TARGET[:VARIANT] [--target.KEY=VALUE ...]
 
   --config       a config listed below, or the path of a .py file of your own; alone, it runs it
   --config.KEY   changes one setting; any number of these; --config=NAME --help lists the settings
   --workdir      the run directory, runs/<config>[-<variant>] by default; the same command resumes an unfinished run
   --transfer_to  a second config, to which the prior that the first one learnt is carried over
+  --target.KEY   changes one setting of that second config
 """
 
 import sys
@@ -45,10 +47,10 @@ def _run(arguments: Sequence[str] | None) -> None:
     except flags.Error as error:
         raise UserError(f"{error}; python main.py --help lists the flags") from None
     if given.config and given.help:
-        print(explain(given.config))
+        print(explain(given.config, given.transfer_to))
     elif given.config:
         launch(given.config, overrides, given.workdir, given.transfer_to)
-    elif parse_overrides(overrides) or given.workdir or given.transfer_to:
+    elif any(parse_overrides(overrides)) or given.workdir or given.transfer_to:
         raise UserError("no --config given; python main.py lists the configs")
     else:
         configs = list_configs()

@@ -28,8 +28,8 @@ from scipy import stats
 
 from parsec.cells import get_space
 from parsec.cells.domain import product_domain
-from parsec.evaluate.supernet import make_score
 from parsec.evaluate.contract import Evaluated, Evaluator, no_pause
+from parsec.evaluate.supernet import make_score
 from parsec.evaluate.training import make_train, training_evaluator
 from parsec.run.problem import Problem, load_problem, make_optimizer
 from parsec.run.settings import DataSettings, NetworkSettings, OptimizerSettings, SearchConfig
@@ -53,12 +53,12 @@ def family(count: int, seed: int) -> np.ndarray:
     return np.stack(rows)
 
 
-def train_in_turn(evaluate: Evaluate, children: np.ndarray) -> np.ndarray:
+def train_in_turn(evaluator: Evaluator, children: np.ndarray) -> np.ndarray:
     """Returns each child's accuracy in percent, float64 [N]."""
-    scores = np.zeros(0)
+    scores = np.zeros((0, 1))
     for at, child in enumerate(children):
-        scores = np.append(scores, evaluate(child, Evaluated(children[:at], scores), lambda: None))
-    return scores
+        scores = np.append(scores, [evaluator.evaluate(child, Evaluated(children[:at], scores), no_pause)], 0)
+    return scores[:, 0]
 
 
 def measure(config: SearchConfig, problem: Problem, children: np.ndarray, epochs: int) -> tuple[np.ndarray, np.ndarray]:

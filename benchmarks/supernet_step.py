@@ -138,10 +138,10 @@ def make_contest(options: argparse.Namespace, dtype: str) -> Contest:
 
 def measure(contest: Contest, options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Returns compile seconds, temporary memory, step seconds and ratios of every contestant."""
-    child, weights, batch = make_child(contest.space, contest.supernet), contest.weights, contest.batch
+    run_child, weights, batch = make_child(contest.space, contest.supernet), contest.weights, contest.batch
 
     def step(weights: Weights, batch: Batch, architecture: jax.Array) -> Any:
-        return _loss_and_gradient(lambda w: child(w, batch, architecture), weights)
+        return _loss_and_gradient(lambda w: run_child(w, batch, architecture), weights)
 
     console.print("compiling the supernet's step")
     with _count_compilations() as compilations:
@@ -284,9 +284,10 @@ def _add_torch_children(contest: Contest, steps: list[dict[str, Step]]) -> None:
 
 def _weighted_memory(contest: Contest, count: int) -> int:
     """Returns the temporary bytes of the weighted gradient of `count` children."""
+    child = make_child(contest.space, contest.supernet)
 
     def step(weights: Weights, batch: Batch, architectures: jax.Array) -> Any:
-        return weighted_gradient(make_child(contest.space, contest.supernet), weights, batch, architectures, count, lambda k, value: value)
+        return weighted_gradient(child, weights, batch, architectures, count, lambda k, value: value)
 
     children = np.resize(contest.children, (count, contest.children.shape[1]))
     return compile_step(step, contest.weights, contest.batch, jnp.asarray(children)).temporary

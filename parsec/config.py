@@ -14,15 +14,17 @@ import json
 import math
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
 
-from parsec.errors import UserError, unknown
+from parsec.errors import UserError, shown, unknown
 
 T = TypeVar("T")
 
+# Sizes and counts become int32 on the device.
+LARGEST_INTEGER = 2**31 - 1
 _SCALARS = {bool: "true or false", int: "an integer", float: "a number", str: "text"}
 
 
@@ -30,20 +32,30 @@ def option(
     default: T,
     help: str,
     *,
-    choices: Sequence[Any] = (),
+    choices: Collection[Any] = (),
     minimum: float | None = None,
     maximum: float | None = None,
+    affects_results: bool = True,
 ) -> T:
     """Returns a dataclass field for one documented setting.
 
     Args:
       default: the value when nothing is given; a frozen dataclass makes a group of settings.
       help: one line for `--help` and the documentation.
-      choices: the values allowed, when they are few; for a tuple, the values its items may take.
+      choices: the values allowed, when they are few; for a tuple, the values its items may take. A registry is looked
+        into when a value is checked, so what was registered later is allowed.
       minimum: least value allowed, for numbers and for every item of a tuple of numbers.
-      maximum: largest value allowed.
+      maximum: largest value allowed; without one, an integer may be as large as `LARGEST_INTEGER`.
+      affects_results: False for a setting that a run may change when it goes on, because what is found stays the same:
+        where files lie, how often something is saved, how many processes work.
     """
-    metadata = {"help": help, "choices": tuple(choices), "minimum": minimum, "maximum": maximum}
+    metadata = {
+        "help": help,
+        "choices": choices,
+        "minimum": minimum,
+        "maximum": maximum,
+        "affects_results": affects_results,
+    }
     return typing.cast(T, dataclasses.field(default=default, metadata=metadata))
 
 
@@ -52,22 +64,28 @@ def to_config_dict(config: Any) -> ConfigDict:
     return ConfigDict(_as_dict(config)).lock()
 
 
-def from_config_dict(cls: type[T], config_dict: Mapping[str, Any] | ConfigDict) -> T:
+def from_config_dict(cls: type[T], config_dict: Mapping[str, Any] | ConfigDict, flag: str = "config") -> T:
     """Returns the config dataclass of type `cls` with the settings of `config_dict`; absent keys keep their defaults.
+
+    Args:
+      cls: the dataclass.
+      config_dict: settings, nested as the dataclass is.
+      flag: what the command line calls this config, for errors.
 
     Raises:
       UserError: for a key that `cls` does not have, or a value of the wrong type or not among those allowed.
     """
-    _check_keys(cls, config_dict, _leaves(cls), "")
-    return _build(cls, config_dict, "", None)
+    _check_keys(cls, config_dict, _leaves(cls), "", flag)
+    return _build(cls, config_dict, f"{flag}.", None)
 
 
-def override(config: T, settings: Mapping[str, str]) -> T:
+def override(config: T, settings: Mapping[str, str], flag: str = "config") -> T:
     """Returns the config with settings as typed on a command line.
 
     Args:
       config: a config dataclass.
       settings: key path such as `optimizer.learning_rate` -> text; a tuple's items are separated by commas.
+      flag: what the command line calls this config, for errors.
 
     Raises:
       UserError: for an unknown key, a group named as if it were a setting, or text that does not fit.
@@ -79,31 +97,55 @@ def override(config: T, settings: Mapping[str, str]) -> T:
             if path not in fields:
                 inside = [name for name in fields if name.startswith(f"{path}.")]
                 if inside:
-                    listed = ", ".join(f"config.{name}" for name in inside)
-                    raise UserError(f"config.{path} is a group of settings, not one; set one of {listed}")
-                raise _unknown_key(path, fields)
+                    listed = ", ".join(f"{flag}.{name}" for name in inside)
+                    raise UserError(f"{flag}.{path} is a group of settings, not one; set one of {listed}")
+                raise _unknown_key(path, fields, flag)
             *groups, name = path.split(".")
             inner = edited
             for group in groups:
                 inner = inner[group]
-            inner[name] = _parse(text, fields[path].kind, path)
-    return from_config_dict(type(config), edited)
+            inner[name] = _parse(text, fields[path].kind, f"{flag}.{path}")
+    return from_config_dict(type(config), edited, flag)
 
 
-def check(config: T) -> T:
+def amend(config: T, settings: Mapping[str, Any], prefix: str = "config.") -> T:
+    """Returns a config without groups with some settings changed, given as values or as text.
+
+    Args:
+      config: a config dataclass.
+      settings: key -> value, or the text of one; every key is one of the config's.
+      prefix: written before a key in an error.
+
+    Raises:
+      UserError: for a value or a text that does not fit.
+    """
+    fields = _leaves(type(config))
+    values = {
+        name: _parse(given, fields[name].kind, prefix + name) if isinstance(given, str) else given
+        for name, given in settings.items()
+    }
+    return _build(type(config), values, prefix, config)
+
+
+def check(config: T, flag: str = "config") -> T:
     """Returns the config unchanged, or raises `UserError` naming its first value that the fields do not allow."""
-    return from_config_dict(type(config), to_config_dict(config))
+    return from_config_dict(type(config), to_config_dict(config), flag)
 
 
-def describe(config: Any) -> str:
-    """Returns one line for each setting of a config dataclass, class or instance: key, value, help, type and range."""
+def describe(config: Any, prefix: str = "--config.") -> str:
+    """Returns one line for each setting of a config dataclass, class or instance: key, value, help, type and range.
+
+    Args:
+      config: a config dataclass or its class.
+      prefix: written before every key.
+    """
     cls = config if isinstance(config, type) else type(config)
     values = dict(flatten(cls() if isinstance(config, type) else config))
     rows = []
     for path, leaf in _leaves(cls).items():
         shown = ",".join(map(str, values[path])) if isinstance(values[path], tuple) else str(values[path])
         allowed = _allowed(leaf.metadata)
-        rows.append((f"--config.{path}={shown}", f"{leaf.metadata.get('help', '')} ({_name(leaf.kind)}{allowed})"))
+        rows.append((f"{prefix}{path}={shown}", f"{leaf.metadata.get('help', '')} ({_name(leaf.kind)}{allowed})"))
     width = min(max((len(left) for left, _ in rows), default=0), 44)
     return "\n".join(f"{left:<{width}}  {right}" for left, right in rows)
 
@@ -123,16 +165,25 @@ def flatten(config: Any) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-def differences(a: Any, b: Any) -> list[str]:
-    """Returns the key paths at which two configs differ, a key that only one of them has included.
+def changed_settings(stored: Mapping[str, Any], config: Any) -> dict[str, tuple[Any, Any]]:
+    """Returns the settings with which a run that began with `stored` would give other results under `config`.
 
     Args:
-      a: a config dataclass, or the mapping read back from its JSON; a tuple equals a list of the same items.
-      b: likewise.
+      stored: settings read back from JSON; one that did not exist when the run began had its default.
+      config: a config dataclass.
+
+    Returns:
+      Key path -> (value before, value now); a key that the config no longer has is "absent" now.
     """
-    left, right = (dict(flatten(json.loads(json.dumps(_as_dict(side))))) for side in (a, b))
-    missing = object()
-    return [path for path in left | right if left.get(path, missing) != right.get(path, missing)]
+    cls = type(config)
+    now = dict(flatten(json.loads(to_json(config))))
+    defaults = {path: _plain(value) for path, value in _defaults(cls)}
+    changed = {}
+    for path, leaf in _leaves(cls).items():
+        before = _at(stored, path, defaults.get(path, "absent"))
+        if leaf.metadata.get("affects_results", True) and before != now[path]:
+            changed[path] = (before, now[path])
+    return changed | {path: (before, "absent") for path, before in _extra(cls, stored, "")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,19 +210,52 @@ def _leaves(cls: Any, prefix: str = "") -> dict[str, _Leaf]:
     return found
 
 
-def _check_keys(cls: Any, given: Any, leaves: dict[str, _Leaf], prefix: str) -> None:
+def _defaults(cls: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields (key path, default) for every setting that has one; a group's defaults are those of its instance."""
+    for field in dataclasses.fields(cls):
+        if dataclasses.is_dataclass(field.default):
+            yield from flatten({prefix + field.name: _as_dict(field.default)})
+        elif field.default is not dataclasses.MISSING:
+            yield prefix + field.name, field.default
+
+
+def _plain(value: Any) -> Any:
+    """Returns the value as JSON gives it back."""
+    return json.loads(json.dumps(value))
+
+
+def _at(settings: Any, path: str, otherwise: Any) -> Any:
+    for name in path.split("."):
+        if not isinstance(settings, Mapping) or name not in settings:
+            return otherwise
+        settings = settings[name]
+    return settings
+
+
+def _extra(cls: Any, given: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    """Yields (key path, value) for what the dataclass has no field for."""
     hints = typing.get_type_hints(cls)
     names = {field.name for field in dataclasses.fields(cls)}
     for name, value in given.items():
         if name not in names:
-            raise _unknown_key(prefix + name, leaves)
+            yield prefix + str(name), value
+        elif dataclasses.is_dataclass(hints[name]) and isinstance(value, Mapping):
+            yield from _extra(hints[name], value, f"{prefix}{name}.")
+
+
+def _check_keys(cls: Any, given: Any, leaves: dict[str, _Leaf], prefix: str, flag: str) -> None:
+    hints = typing.get_type_hints(cls)
+    names = {field.name for field in dataclasses.fields(cls)}
+    for name, value in given.items():
+        if name not in names:
+            raise _unknown_key(prefix + name, leaves, flag)
         if dataclasses.is_dataclass(hints[name]):
             if not isinstance(value, Mapping | ConfigDict):
-                raise UserError(f"config.{prefix}{name} is a group of settings, not {value!r}")
-            _check_keys(hints[name], value, leaves, f"{prefix}{name}.")
+                raise UserError(f"{flag}.{prefix}{name} is a group of settings, not {shown(value)}")
+            _check_keys(hints[name], value, leaves, f"{prefix}{name}.", flag)
 
 
-def _unknown_key(path: str, leaves: Mapping[str, _Leaf]) -> UserError:
+def _unknown_key(path: str, leaves: Mapping[str, _Leaf], flag: str) -> UserError:
     """Returns the error for a key that no config has: it lists the keys of the group it was looked for in."""
     group, _, name = path.rpartition(".")
     prefix = f"{group}." if any(leaf.startswith(f"{group}.") for leaf in leaves) else ""
@@ -186,7 +270,7 @@ def _unknown_key(path: str, leaves: Mapping[str, _Leaf]) -> UserError:
     )
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return UserError(
-        f"unknown config key {path!r}; config{'.' * bool(prefix)}{prefix[:-1]} has {', '.join(listed)}{hint}"
+        f"unknown {flag} key {shown(path)}; {flag}{'.' * bool(prefix)}{prefix[:-1]} has {', '.join(listed)}{hint}"
     )
 
 
@@ -252,19 +336,21 @@ def _check_range(value: Any, metadata: Mapping[str, Any], path: str) -> None:
             continue
         if choices and entry not in choices:
             if isinstance(entry, str):
-                raise unknown(f"value of config.{path}", entry, choices)
-            raise UserError(f"config.{path}={entry} is not allowed; choose one of {', '.join(map(str, choices))}")
-        if isinstance(entry, float) and math.isnan(entry):
-            raise UserError(f"config.{path}={entry} is not a number")
+                raise unknown(f"value of {path}", entry, choices)
+            raise UserError(f"{path}={shown(entry)} is not allowed; choose one of {', '.join(map(str, choices))}")
+        if isinstance(entry, float) and not math.isfinite(entry):
+            raise UserError(f"{path}={entry} is not a finite number")
+        if high is None and type(entry) is int:
+            high = LARGEST_INTEGER
         if (low is not None and entry < low) or (high is not None and entry > high):
-            raise UserError(f"config.{path}={entry} is out of range; it must be{_range(low, high)}")
+            raise UserError(f"{path}={shown(entry)} is out of range; it must be{_range(low, high)}")
 
 
 def _mismatch(value: Any, kind: Any, optional: bool, path: str) -> UserError:
     wanted = _SCALARS.get(kind, "")
     if typing.get_origin(kind) is tuple:
         wanted = f"a list of {_name(typing.get_args(kind)[0])}, separated by commas"
-    return UserError(f"config.{path}={value!r} does not fit; it must be {wanted}{' or none' if optional else ''}")
+    return UserError(f"{path}={shown(value)} does not fit; it must be {wanted}{' or none' if optional else ''}")
 
 
 def _optional(kind: Any) -> tuple[Any, bool]:
@@ -288,6 +374,10 @@ def _allowed(metadata: Mapping[str, Any]) -> str:
 
 
 def _range(low: float | None, high: float | None, lead: str = "") -> str:
-    parts = [f"at least {low:g}"] if low is not None else []
-    parts += [f"at most {high:g}"] if high is not None else []
+    parts = [f"at least {_number(low)}"] if low is not None else []
+    parts += [f"at most {_number(high)}"] if high is not None else []
     return f"{lead} {' and '.join(parts)}" if parts else ""
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"

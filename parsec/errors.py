@@ -6,6 +6,10 @@ package and keeps its traceback.
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
+
+# Characters of a given value that an error repeats.
+_SHOWN = 80
 
 
 class UserError(Exception):
@@ -26,4 +30,14 @@ def unknown(kind: str, given: str, allowed: Iterable[str]) -> UserError:
     names = sorted(allowed)
     close = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
     hint = f"; did you mean {close[0]!r}?" if close else ""
-    return UserError(f"unknown {kind} {given!r}; choose one of {', '.join(names)}{hint}")
+    return UserError(f"unknown {kind} {shown(given)}; choose one of {', '.join(names)}{hint}")
+
+
+def shown(value: Any) -> str:
+    """Returns a value as an error repeats it: as Python writes it, cut where it would fill the screen."""
+    try:
+        text = repr(value)
+    # An integer of more digits than Python agrees to write, or a list nested too deep.
+    except (ValueError, RecursionError):
+        text = f"a {type(value).__name__} too large to show"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(text):,} characters)"

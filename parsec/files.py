@@ -3,6 +3,7 @@
 import hashlib
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,24 @@ from parsec.errors import UserError
 def describe(path: Path) -> str:
     """Returns the file's path, size and sha256 as text for an error; the part that can be had of them."""
     try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return f"{path} ({path.stat().st_size:,} bytes, sha256 {digest})"
+        return f"{path} ({path.stat().st_size:,} bytes, sha256 {file_digest(path)})"
     except OSError as error:
         return f"{path} ({error.strerror or error})"
+
+
+def file_digest(path: Path) -> str:
+    """Returns the sha256 of a file's content in hexadecimal; raises `OSError` where it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def arrays_digest(*arrays: np.ndarray) -> str:
+    """Returns the sha256 of arrays in hexadecimal: of their types, shapes and contents, wherever they came from."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.str} {array.shape};".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def one_line(error: BaseException, limit: int = 160) -> str:
@@ -65,3 +79,13 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"damaged or no .npz file: {describe(path)}: {one_line(error)}") from error
+
+
+def arrays_digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """Returns the sha256 of arrays with their names, types and shapes, as hexadecimal text; in order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        values = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {values.dtype.str} {values.shape} ".encode())
+        digest.update(values.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()

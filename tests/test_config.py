@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import pytest
 
 from parsec.config import (
+    amend,
+    changed_settings,
     check,
     describe,
-    differences,
     flatten,
     from_config_dict,
     option,
@@ -37,7 +38,7 @@ class Settings:
     strategies: tuple[str, ...] = option(("random",), "which", choices=("random", "parsec", "alphax"))
     widths: tuple[int, ...] = option((8, 16), "channels", minimum=1)
     verbose: bool = option(True, "say more")
-    folder: str = option("", "where the data is")
+    folder: str = option("", "where the data is", affects_results=False)
     optimizer: Optimizer = option(Optimizer(learning_rate=0.5), "the weights' optimizer")
 
 
@@ -79,7 +80,13 @@ def test_text_becomes_the_declared_type(key: str, text: str, value: object):
         ("children", "1", ["config.children=1", "at least 2 and at most 64"]),
         ("verbose", "maybe", ["config.verbose='maybe'", "true or false"]),
         ("clip", "wide", ["config.clip='wide'", "a number or none"]),
-        ("optimizer.learning_rate", "nan", ["config.optimizer.learning_rate=nan"]),
+        ("optimizer.learning_rate", "nan", ["config.optimizer.learning_rate=nan", "finite"]),
+        ("optimizer.learning_rate", "inf", ["config.optimizer.learning_rate=inf", "finite"]),
+        ("seed", "1" * 30, ["config.seed=1111", "at least 0"]),
+        ("seed", "1" * 5000, ["config.seed='1111", "5,002 characters"]),
+        ("x" * 5000, "1", ["unknown config key 'xxxx", "5,002 characters"]),
+        ("folders", "1", ["config has seed", "'folder'"]),
+        ("widths", str(2**31), ["config.widths=2147483648", "out of range"]),
         ("optimizer.name", "adm", ["'adm'", "adam, sgd", "did you mean 'adam'"]),
         ("strategies", "random,parsecs", ["'parsecs'", "did you mean 'parsec'"]),
         ("widths", "4,0", ["config.widths=0", "at least 1"]),
@@ -91,8 +98,18 @@ def test_what_does_not_fit_is_refused_in_one_line(key: str, text: str, named: li
         override(Settings(), {key: text})
     message = str(refused.value)
     assert "\n" not in message
+    assert len(message) < 500
     for part in named:
         assert part in message
+
+
+def test_errors_name_the_flag_that_was_given():
+    for settings in ({"sead": "1"}, {"seed": "x"}, {"seed": "-1"}, {"optimizer": "sgd"}, {"optimizer.name": "adm"}):
+        with pytest.raises(UserError, match=r"target[. ]"):
+            override(Settings(), settings, "target")
+    with pytest.raises(UserError, match=r"target\.optimizer is a group"):
+        from_config_dict(Settings, {"optimizer": 3}, "target")
+    assert "--target.seed=0" in describe(Settings, "--target.")
 
 
 def test_config_dict_round_trip_and_partial_groups_keep_their_defaults():
@@ -118,13 +135,56 @@ def test_check_finds_a_bad_value_that_code_put_in():
         check(Settings(optimizer=Optimizer(learning_rate=-1.0)))
 
 
-def test_json_and_differences():
+def test_a_registry_of_choices_is_read_when_a_value_is_checked():
+    registry = {"random": 1}
+
+    @dataclass(frozen=True)
+    class Chosen:
+        name: str = option("random", "which", choices=registry)
+
+    with pytest.raises(UserError, match=r"unknown value of config\.name 'mine'; choose one of random"):
+        check(Chosen("mine"))
+    registry["mine"] = 2
+    assert check(Chosen("mine")).name == override(Chosen(), {"name": "mine"}).name == "mine"
+    assert "random, mine" in describe(Chosen)
+
+
+def test_amend_takes_values_and_text_alike_and_names_the_key_as_asked():
+    base = Settings(seed=4)
+    for children in (8, "8"):
+        assert amend(base, {"children": children, "clip": None, "widths": (3,)}) == Settings(
+            seed=4, children=8, widths=(3,)
+        )
+    assert amend(base, {"clip": 2, "folder": "8"}) == Settings(seed=4, clip=2.0, folder="8")
+    for wrong, said in (
+        ({"children": 4.5}, r"^of\.children=4\.5 does not fit; it must be an integer$"),
+        ({"children": "4.5"}, r"^of\.children='4\.5' does not fit; it must be an integer$"),
+        ({"children": 1}, r"^of\.children=1 is out of range; it must be at least 2 and at most 64$"),
+        ({"strategies": "randum"}, r"^unknown value of of\.strategies 'randum'.*did you mean 'random'"),
+    ):
+        with pytest.raises(UserError, match=said):
+            amend(base, wrong, "of.")
+
+
+def test_json_and_what_changes_results():
     stored = json.loads(to_json(Settings()))
-    assert differences(stored, Settings()) == []
+    assert changed_settings(stored, Settings()) == {}
     changed = override(Settings(), {"optimizer.learning_rate": "0.25", "widths": "8"})
-    assert differences(stored, changed) == ["widths", "optimizer.learning_rate"]
-    del stored["seed"]
-    assert differences(stored, Settings()) == ["seed"]
+    assert changed_settings(stored, changed) == {"widths": ([8, 16], [8]), "optimizer.learning_rate": (0.5, 0.25)}
+    assert changed_settings(stored, override(Settings(), {"folder": "elsewhere"})) == {}
+
+
+def test_a_setting_that_did_not_exist_then_had_its_default():
+    stored = json.loads(to_json(Settings()))
+    del stored["seed"], stored["optimizer"]["learning_rate"]
+    assert changed_settings(stored, Settings()) == {}
+    later = override(Settings(), {"seed": "1", "optimizer.learning_rate": "0.1"})
+    assert changed_settings(stored, later) == {"seed": (0, 1), "optimizer.learning_rate": (0.5, 0.1)}
+    del stored["optimizer"]
+    assert changed_settings(stored, Settings()) == {}
+    # A setting that is gone, or a group that was none, cannot have meant the same.
+    assert changed_settings({**stored, "gone": 3, "optimizer": 4}, Settings()) == {"gone": (3, "absent")}
+    assert changed_settings({"optimizer": {"rate": 1}}, Settings()) == {"optimizer.rate": (1, "absent")}
 
 
 def test_describe_lists_every_setting_with_its_default_help_and_range():

@@ -11,6 +11,7 @@ from PIL import Image
 
 from parsec.data.images import to_square
 from parsec.errors import UserError
+from parsec.files import arrays_digest
 
 
 class Dataset(NamedTuple):
@@ -33,6 +34,12 @@ class Dataset(NamedTuple):
     test_labels: np.ndarray
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of the images and labels, as hexadecimal text."""
+        parts = {"images": self.images, "labels": self.labels}
+        return arrays_digest(parts | {"test_images": self.test_images, "test_labels": self.test_labels})
 
 
 def checked(dataset: Dataset) -> Dataset:

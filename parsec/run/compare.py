@@ -23,8 +23,19 @@ from parsec.run.compare_settings import CompareConfig
 from parsec.run.progress import announce
 from parsec.run.signals import StoppedError, graceful_stop
 from parsec.run.trials import Task, Trials, run_trials
-from parsec.run.workdir import RESULT, TIMING, claim, read_json, write_json_atomic, write_text_atomic, writing
-from parsec.search.registry import STRATEGIES, make_strategy, parse_option
+from parsec.run.workdir import (
+    RESULT,
+    TIMING,
+    claim,
+    finished_result,
+    locate,
+    read_json,
+    reporting,
+    write_json_atomic,
+    write_text_atomic,
+    writing,
+)
+from parsec.search.registry import STRATEGIES, make_strategy
 from parsec.tables.digits201 import load_digits201
 from parsec.tables.nasbench101 import SOURCES, load_nasbench101
 from parsec.tables.nasbench201 import load_nasbench201
@@ -49,17 +60,19 @@ def run_compare(config: CompareConfig, workdir: Path) -> dict[str, Any]:
         written.
       StoppedError: if a signal asked to stop; the strategies finished so far are saved.
     """
+    path = locate(workdir)
+    result = finished_result(path, config)
+    if result is not None:
+        with reporting(path):
+            _show(config, result, path)
+        return result
     load = functools.partial(load_benchmark, config)
     table, domain = load()
     scores, report = table.objective(config.objective), table.objective(config.report or config.objective)
     tasks = _tasks(config, table, domain)
-    with claim(workdir, config) as run:
+    with claim(path, config, {"table": table.digest}) as run:
         for note in run.notes:
             print(note)
-        if run.finished:
-            result = read_json(run.path / RESULT)
-            _show(config, table, result, run.path)
-            return result
         announce(
             f"Comparing {len(tasks)} strategies on {table.name}",
             {
@@ -72,7 +85,7 @@ def run_compare(config: CompareConfig, workdir: Path) -> dict[str, Any]:
         )
         trials = _run_all(config, load, tasks, table, run.path)
         result = _conclude(config, table, trials, run.path)
-        _show(config, table, result, run.path)
+        _show(config, result, run.path)
         return result
 
 
@@ -149,8 +162,8 @@ def _tasks(config: CompareConfig, table: Table, domain: Domain) -> dict[str, Tas
     return tasks
 
 
-def _parse_options(config: CompareConfig) -> dict[str, dict[str, Any]]:
-    parsed: dict[str, dict[str, Any]] = {}
+def _parse_options(config: CompareConfig) -> dict[str, dict[str, str]]:
+    parsed: dict[str, dict[str, str]] = {}
     for text in config.options:
         key, equals, value = text.partition("=")
         name, dot, option = key.partition(".")
@@ -158,7 +171,7 @@ def _parse_options(config: CompareConfig) -> dict[str, dict[str, Any]]:
             raise UserError(f"config.options has {text!r}; write NAME.OPTION=VALUE, such as parsec.children=16")
         if name not in config.strategies:
             raise unknown("strategy in config.options", name, config.strategies)
-        parsed.setdefault(name, {})[option] = parse_option(name, option, value)
+        parsed.setdefault(name, {})[option] = value
     return parsed
 
 
@@ -225,11 +238,11 @@ def _conclude(config: CompareConfig, table: Table, trials: Mapping[str, Trials],
     return result
 
 
-def _show(config: CompareConfig, table: Table, result: Mapping[str, Any], workdir: Path) -> None:
+def _show(config: CompareConfig, result: Mapping[str, Any], workdir: Path) -> None:
     strategies = result["strategies"]
     width = max(map(len, strategies))
     print(
-        f"\n{table.name}, {config.budget} queries, {config.seeds} seeds: objective {result['objective']} and reported "
+        f"\n{result['table']}, {config.budget} queries, {config.seeds} seeds: objective {result['objective']} and reported "
         f"{result['report']} at the budget, mean ± deviation"
     )
     print(f"{'':{width}}  {'objective':>18}  {'reported':>18}  {'95 % of the mean':>19}  queries to the optimum")

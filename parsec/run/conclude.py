@@ -15,8 +15,8 @@ from parsec.cells.costs import network_cost
 from parsec.cells.drawing import draw_genotype, text_drawing
 from parsec.cells.genotypes import to_text
 from parsec.cells.network import Shape
-from parsec.errors import UserError
 from parsec.config import to_config_dict
+from parsec.errors import UserError
 from parsec.evaluate.contract import Evaluated
 from parsec.report.page import NEEDED, report_page
 from parsec.run.metrics import read_metrics

@@ -22,8 +22,9 @@ from typing import Any, NamedTuple
 
 from parsec.config import check, describe, override
 from parsec.errors import UserError, unknown
+from parsec.run.workdir import SOURCE, inspect, locate
 
-FLAGS = ("--config", "--config.KEY=VALUE", "--workdir", "--transfer_to", "--help")
+FLAGS = ("--config", "--config.KEY=VALUE", "--workdir", "--transfer_to", "--target.KEY=VALUE", "--help")
 # Conditions of the machine that its user can mend; any other OSError is a bug and keeps its traceback.
 _MENDABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
 
@@ -42,12 +43,20 @@ class Named(NamedTuple):
         return f"{self.name}-{self.variant}" if self.variant else self.name
 
 
+class Overrides(NamedTuple):
+    """Settings as typed, key path -> text: of the config, and of the target that `--transfer_to` names."""
+
+    config: dict[str, str]
+    target: dict[str, str]
+
+
 def launch(chosen: str, overrides: Sequence[str], workdir: str | None, transfer_to: str | None) -> None:
     """Runs the job of a config.
 
     Args:
       chosen: a config's name or the path of a .py file, with `:variant` where wanted.
-      overrides: what the command line held beside the flags: `--config.key=value`, or `--config.key` and `value`.
+      overrides: what the command line held beside the flags: `--config.key=value`, or `--config.key` and `value`, and
+        `--target.key` likewise.
       workdir: the run directory; runs/<config>[-<variant>] by default.
       transfer_to: a second config, for which the prior that the first one learnt is carried over; or None.
 
@@ -57,13 +66,20 @@ def launch(chosen: str, overrides: Sequence[str], workdir: str | None, transfer_
     settings = parse_overrides(overrides)
     prepare_process()
     named = load_config(chosen)
-    config = check(override(named.config, settings))
+    config = check(override(named.config, settings.config))
     folder, arguments, job = named.folder, (config,), getattr(type(config), "JOB", "")
     if transfer_to is not None:
         target = load_config(transfer_to)
         folder = f"{named.folder}-to-{target.folder}"
-        arguments, job = (config, check(target.config)), "parsec.run.transfer:run_transfer"
-    run_directory = Path(workdir).expanduser().absolute() if workdir else Path("runs", folder).absolute()
+        target_config = check(override(target.config, settings.target, "target"), "target")
+        arguments, job = (config, target_config), "parsec.run.transfer:run_transfer"
+    elif settings.target:
+        raise UserError(
+            f"--target.{next(iter(settings.target))} is of the target of a transfer; name it: --transfer_to"
+        )
+    run_directory = locate(workdir or Path("runs", folder))
+    # Before the job's module is imported, which takes seconds.
+    inspect(run_directory / SOURCE if transfer_to is not None else run_directory, config)
     try:
         _entry(job, chosen)(*arguments, run_directory)
     except OSError as error:
@@ -77,11 +93,15 @@ def list_configs() -> dict[str, str]:
     return {path.stem: _docstring(path).split("\n")[0] for path in _config_files()}
 
 
-def explain(chosen: str) -> str:
-    """Returns a config's docstring and a line for each of its settings."""
-    named = load_config(chosen)
-    title = f"Settings of {type(named.config).__name__}:"
-    return f"{_docstring(named.file)}\n\n{title}\n\n{describe(named.config)}"
+def explain(chosen: str, transfer_to: str | None = None) -> str:
+    """Returns a config's docstring and a line for each of its settings, and of those of a transfer's target."""
+    parts = []
+    for flag, words in (("config", chosen), ("target", transfer_to)):
+        if words is not None:
+            named = load_config(words)
+            title = f"Settings of {type(named.config).__name__}:"
+            parts += [_docstring(named.file), title, describe(named.config, f"--{flag}.")]
+    return "\n\n".join(parts)
 
 
 def load_config(chosen: str) -> Named:
@@ -106,24 +126,25 @@ def load_config(chosen: str) -> Named:
     return Named(name, variant, config, Path(str(module.__file__)))
 
 
-def parse_overrides(words: Sequence[str]) -> dict[str, str]:
-    """Returns key path -> text for words such as `--config.seed=3`, or `--config.seed` followed by `3`.
+def parse_overrides(words: Sequence[str]) -> Overrides:
+    """Returns the settings in words such as `--config.seed=3`, or `--config.seed` followed by `3`.
 
     Raises:
       UserError: for a word that is no override, or an override without a value.
     """
-    settings: dict[str, str] = {}
+    settings = Overrides({}, {})
     rest = list(words)
     while rest:
         word = rest.pop(0)
         flag, equals, value = word.partition("=")
-        if not flag.startswith("--config."):
+        role, dot, key = flag.removeprefix("--").partition(".")
+        if not flag.startswith("--") or role not in Overrides._fields or not dot:
             raise unknown("flag", flag, FLAGS)
         if not equals:
             if not rest or rest[0].startswith("--"):
                 raise UserError(f"{flag} needs a value: {flag}=VALUE")
             value = rest.pop(0)
-        settings[flag.removeprefix("--config.")] = value
+        getattr(settings, role)[key] = value
     return settings
 
 

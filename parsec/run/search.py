@@ -36,7 +36,7 @@ from parsec.run.progress import announce
 from parsec.run.published import open_table
 from parsec.run.settings import SearchConfig
 from parsec.run.strategy_search import COMPARED, best, remembered, run_strategy
-from parsec.run.workdir import RESULT, Claim, claim, read_json
+from parsec.run.workdir import Claim, claim, finished_result, locate, reporting
 from parsec.transfer.prior import Carried, carry_logits, read_prior
 
 
@@ -57,16 +57,18 @@ def run_search(config: SearchConfig, workdir: Path) -> dict[str, Any]:
     """
     space = get_space(config.space)
     check_search(config, space)
-    if (workdir / RESULT).is_file():
-        with claim(workdir, config) as run:
-            result = read_json(run.path / RESULT)
-            show_result(run.path, result)
-            return result
+    path = locate(workdir)
+    result = finished_result(path, config)
+    if result is not None:
+        with reporting(path):
+            show_result(path, result)
+        return result
     table = open_table(config)
-    initial = initial_logits(config, space, workdir)
+    initial = initial_logits(config, space, path)
     problem = load_problem(config)
     _check_network(config, space, problem)
-    with claim(workdir, config) as run:
+    digests = {"images": problem.dataset.digest} | ({} if table is None else {"table": table.digest})
+    with claim(path, config, digests) as run:
         announce(f"search on {config.dataset} in {space.name}", _plan(config, space, problem, run.path))
         for note in (*run.notes, *problem.dataset.notes, *initial.notes):
             print(note)

@@ -93,7 +93,7 @@ class StrategySettings:
     name: str = option(
         "parsec",
         "what proposes; parsec on the supernet learns weights and prior together, anything else proposes from scores",
-        choices=tuple(STRATEGIES),
+        choices=STRATEGIES,
     )
     options: tuple[str, ...] = option(
         (),
@@ -114,16 +114,27 @@ class SearchConfig:
     """A search on a supernet."""
 
     JOB: ClassVar[str] = "parsec.run.search:run_search"
+    WRITES: ClassVar[tuple[str, ...]] = (
+        "prior.json",
+        "cell.svg",
+        "cell.png",
+        "report.html",
+        "evaluations.jsonl",
+        "compared.jsonl",
+        "children",
+    )
 
     dataset: str = option("digits", "digits, cifar10, cifar100, images or tfds:NAME")
-    data_dir: str = option("", "folder of the dataset's files, where it needs them")
+    data_dir: str = option("", "folder of the dataset's files, where it needs them", affects_results=False)
     space: str = option("darts", "search space: darts, nasbench201, or one that you registered")
-    seed: int = option(0, "of everything random", minimum=0)
+    seed: int = option(0, "of everything random", minimum=0, maximum=2**32 - 1)
     epochs: float = option(100.0, "passes over the weights' share of the training images", minimum=0)
     steps: int = option(0, "training steps; above 0 this replaces epochs", minimum=0)
-    table: str = option("", "file of published accuracies in which the found cell is looked up (nasbench201.npz)")
-    save_minutes: float = option(5.0, "between checkpoints", minimum=0)
-    metrics_every: int = option(10, "steps between lines of metrics.jsonl", minimum=1)
+    table: str = option(
+        "", "file of published accuracies in which the found cell is looked up (nasbench201.npz)", affects_results=False
+    )
+    save_minutes: float = option(5.0, "between checkpoints", minimum=0, affects_results=False)
+    metrics_every: int = option(10, "steps between lines of metrics.jsonl", minimum=1, affects_results=False)
     data: DataSettings = option(DataSettings(), "")
     network: NetworkSettings = option(NetworkSettings(), "")
     supernet: SupernetSettings = option(SupernetSettings(), "")

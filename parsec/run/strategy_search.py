@@ -27,7 +27,7 @@ from parsec.run.settings import StrategySettings
 from parsec.run.signals import StoppedError, graceful_stop
 from parsec.run.workdir import TIMING, Claim, append, read_json, write_json_atomic, write_text_atomic
 from parsec.search.contract import Strategy
-from parsec.search.registry import make_strategy, parse_option
+from parsec.search.registry import make_strategy
 
 # The children that the found one is compared with at the end, where comparing them costs a training each.
 COMPARED = "compared.jsonl"
@@ -150,7 +150,7 @@ def _make(settings: StrategySettings, space: Space) -> Strategy:
         name, equals, value = text.partition("=")
         if not equals:
             raise UserError(f"config.strategy.options has {text!r}; write OPTION=VALUE, such as batch=8")
-        options[name] = parse_option(settings.name, name, value)
+        options[name] = value
     return make_strategy(settings.name, _domain(space), options)
 
 

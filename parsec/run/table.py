@@ -25,7 +25,7 @@ from parsec.errors import UserError
 from parsec.run.loop import run_steps
 from parsec.run.progress import announce
 from parsec.run.table_settings import TableConfig
-from parsec.run.workdir import RESULT, Claim, claim, read_json, write_json_atomic, writing
+from parsec.run.workdir import RESULT, Claim, claim, finished_result, locate, reporting, write_json_atomic, writing
 from parsec.tables.table import Table, make_table, save_table
 from parsec.train.many import Parts, Recipe, Train, make_train
 
@@ -66,16 +66,18 @@ def run_build_table(config: TableConfig, workdir: Path) -> dict[str, Any]:
       StoppedError: when SIGTERM or Ctrl-C asked for a stop; what was trained is saved.
     """
     space = get_space(config.space)
+    path = locate(workdir)
+    result = finished_result(path, config)
+    if result is not None:
+        with reporting(path):
+            _show(result, path)
+        return result
     rows = choose_rows(space, config.architectures, config.seed)
-    with claim(workdir, config) as run:
-        if run.finished:
-            result = read_json(run.path / RESULT)
-            _show(result, run.path)
-            return result
-        dataset = load(config.dataset, config.data_dir, config.training.image_size, config.seed)
-        parts = load_parts(config, dataset)
-        shape = Shape(num_classes=len(dataset.class_names), **asdict(config.network))
-        recipe = make_recipe(config, len(parts.train.labels))
+    dataset = load(config.dataset, config.data_dir, config.training.image_size, config.seed)
+    parts = load_parts(config, dataset)
+    shape = Shape(num_classes=len(dataset.class_names), **asdict(config.network))
+    recipe = make_recipe(config, len(parts.train.labels))
+    with claim(path, config, {"images": dataset.digest}) as run:
         announce(f"training {space.name} on {config.dataset}", _plan(config, rows, parts, recipe, run.path))
         for note in (*run.notes, *dataset.notes):
             print(note)

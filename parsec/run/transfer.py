@@ -4,13 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from parsec.cells import get_space
+from parsec.cells.space import uniform_logits
 from parsec.errors import UserError
 from parsec.run.problem import joint_entry
 from parsec.run.search import run_search
 from parsec.run.settings import SearchConfig
-
-# Folders of the two runs in the run directory of a transfer.
-SOURCE, TARGET = "source", "target"
+from parsec.run.workdir import SOURCE, TARGET, inspect
+from parsec.transfer.prior import carry_logits, named_logits
 
 
 def run_transfer(config: Any, target_config: Any, workdir: Path) -> dict[str, Any]:
@@ -38,7 +39,12 @@ def run_transfer(config: Any, target_config: Any, workdir: Path) -> dict[str, An
                 f"the {role} of a transfer must learn a prior: strategy.name=parsec on the supernet, not "
                 f"{given.strategy.name} on {given.strategy.evaluator}"
             )
-    run_search(config, workdir / SOURCE)
     # Relative to the target's run directory, so that the run does not depend on where it lies.
     prior = replace(target_config.prior, initial=f"../{SOURCE}")
-    return run_search(replace(target_config, prior=prior), workdir / TARGET)
+    target_config = replace(target_config, prior=prior)
+    # What the target would refuse is said before the source is searched.
+    source, target = get_space(config.space), get_space(target_config.space)
+    carry_logits(named_logits(source, uniform_logits(source))["logits"], target, prior.sharpness)
+    inspect(workdir / TARGET, target_config)
+    run_search(config, workdir / SOURCE)
+    return run_search(target_config, workdir / TARGET)

@@ -1,32 +1,41 @@
 """The run directory: claimed by one process at a time, tied to one config, and never left half written.
 
-A run directory holds config.json (the resolved config, its seed, the versions and the device), metrics.jsonl,
-TensorBoard events, checkpoints/, timing.json and, once the run has finished, result.json. Everything but the metrics is
-written to a hidden file beside its place and renamed, so that a reader or a crash sees the old file or the new one.
+A run directory holds config.json (the resolved config, its seed, digests of the data, the versions and the device),
+metrics.jsonl, TensorBoard events, checkpoints/, timing.json and, once the run has finished, result.json; and what its
+job names in the class attribute `WRITES` of its config. Everything but the metrics is written to a hidden file beside
+its place and renamed, so that a reader or a crash sees the old file or the new one. A directory that is not a run's is
+used only where none of these names is taken.
 """
 
 import contextlib
+import errno
 import fcntl
 import importlib.metadata
 import json
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from parsec.config import differences, flatten, to_json
-from parsec.errors import UserError
+from parsec.config import changed_settings, to_json
+from parsec.errors import UserError, shown
 
-CONFIG, RESULT, TIMING, METRICS, CHECKPOINTS = (
+CONFIG, RESULT, TIMING, METRICS, CHECKPOINTS, TENSORBOARD = (
     "config.json",
     "result.json",
     "timing.json",
     "metrics.jsonl",
     "checkpoints",
+    "tensorboard",
 )
+# Folders of the two runs in the run directory of a transfer.
+SOURCE, TARGET = "source", "target"
 _LOCK = ".lock"
+# Characters of a path that an error shows.
+_LONG = 300
 _VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "parsec-nas")
 
 
@@ -46,40 +55,124 @@ class Claim(NamedTuple):
     notes: tuple[str, ...]
 
 
+def locate(workdir: str | Path) -> Path:
+    """Returns a run directory's absolute path; a relative one is taken from the current directory.
+
+    Raises:
+      UserError: there is no such user's home, or no current directory.
+    """
+    try:
+        return Path(workdir).expanduser().absolute()
+    except RuntimeError as error:
+        raise UserError(f"--workdir={shown(str(workdir))}: {error}") from None
+    except FileNotFoundError:
+        raise UserError(
+            "the current directory was deleted; change to one that exists, or give an absolute path"
+        ) from None
+
+
+def inspect(path: Path, config: Any, digests: Mapping[str, str] | None = None) -> dict[str, Any] | None:
+    """Returns config.json of the run that a directory holds, or None where a run may start; changes nothing.
+
+    Args:
+      path: the directory, which need not exist.
+      config: the job's config dataclass. Settings that do not affect results may differ from those of the run.
+      digests: name -> sha256 of what the run reads beside its config; None to leave them unchecked.
+
+    Raises:
+      UserError: where the path cannot be a directory, its run is of another config (the keys are named) or of other
+        data, or files that this job would write are there already and no config.json.
+    """
+    with writing(path):
+        _check_place(path)
+        if not path.is_dir():
+            return None
+        if not (path / CONFIG).exists():
+            taken = next((name for name in writes(config) if (path / name).exists()), None)
+            if taken:
+                raise UserError(f"{path} holds {taken} but no {CONFIG}: it is not a run's; choose another --workdir")
+            return None
+    stored = read_json(path / CONFIG)
+    if not isinstance(stored, dict) or not isinstance(stored.get("config"), dict):
+        raise UserError(f"{path / CONFIG} is not the config of a run; choose another --workdir")
+    changed = changed_settings(stored["config"], config)
+    if changed and stored.get("job", _job(config)) != _job(config):
+        raise UserError(f"{path} belongs to a run of another job, {stored['job']}; choose another --workdir")
+    if changed:
+        keys = "; ".join(f"{key} was {_short(before)}, now {_short(now)}" for key, (before, now) in changed.items())
+        raise UserError(
+            f"{path} belongs to a run with another config: {keys} (choose another --workdir, or give the old values)"
+        )
+    if digests is not None and isinstance(stored.get("digests"), dict):
+        _check_digests(path, stored["digests"], digests)
+    return stored
+
+
 @contextlib.contextmanager
-def claim(workdir: str | Path, config: Any) -> Iterator[Claim]:
+def claim(workdir: str | Path, config: Any, digests: Mapping[str, str] | None = None) -> Iterator[Claim]:
     """Holds a run directory for one process, creating it where needed.
 
-    The lock is the operating system's: it goes when the process ends, however it ends.
+    The lock is the operating system's: it goes when the process ends, however it ends. Load and check everything that
+    the job needs before: whoever starts a job in error is then left with an untouched directory.
 
     Args:
       workdir: the directory; a relative path is taken from the current directory.
       config: the job's config dataclass.
+      digests: name -> sha256 of what the run reads beside its config, such as its images or a table. They are stored
+        in config.json, and the run goes on with no other.
 
     Yields:
       A `Claim`.
 
     Raises:
-      UserError: when the directory cannot be written, another process holds it, its config differs (the keys are
-        named), or it holds files of a run but no config.json. Nothing in the directory is changed then.
+      UserError: when the directory cannot be written, another process holds it, or `inspect` refuses it. Nothing in the
+        directory is changed then.
     """
-    path = Path(workdir).expanduser().absolute()
+    path = locate(workdir)
+    inspect(path, config, digests)
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
         lock = (path / _LOCK).open("a+")
     with lock:
         _lock(lock, path)
-        stored = _read_config(path)
-        notes: tuple[str, ...] = ()
+        # Again: another process may have begun a run here since.
+        stored = inspect(path, config, digests)
+        now = _describe_run(config, digests)
         if stored is None:
-            described = _describe_run(config)
-            write_json_atomic(path / CONFIG, described)
-        else:
-            changed = differences(stored["config"], config)
-            if changed:
-                raise UserError(f"{path} belongs to a run with another config: {_compare(stored, config, changed)}")
-            notes = _changed_machine(stored, _describe_run(config))
+            write_json_atomic(path / CONFIG, now)
+        notes = () if stored is None else _changed_machine(stored, now)
         yield Claim(path, stored is None, (path / RESULT).is_file(), notes)
+
+
+def finished_result(workdir: str | Path, config: Any) -> Any | None:
+    """Returns what result.json holds where a run of this config is finished, else None; changes nothing.
+
+    With it a job reports a finished run before it loads anything, even where the data is gone.
+
+    Raises:
+      UserError: for a directory that `inspect` refuses, or a result.json that cannot be read.
+    """
+    path = locate(workdir)
+    if inspect(path, config) is None or not (path / RESULT).is_file():
+        return None
+    return read_json(path / RESULT)
+
+
+@contextlib.contextmanager
+def reporting(path: Path) -> Iterator[None]:
+    """Turns the errors of showing a result that was read back, and lacks what a result has, into a `UserError`."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise UserError(
+            f"{path / RESULT} is not a result of this job ({type(error).__name__}: {error}); remove it and give the "
+            "same command to have it written again"
+        ) from error
+
+
+def writes(config: Any) -> tuple[str, ...]:
+    """Returns the names in a run directory that the job of a config writes, config.json apart."""
+    return METRICS, CHECKPOINTS, RESULT, TIMING, TENSORBOARD, *getattr(config, "WRITES", ())
 
 
 def write_json_atomic(path: Path, value: Any) -> None:
@@ -121,13 +214,13 @@ def read_json(path: Path) -> Any:
     """Returns the value in a JSON file.
 
     Raises:
-      UserError: where the file is missing or is not JSON.
+      UserError: where the file is missing or is not JSON, or is nested deeper than any of ours.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}); remove it or choose another --workdir") from error
 
 
@@ -137,7 +230,8 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        where = error.filename if isinstance(error.filename, str) else path
+        where = str(error.filename if isinstance(error.filename, str) else path)
+        where = where if len(where) <= _LONG else f"{where[:_LONG]}... ({len(where):,} characters)"
         raise UserError(f"cannot write {where}: {error.strerror or error}{_room(path)}") from error
 
 
@@ -165,28 +259,48 @@ def _lock(lock: Any, path: Path) -> None:
         lock.flush()
 
 
-def _read_config(path: Path) -> dict[str, Any] | None:
-    file = path / CONFIG
-    if not file.exists():
-        orphans = [name for name in (METRICS, CHECKPOINTS, RESULT, TIMING) if (path / name).exists()]
-        if orphans:
-            raise UserError(f"{path} holds {orphans[0]} but no {CONFIG}; choose another --workdir")
-        return None
-    stored = read_json(file)
-    if not isinstance(stored, dict) or not isinstance(stored.get("config"), dict):
-        raise UserError(f"{file} is not the config of a run; choose another --workdir")
-    return stored
+def _check_place(path: Path) -> None:
+    """Raises `UserError` where something that is no directory is in the way, or `OSError` for an impossible name."""
+    for place in (path, *path.parents):
+        try:
+            mode = place.stat().st_mode
+        except FileNotFoundError:
+            if place.is_symlink():
+                raise UserError(f"{place} is a link to nothing; choose another --workdir") from None
+            continue
+        except NotADirectoryError:
+            continue
+        except OSError as error:
+            if error.errno == errno.ELOOP and not place.is_symlink():
+                continue
+            if error.errno == errno.ELOOP:
+                raise UserError(f"{place} is a link that leads back to itself; choose another --workdir") from None
+            raise
+        if not stat.S_ISDIR(mode):
+            raise UserError(f"{place} is a file, not a directory; choose another --workdir")
+        return
 
 
-def _describe_run(config: Any) -> dict[str, Any]:
+def _check_digests(path: Path, before: Mapping[str, Any], now: Mapping[str, str]) -> None:
+    for name in {**before, **now}:
+        if before.get(name) != now.get(name):
+            was, found = (str(digests.get(name, "none"))[:12] for digests in (before, now))
+            raise UserError(
+                f"{path} belongs to a run with another {name}: its sha256 was {was}, now {found}; give what the run "
+                "began with, or choose another --workdir"
+            )
+
+
+def _describe_run(config: Any, digests: Mapping[str, str] | None) -> dict[str, Any]:
     # Imported late: a refused directory is reported without waiting for JAX.
     import jax
 
     settings = json.loads(to_json(config))
     return {
-        "job": getattr(config, "JOB", type(config).__name__),
+        "job": _job(config),
         "config": settings,
         "seed": settings.get("seed"),
+        **({} if digests is None else {"digests": dict(digests)}),
         "versions": versions(),
         "device": {
             "platform": jax.default_backend(),
@@ -196,17 +310,20 @@ def _describe_run(config: Any) -> dict[str, Any]:
     }
 
 
-def _compare(stored: dict[str, Any], config: Any, changed: list[str]) -> str:
-    before, now = dict(flatten(stored["config"])), dict(flatten(json.loads(to_json(config))))
-    shown = [f"{key} was {before.get(key, 'absent')}, now {now.get(key, 'absent')}" for key in changed]
-    return f"{'; '.join(shown)} (choose another --workdir, or give the old values)"
+def _job(config: Any) -> str:
+    return getattr(config, "JOB", type(config).__name__)
+
+
+def _short(value: Any) -> str:
+    return shown(value) if isinstance(value, list | dict) else str(value)[:200]
 
 
 def _changed_machine(stored: dict[str, Any], now: dict[str, Any]) -> tuple[str, ...]:
     """Returns a note for every version or device property that differs; the run goes on, but may not be bit-equal."""
     notes = []
     for group in ("versions", "device"):
-        before = stored.get(group) or {}
+        before = stored.get(group)
+        before = before if isinstance(before, dict) else {}
         for name in before | now[group]:
             if before.get(name) != now[group].get(name):
                 notes.append(f"{group} {name} was {before.get(name)}, now {now[group].get(name)}")
@@ -215,6 +332,6 @@ def _changed_machine(stored: dict[str, Any], now: dict[str, Any]) -> tuple[str, 
 
 def _room(path: Path) -> str:
     for folder in (path, *path.parents):
-        if folder.is_dir():
+        with contextlib.suppress(OSError):
             return f" ({shutil.disk_usage(folder).free / 2**20:.0f} MiB free)"
     return ""

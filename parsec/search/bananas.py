@@ -9,15 +9,31 @@ head is fitted in closed form (random features; Rahimi and Recht, NeurIPS 2007),
 is fitted to the logits of the scores' quantiles, so that neither the unit nor a few broken networks matter.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from parsec.cells.domain import ArrayLike, Domain
+from parsec.config import option
 from parsec.errors import UserError
 from parsec.search.contract import Info, Strategy, count_failed
 from parsec.search.moves import mutate_each
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options of predictor-guided evolution."""
+
+    batch: int = option(10, "architectures per ask, the best-ranked of the candidates", minimum=1, maximum=1000)
+    initial: int = option(10, "uniform samples before the predictor is used", minimum=1, maximum=1_000_000)
+    parents: int = option(10, "best architectures whose mutations are candidates", minimum=1, maximum=1000)
+    candidates: int = option(100, "mutations drawn, next to half as many uniform samples", minimum=2, maximum=10_000)
+    members: int = option(5, "networks in the ensemble", minimum=2, maximum=100)
+    hidden: int = option(64, "width of their random layer", minimum=1, maximum=4096)
+    ridge: float = option(0.1, "squared penalty on their heads", minimum=1e-6, maximum=1e6)
+    capacity: int = option(512, "evaluations remembered; older ones are forgotten", minimum=1, maximum=10_000)
 
 
 class BananasState(NamedTuple):
@@ -38,39 +54,16 @@ class BananasState(NamedTuple):
     layers: jax.Array
 
 
-def make(
-    domain: Domain,
-    *,
-    batch: int = 10,
-    initial: int = 10,
-    parents: int = 10,
-    candidates: int = 100,
-    members: int = 5,
-    hidden: int = 64,
-    ridge: float = 0.1,
-    capacity: int = 512,
-) -> Strategy:
-    """Returns predictor-guided evolution; `batch` architectures per ask.
-
-    Args:
-      domain: the search space.
-      batch: architectures per ask, the best-ranked distinct candidates not evaluated before.
-      initial: uniform samples before the predictor is used.
-      parents: best architectures whose mutations are candidates.
-      candidates: mutations drawn, next to half as many uniform samples.
-      members: networks in the ensemble.
-      hidden: width of their random layer.
-      ridge: squared penalty on their heads.
-      capacity: evaluations remembered; older ones are forgotten.
+def make(domain: Domain, settings: Settings = Settings()) -> Strategy:
+    """Returns predictor-guided evolution; `batch` architectures per ask, distinct and not evaluated before.
 
     Raises:
-      UserError: if an option is out of range.
+      UserError: if `capacity` is below `batch` or `parents`.
     """
-    least = min(batch, initial, parents, candidates - 1, members - 1, hidden)
-    if least < 1 or ridge <= 0 or capacity < max(batch, parents):
+    batch, parents, candidates, capacity = settings.batch, settings.parents, settings.candidates, settings.capacity
+    if capacity < max(batch, parents):
         raise UserError(
-            "options of bananas are out of range; batch, initial, parents and hidden must be at least 1, candidates "
-            f"and members at least 2, ridge above 0 and capacity (given {capacity}) at least batch and parents"
+            f"bananas.capacity={capacity} is out of range; it must be at least batch={batch} and parents={parents}"
         )
     length = len(domain.sizes)
     width = jnp.asarray(domain.features(jnp.asarray(domain.sample(jax.random.key(0), 1)))).shape[1]
@@ -81,19 +74,19 @@ def make(
             scores=jnp.full(capacity, jnp.nan, jnp.float32),
             told=jnp.zeros((), jnp.int32),
             asked=jnp.zeros((), jnp.int32),
-            layers=jax.random.normal(key, (members, width + 1, hidden)) * jnp.sqrt(2.0 / length),
+            layers=jax.random.normal(key, (settings.members, width + 1, settings.hidden)) * jnp.sqrt(2.0 / length),
         )
 
     def ask(key: jax.Array, state: BananasState) -> tuple[jax.Array, BananasState]:
         fresh, mutation, thompson = jax.random.split(key, 3)
         uniform = jnp.asarray(domain.sample(fresh, batch + candidates // 2))
         pool = jnp.concatenate([_mutations(domain, mutation, state, parents, candidates), uniform])
-        mean, deviation = _predict(domain, state, pool, ridge)
+        mean, deviation = _predict(domain, state, pool, settings.ridge)
         rank = mean + deviation * jax.random.normal(thompson, mean.shape)
         known = (pool[:, None, :] == state.architectures[None, :, :]).all(-1).any(1)
         best = _distinct_best(pool, jnp.where(known, -jnp.inf, rank), batch)
         # A predictor needs something to be fitted to; before that, and with every score failed, samples are uniform.
-        ready = (state.asked >= initial) & (jnp.isfinite(state.scores).sum(dtype=jnp.int32) >= 2)
+        ready = (state.asked >= settings.initial) & (jnp.isfinite(state.scores).sum(dtype=jnp.int32) >= 2)
         return jnp.where(ready, best, uniform[:batch]), state._replace(asked=state.asked + batch)
 
     def tell(state: BananasState, architectures: ArrayLike, scores: ArrayLike) -> tuple[BananasState, Info]:

@@ -21,9 +21,10 @@ from sklearn.metrics.pairwise import pairwise_kernels
 from sklearn.svm import SVC
 
 from parsec.cells.domain import ArrayLike, Domain
-from parsec.errors import UserError, unknown
+from parsec.config import option
 from parsec.search.contract import Info, Strategy
 from parsec.search.lanas.archive import (
+    TARGETS,
     Archive,
     empty_archive,
     first_scores,
@@ -35,20 +36,53 @@ from parsec.search.lanas.archive import (
     to_values,
 )
 from parsec.search.lanas.encoding import HalfSpace, Margin, Region, digest, linear_margin, make_encoding
-from parsec.search.lanas.sampling import draw_anywhere, draw_with_fallback, make_sampler
+from parsec.search.lanas.sampling import SAMPLERS, draw_anywhere, draw_with_fallback, make_sampler
 from parsec.search.lanas.tree import fit_ridge, ucb
 
-_NAMES = {
-    "form": ("sqrt", "log"),
-    "target": ("log_rank", "rank", "score"),
-    "proposal": ("best", "uniform"),
-    "kernel": ("rbf", "linear", "poly"),
-    "features": ("pairs", "linear"),
-}
 # Rows of a kernel matrix at a time, to bound its memory.
 _CHUNK = 8192
 # Fits remembered; a run needs its latest.
 _MOST_FITS = 4
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options of LA-MCTS.
+
+    The paper learns the splits afresh after every evaluation, `select` 1, which costs a fit per evaluation.
+    """
+
+    batch: int = option(1, "architectures per ask", minimum=1, maximum=10_000)
+    leaf_size: int = option(20, "theta; a node with more evaluated architectures is split", minimum=1)
+    select: int = option(10, "evaluations after which the splits are learnt afresh", minimum=1)
+    exploration: float = option(0.1, "c, as a fraction of the largest value in magnitude", minimum=0, maximum=1e6)
+    initial: int = option(20, "architectures drawn uniformly before the first splits", minimum=1)
+    form: str = option("sqrt", "of the bound, see `lanas.tree.ucb`", choices=("sqrt", "log"))
+    target: str = option(
+        "log_rank", "what is clustered, regressed and averaged, see `lanas.archive.to_values`", choices=TARGETS
+    )
+    proposal: str = option(
+        "best",
+        "which member of the leaf: uniform for any, best for the one ranked first by a regression on all that is known",
+        choices=("best", "uniform"),
+    )
+    features: str = option(
+        "pairs",
+        "what that regression is linear in: the domain's features, or the products of two of them as well",
+        choices=("pairs", "linear"),
+    )
+    kernel: str = option("rbf", "of the support vector machines; poly is cubic", choices=("rbf", "linear", "poly"))
+    min_samples: int = option(5, "least evaluated architectures on either side of a split", minimum=1)
+    ridge: float = option(0.03, "penalty of the regression", minimum=1e-9, maximum=1e6)
+    sampler: str = option(
+        "auto", "how members of a leaf are found, see `lanas.sampling.make_sampler`", choices=SAMPLERS
+    )
+    candidates: int = option(
+        256, "members of a leaf that best chooses among where there is no pool", minimum=1, maximum=1_000_000
+    )
+    budget: int = option(
+        4096, "draws or steps for one proposal where there is no pool", minimum=1, maximum=1_000_000_000
+    )
 
 
 class LaMctsState(NamedTuple):
@@ -98,66 +132,19 @@ class Fit:
     splits: dict[tuple[bool, ...], Split | None] = field(default_factory=dict)
 
 
-def make(
-    domain: Domain,
-    *,
-    batch: int = 1,
-    leaf_size: int = 20,
-    select: int = 10,
-    exploration: float = 0.1,
-    initial: int = 20,
-    form: str = "sqrt",
-    target: str = "log_rank",
-    proposal: str = "best",
-    features: str = "pairs",
-    kernel: str = "rbf",
-    min_samples: int = 5,
-    ridge: float = 0.03,
-    sampler: str = "auto",
-    candidates: int = 256,
-    budget: int = 4096,
-) -> Strategy:
+def make(domain: Domain, settings: Settings = Settings()) -> Strategy:
     """Returns LA-MCTS over a domain; `batch` architectures per ask.
 
     A leaf whose region is exhausted, or yields nothing within the budget, is tried without its deepest split; then the
     other leaves, depth first by their bounds; then the whole space. An architecture evaluated or under way is not
     proposed while another is in reach. A failed evaluation is never learnt from.
 
-    Args:
-      domain: the search space.
-      batch: architectures per ask.
-      leaf_size: theta; a node with more evaluated architectures is split.
-      select: evaluations after which the splits are learnt afresh; the paper's 1 costs a fit per evaluation.
-      exploration: c, as a fraction of the largest value in magnitude.
-      initial: architectures drawn uniformly before the first splits.
-      form: of the bound: "sqrt" or "log", see `lanas.tree.ucb`.
-      target: what is clustered, regressed and averaged: "score", "rank" or "log_rank"; see `lanas.archive.to_values`.
-      proposal: "uniform" for any member of the leaf, "best" for the one a ridge regression on all that is known ranks
-        first.
-      features: what that regression is linear in: "linear" for the domain's features, "pairs" for the products of two
-        of them as well.
-      kernel: of the support vector machines: "rbf", "linear" or "poly" (cubic).
-      min_samples: least evaluated architectures on either side of a split.
-      ridge: penalty of the regression.
-      sampler: how members of a leaf are found; see `lanas.sampling.make_sampler`.
-      candidates: members of a leaf that "best" chooses among where the space has no pool.
-      budget: draws or steps for one proposal where the space has no pool.
-
     Raises:
-      UserError: for an unknown named setting or sampler, or a number out of range.
+      UserError: for the sampler "pool" in a space too large to enumerate.
     """
-    named = {"form": form, "target": target, "proposal": proposal, "kernel": kernel, "features": features}
-    for option, value in named.items():
-        if value not in _NAMES[option]:
-            raise unknown(f"{option} of la_mcts", value, _NAMES[option])
-    least = min(batch, leaf_size, select, initial, min_samples, candidates, budget)
-    if least < 1 or exploration < 0 or ridge <= 0:
-        raise UserError(
-            "options of la_mcts are out of range; batch, leaf_size, select, initial, min_samples, candidates and "
-            "budget must be at least 1, exploration at least 0 and ridge above 0"
-        )
-    encoding = make_encoding(domain, interactions=features == "pairs")
-    sample = make_sampler(domain, encoding, sampler, candidates=candidates, budget=budget)
+    target = settings.target
+    encoding = make_encoding(domain, interactions=settings.features == "pairs")
+    sample = make_sampler(domain, encoding, settings.sampler, candidates=settings.candidates, budget=settings.budget)
     fits: dict[bytes, Fit] = {}
 
     def fit_of(state: LaMctsState) -> Fit:
@@ -168,7 +155,7 @@ def make(
             finite = np.isfinite(scores)
             vectors = encoding.encode(rows[finite])
             values = to_values(scores[finite], scores[finite], target)
-            ranking = linear_margin(encoding, *fit_ridge(encoding.expand(vectors), values, ridge))
+            ranking = linear_margin(encoding, *fit_ridge(encoding.expand(vectors), values, settings.ridge))
             while len(fits) >= _MOST_FITS:
                 del fits[next(iter(fits))]
             fits[name] = Fit(name, vectors, values, ranking)
@@ -185,12 +172,17 @@ def make(
         worth = np.full(len(later), np.nan)
         worth[: len(since)][np.isfinite(since)] = to_values(since[np.isfinite(since)], reference, target)
         vectors = encoding.encode(later) if len(later) else fit.features[:0]
-        scale = exploration * float(np.abs(fit.values).max())
+        scale = settings.exploration * float(np.abs(fit.values).max())
 
         def descend(path: tuple[bool, ...], region: Region, rows: np.ndarray, others: np.ndarray) -> Iterator[Region]:
             if path not in fit.splits:
                 fit.splits[path] = fit_split(
-                    fit, rows, path, leaf_size=leaf_size, min_samples=min_samples, kernel=kernel
+                    fit,
+                    rows,
+                    path,
+                    leaf_size=settings.leaf_size,
+                    min_samples=settings.min_samples,
+                    kernel=settings.kernel,
                 )
             split = fit.splits[path]
             if split is None:
@@ -205,7 +197,7 @@ def make(
                     len(inner) + len(outer),
                     len(rows) + len(others),
                     exploration=scale,
-                    form=form,
+                    form=settings.form,
                 )
                 sides.append((-bound, not good, inner, outer))
             for _, bad, inner, outer in sorted(sides, key=lambda side: side[:2]):
@@ -220,7 +212,7 @@ def make(
     def ask(key: jax.Array, state: LaMctsState) -> tuple[np.ndarray, LaMctsState]:
         rng = host_rng(key)
         archive = state.archive
-        for _ in range(batch):
+        for _ in range(settings.batch):
             used = taken(archive)
             if int(state.learnt):
                 fit = fit_of(state)
@@ -231,12 +223,12 @@ def make(
                     domain,
                     archive.architectures,
                     used,
-                    fit.ranking if proposal == "best" else None,
+                    fit.ranking if settings.proposal == "best" else None,
                 )
             else:
                 found = draw_anywhere(rng, domain, archive.architectures, used)
             archive = propose(archive, found[None])
-        return archive.pending[-batch:], state._replace(archive=archive)
+        return archive.pending[-settings.batch :], state._replace(archive=archive)
 
     def tell(state: LaMctsState, architectures: ArrayLike, scores: ArrayLike) -> tuple[LaMctsState, Info]:
         archive, told = state.archive, first_scores(scores)
@@ -244,7 +236,7 @@ def make(
             archive, _ = record(archive, row, float(score))
         scored = succeeded(archive)
         known, learnt = len(archive.scores), int(state.learnt)
-        due = known - learnt >= select if learnt else known >= initial
+        due = known - learnt >= settings.select if learnt else known >= settings.initial
         if due and scored.any():
             learnt = known
         info = {

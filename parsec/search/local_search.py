@@ -4,6 +4,7 @@ White, Nolen and Savani, "Exploring the loss landscape in neural architecture se
 that this is a strong baseline wherever evaluation noise is low.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -11,6 +12,11 @@ import jax.numpy as jnp
 
 from parsec.cells.domain import ArrayLike, Domain, one_change
 from parsec.search.contract import Info, Strategy, count_failed
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Local search has no options."""
 
 
 class LocalState(NamedTuple):
@@ -29,15 +35,13 @@ class LocalState(NamedTuple):
     climbs: jax.Array
 
 
-def make(domain: Domain) -> Strategy:
+def make(domain: Domain, settings: Settings = Settings()) -> Strategy:
     """Returns hill climbing with restarts; one architecture per ask.
 
     A climb asks for the valid neighbours of its best architecture in random order and moves as soon as one is better.
     When all were tried without success it starts again from a uniform sample.
-
-    Args:
-      domain: the search space.
     """
+    del settings
     changes = one_change(domain.sizes)
     moves = sum(domain.sizes) - len(domain.sizes)
 

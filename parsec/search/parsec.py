@@ -9,6 +9,7 @@ falls on one child. T is therefore `temperature` times the spread of the childre
 mean absolute deviation), which makes the strategy blind to the score's unit and anneals T as the prior concentrates.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -17,12 +18,23 @@ import numpy as np
 
 from parsec import prior
 from parsec.cells.domain import ArrayLike, Domain
-from parsec.errors import UserError
+from parsec.config import option
 from parsec.search.contract import Info, Strategy, count_failed, proposed
 from parsec.search.factorised import draw_valid
 
 # Share of the old spread kept when a new ask is told.
 _SPREAD_MOMENTUM = 0.9
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options of PARSEC. A single child always has weight one, so that nothing would be learnt from it."""
+
+    children: int = option(8, "K, the architectures per ask", minimum=2, maximum=10_000)
+    learning_rate: float = option(0.1, "of Adam on the logits", minimum=1e-9, maximum=1000)
+    temperature: float = option(
+        0.5, "T in units of the children's recent mean absolute deviation", minimum=1e-6, maximum=1e6
+    )
 
 
 class ParsecState(NamedTuple):
@@ -39,43 +51,24 @@ class ParsecState(NamedTuple):
     weight: jax.Array
 
 
-def make(domain: Domain, *, children: int = 8, learning_rate: float = 0.1, temperature: float = 0.5) -> Strategy:
+def make(domain: Domain, settings: Settings = Settings()) -> Strategy:
     """Returns PARSEC with a fixed sample budget; `children` architectures per ask.
 
-    Args:
-      domain: the search space; in one with invalid combinations the prior is conditioned on validity.
-      children: K, at least 2, because a single child always has weight one and nothing is learnt.
-      learning_rate: of Adam on the logits.
-      temperature: T in units of the children's recent mean absolute deviation.
-
-    Raises:
-      UserError: if an option is out of range.
+    In a domain with invalid combinations the prior is conditioned on validity.
     """
-    check("parsec", learning_rate, temperature)
-    if children < 2:
-        raise UserError(f"option children of parsec is {children}; it must be at least 2")
     draw = draw_valid(domain)
 
     def init(key: jax.Array) -> ParsecState:
         del key
-        return initial(domain, learning_rate)
+        return initial(domain, settings.learning_rate)
 
     def ask(key: jax.Array, state: ParsecState) -> tuple[jax.Array, ParsecState]:
-        return draw(key, state.prior.logits, children), state
+        return draw(key, state.prior.logits, settings.children), state
 
     def tell(state: ParsecState, architectures: ArrayLike, scores: ArrayLike) -> tuple[ParsecState, Info]:
-        return learn(state, architectures, scores, domain.mask, learning_rate, temperature)
+        return learn(state, architectures, scores, domain.mask, settings.learning_rate, settings.temperature)
 
     return Strategy(init, ask, tell, domain.jittable)
-
-
-def check(name: str, learning_rate: float, temperature: float) -> None:
-    """Raises `UserError` unless the learning rate and the temperature are positive."""
-    if learning_rate <= 0 or temperature <= 0:
-        raise UserError(
-            f"options learning_rate and temperature of {name} are {learning_rate} and {temperature}; "
-            "both must be above 0"
-        )
 
 
 def initial(domain: Domain, learning_rate: float) -> ParsecState:

@@ -5,17 +5,37 @@ In the manner of Baker, Gupta, Naik and Raskar, "Designing neural network archit
 taken just before it, an epsilon-greedy agent takes the next option, and the score arrives at the end.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from parsec.cells.domain import ArrayLike, Domain
-from parsec.errors import UserError
+from parsec.config import option
 from parsec.search.contract import Info, Strategy, count_failed
 
 # Share of the old averages of the scores kept when a new one is told.
 _MOMENTUM = 0.95
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options of Q-learning.
+
+    With `trace` at 0 this is one-step Q-learning, which needs as many episodes as there are decisions before the first
+    decision hears of a reward: within 200 queries of NAS-Bench-201 it is no better than random search.
+    """
+
+    learning_rate: float = option(0.1, "step of the value update", minimum=1e-9, maximum=1)
+    epsilon: float = option(0.1, "final chance of a random option; it falls linearly from 1", minimum=0, maximum=1)
+    anneal: int = option(50, "architectures over which it falls", minimum=1, maximum=1_000_000)
+    trace: float = option(
+        1.0,
+        "lambda: a decision's target is lambda times the reward plus 1 - lambda times the best value of the next state",
+        minimum=0,
+        maximum=1,
+    )
 
 
 class QState(NamedTuple):
@@ -36,32 +56,14 @@ class QState(NamedTuple):
     weight: jax.Array
 
 
-def make(
-    domain: Domain, *, learning_rate: float = 0.1, epsilon: float = 0.1, anneal: int = 50, trace: float = 1.0
-) -> Strategy:
+def make(domain: Domain, settings: Settings = Settings()) -> Strategy:
     """Returns tabular Q-learning; one architecture per ask.
 
     A reward is the logistic function of a score's distance from the scores' moving average, in units of their moving
     mean absolute distance, so that neither the unit nor a few broken networks matter; values start at 0.5. In a domain
     with invalid combinations an invalid episode is replaced by a uniform sample, and that one is learnt from.
-
-    Args:
-      domain: the search space.
-      learning_rate: step of the value update, in (0, 1].
-      epsilon: final chance of a random option, in [0, 1]; it falls linearly from 1.
-      anneal: architectures over which it falls.
-      trace: lambda in [0, 1]: a decision's target is lambda times the reward plus 1 - lambda times the best value of
-        the next state. At 0 this is one-step Q-learning, which needs as many episodes as there are decisions before
-        the first decision hears of a reward: within 200 queries of NAS-Bench-201 it is no better than random search.
-
-    Raises:
-      UserError: if an option is out of range.
     """
-    if not 0 < learning_rate <= 1 or not 0 <= epsilon <= 1 or anneal < 1 or not 0 <= trace <= 1:
-        raise UserError(
-            f"options learning_rate, epsilon, anneal and trace of q_learning are {learning_rate}, {epsilon}, {anneal} "
-            f"and {trace}; they must lie in (0, 1], in [0, 1], at or above 1 and in [0, 1]"
-        )
+    epsilon, trace = settings.epsilon, settings.trace
     mask = jnp.array(domain.mask)
     length, width = mask.shape
 
@@ -73,7 +75,7 @@ def make(
 
     def ask(key: jax.Array, state: QState) -> tuple[jax.Array, QState]:
         spread, ties, rest = jax.random.split(key, 3)
-        progress = jnp.minimum(state.asked.astype(jnp.float32) / anneal, 1.0)
+        progress = jnp.minimum(state.asked.astype(jnp.float32) / settings.anneal, 1.0)
         chance = 1 - (1 - epsilon) * progress
         explore = jax.random.uniform(spread, (length,)) < chance
         # Noise far below any difference of values breaks ties evenly.
@@ -105,7 +107,7 @@ def make(
         best = jnp.where(mask, state.values[at, before], -jnp.inf).max(1)
         # All targets use the values before this episode; the last decision's target is the reward itself.
         target = trace * reward + (1 - trace) * jnp.concatenate([best[1:], reward[None]])
-        step = jnp.where(scored, learning_rate * (target - state.values[at, before, architecture]), 0.0)
+        step = jnp.where(scored, settings.learning_rate * (target - state.values[at, before, architecture]), 0.0)
         values = state.values.at[at, before, architecture].add(step)
         info = {"value": best[0], "failed": count_failed(architectures, scores)}
         return QState(values, state.asked, average, spread, weight), info

@@ -4,14 +4,22 @@ Bergstra and Bengio, "Random search for hyper-parameter optimization" (JMLR 2012
 reproducibility for neural architecture search" (UAI 2019).
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from parsec.cells.domain import ArrayLike, Domain
-from parsec.errors import UserError
+from parsec.config import option
 from parsec.search.contract import Info, Strategy, count_failed
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options of random search."""
+
+    batch: int = option(1, "architectures per ask", minimum=1, maximum=10_000)
 
 
 class RandomState(NamedTuple):
@@ -20,25 +28,15 @@ class RandomState(NamedTuple):
     best: jax.Array
 
 
-def make(domain: Domain, *, batch: int = 1) -> Strategy:
-    """Returns uniform sampling, with replacement, of the domain's valid architectures.
-
-    Args:
-      domain: the search space.
-      batch: architectures per ask.
-
-    Raises:
-      UserError: if `batch` is below 1.
-    """
-    if batch < 1:
-        raise UserError(f"option batch of random is {batch}; it must be at least 1")
+def make(domain: Domain, settings: Settings = Settings()) -> Strategy:
+    """Returns uniform sampling, with replacement, of the domain's valid architectures."""
 
     def init(key: jax.Array) -> RandomState:
         del key
         return RandomState(best=jnp.array(-jnp.inf, jnp.float32))
 
     def ask(key: jax.Array, state: RandomState) -> tuple[ArrayLike, RandomState]:
-        return domain.sample(key, batch), state
+        return domain.sample(key, settings.batch), state
 
     def tell(state: RandomState, architectures: ArrayLike, scores: ArrayLike) -> tuple[RandomState, Info]:
         finite = jnp.nan_to_num(jnp.asarray(scores)[:, 0], nan=-jnp.inf)

@@ -1,13 +1,17 @@
-"""Every strategy by name: the one list behind `--help`, the error for an unknown name and the tests all must pass."""
+"""Every strategy by name: the one list behind `--help`, the error for an unknown name and the tests all must pass.
+
+A strategy's options are the fields of its module's `Settings`. Named settings to start from, such as those of a paper,
+are in its `PRESETS`, and the option `preset` chooses one of them. A strategy of one's own is a line in `STRATEGIES`.
+"""
 
 from __future__ import annotations
 
 import importlib
-import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from parsec.config import amend, describe
 from parsec.errors import UserError, unknown
 
 # Only for annotations: listing the strategies must not wait for JAX.
@@ -15,27 +19,44 @@ if TYPE_CHECKING:
     from parsec.cells.domain import Domain
     from parsec.search.contract import Strategy
 
+_PRESET = "preset"
+
 
 @dataclass(frozen=True)
 class Entry:
     """Where a strategy lives.
 
     Attributes:
-      module: the module whose `make(domain, **options)` returns it; imported when it is first needed.
+      module: imported when it is first needed. It has `Settings`, a frozen dataclass of `parsec.config.option` fields;
+        `make(domain, settings) -> Strategy`; and `PRESETS`, name -> `Settings`, if there are any.
       summary: one line for lists of strategies.
     """
 
     module: str
     summary: str
 
-    def make(self, domain: Domain, **options: Any) -> Strategy:
-        """Returns the strategy with its own options; see the module's `make`."""
-        return importlib.import_module(self.module).make(domain, **options)
+    def settings(self) -> type[Any]:
+        """Returns the dataclass of the strategy's options."""
+        return self._part("Settings")
 
-    def options(self) -> dict[str, Any]:
-        """Returns the options of the strategy and their defaults: the keyword-only arguments of its factory."""
-        parameters = inspect.signature(importlib.import_module(self.module).make).parameters.values()
-        return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    def presets(self) -> Mapping[str, Any]:
+        """Returns the named settings of the strategy; most have none."""
+        return self._part("PRESETS", {})
+
+    def make(self, domain: Domain, settings: Any) -> Strategy:
+        """Returns the strategy; the settings are of the class that `settings` returns."""
+        return self._part("make")(domain, settings)
+
+    def _part(self, name: str, absent: Any = None) -> Any:
+        try:
+            found = getattr(importlib.import_module(self.module), name, absent)
+        except ImportError as error:
+            raise UserError(f"cannot import strategy module {self.module}: {error}") from error
+        if found is None:
+            raise UserError(
+                f"strategy module {self.module} has no {name}; parsec/search/registry.py says what it needs"
+            )
+        return found
 
 
 STRATEGIES: dict[str, Entry] = {
@@ -59,53 +80,54 @@ def make_strategy(name: str, domain: Domain, options: Mapping[str, Any] | None =
     Args:
       name: a key of `STRATEGIES`.
       domain: the search space.
-      options: the strategy's options; what is absent keeps its default.
+      options: as of `read_options`.
 
     Raises:
-      UserError: for an unknown name or option (naming the nearest), or a value of another type than the default's.
+      UserError: as `read_options`, or for options that do not fit each other.
     """
-    if name not in STRATEGIES:
-        raise unknown("strategy", name, STRATEGIES)
-    known = STRATEGIES[name].options()
-    checked = {}
-    for option, value in (options or {}).items():
-        if option not in known:
-            raise _unknown_option(name, option, known)
-        default = known[option]
-        if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if default is not None and type(value) is not type(default):
-            raise UserError(f"option {option} of strategy {name} is {value!r}; it must be a {type(default).__name__}")
-        checked[option] = value
-    return STRATEGIES[name].make(domain, **checked)
+    settings = read_options(name, options or {})
+    return STRATEGIES[name].make(domain, settings)
 
 
-def parse_option(name: str, option: str, text: str) -> Any:
-    """Returns the text of a strategy's option as a value of its default's type.
+def read_options(name: str, options: Mapping[str, Any]) -> Any:
+    """Returns the settings of a strategy.
 
     Args:
       name: a key of `STRATEGIES`.
-      option: of that strategy.
-      text: as written in a flag; what cannot be read stays text, which `make_strategy` refuses.
+      options: option -> value, or its text as written in a flag; what is absent keeps its default, or the value of the
+        preset that the option `preset` names.
 
     Raises:
-      UserError: for an unknown option, naming the nearest.
+      UserError: for an unknown name, option or preset (naming the nearest), or a value of the wrong type or out of
+        range.
     """
-    known = STRATEGIES[name].options()
-    if option not in known:
-        raise _unknown_option(name, option, known)
-    default = known[option]
-    if isinstance(default, bool):
-        return {"true": True, "false": False}.get(text.lower(), text)
-    for kind in (type(default),) if isinstance(default, int | float | str) else (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+    if name not in STRATEGIES:
+        raise unknown("strategy", name, STRATEGIES)
+    entry, given = STRATEGIES[name], dict(options)
+    base, presets = entry.settings()(), entry.presets()
+    if presets and _PRESET in given:
+        preset = str(given.pop(_PRESET))
+        if preset not in presets:
+            raise unknown(f"{_PRESET} of strategy {name}", preset, presets)
+        base = presets[preset]
+    known = [field.name for field in fields(base)]
+    for option in given:
+        if not known:
+            raise UserError(f"strategy {name} has no options; {option!r} was given")
+        if option not in known:
+            raise unknown(f"option of strategy {name}", option, known + [_PRESET] * bool(presets))
+    return amend(base, given, f"{name}.")
 
 
-def _unknown_option(name: str, option: str, known: Mapping[str, Any]) -> UserError:
-    if not known:
-        return UserError(f"strategy {name} has no options; {option!r} was given")
-    return unknown(f"option of strategy {name}", option, known)
+def describe_options(name: str) -> str:
+    """Returns one line for each option of a strategy, as `NAME.OPTION=DEFAULT`, what it is, its type and its range.
+
+    Raises:
+      UserError: for an unknown name.
+    """
+    if name not in STRATEGIES:
+        raise unknown("strategy", name, STRATEGIES)
+    entry = STRATEGIES[name]
+    text = describe(entry.settings(), f"{name}.") or f"{name} has no options"
+    presets = entry.presets()
+    return text + (f"\n{name}.{_PRESET}=NAME sets what is not given: {', '.join(presets)}" if presets else "")

@@ -5,14 +5,25 @@ arXiv 1802.01548). Defaults are those of the NAS-Bench-201 baselines (Dong and Y
 sample 3.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from parsec.cells.domain import ArrayLike, Domain
-from parsec.errors import UserError
+from parsec.config import option
 from parsec.search.contract import Info, Strategy, count_failed
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options of regularized evolution."""
+
+    population: int = option(
+        10, "members alive at once; as many uniform samples come first", minimum=1, maximum=100_000
+    )
+    sample: int = option(3, "members drawn for a tournament, with replacement", minimum=1, maximum=100_000)
 
 
 class EvolutionState(NamedTuple):
@@ -31,25 +42,13 @@ class EvolutionState(NamedTuple):
     born: jax.Array
 
 
-def make(domain: Domain, *, population: int = 10, sample: int = 3) -> Strategy:
+def make(domain: Domain, settings: Settings = Settings()) -> Strategy:
     """Returns regularized evolution; one architecture per ask.
 
     The first `population` architectures are uniform samples. After that each ask draws `sample` members with
     replacement and changes one decision of the best of them.
-
-    Args:
-      domain: the search space.
-      population: members alive at once.
-      sample: members drawn for a tournament.
-
-    Raises:
-      UserError: if `population` or `sample` is below 1.
     """
-    if population < 1 or sample < 1:
-        raise UserError(
-            f"options population and sample of regularized_evolution are {population} and {sample}; "
-            "both must be at least 1"
-        )
+    population = settings.population
 
     def init(key: jax.Array) -> EvolutionState:
         del key
@@ -63,7 +62,7 @@ def make(domain: Domain, *, population: int = 10, sample: int = 3) -> Strategy:
     def ask(key: jax.Array, state: EvolutionState) -> tuple[jax.Array, EvolutionState]:
         fresh, tournament, mutation = jax.random.split(key, 3)
         alive = jnp.clip(state.born, 1, population)
-        drawn = jax.random.randint(tournament, (sample,), 0, alive)
+        drawn = jax.random.randint(tournament, (settings.sample,), 0, alive)
         parent = state.members[drawn[jnp.argmax(state.scores[drawn])]]
         found = (state.asked < population) | (state.born == 0)
         # With nobody born yet the parent is a placeholder that may be invalid; its mutation is then not used.

@@ -4,6 +4,7 @@ The policy and its constants are those of the NAS-Bench-201 baseline (Dong and Y
 1e-3 N(0, 1), Adam at 0.01, and as baseline a bias-corrected moving average of the rewards, the present one included.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -12,9 +13,17 @@ import optax
 
 from parsec import prior
 from parsec.cells.domain import ArrayLike, Domain
-from parsec.errors import UserError
+from parsec.config import option
 from parsec.search.contract import Info, Strategy, count_failed
 from parsec.search.factorised import draw_valid
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options of REINFORCE."""
+
+    learning_rate: float = option(0.01, "of Adam on the logits", minimum=1e-9, maximum=1000)
+    momentum: float = option(0.9, "of the baseline, a moving average of the rewards", minimum=0, maximum=0.9999)
 
 
 class ReinforceState(NamedTuple):
@@ -33,22 +42,12 @@ class ReinforceState(NamedTuple):
     weight: jax.Array
 
 
-def make(domain: Domain, *, learning_rate: float = 0.01, momentum: float = 0.9) -> Strategy:
+def make(domain: Domain, settings: Settings = Settings()) -> Strategy:
     """Returns REINFORCE on a factorised softmax; one architecture per ask.
 
-    Args:
-      domain: the search space; in one with invalid combinations the policy is conditioned on validity.
-      learning_rate: of Adam on the logits.
-      momentum: of the baseline, in [0, 1).
-
-    Raises:
-      UserError: if an option is out of range.
+    In a domain with invalid combinations the policy is conditioned on validity.
     """
-    if learning_rate <= 0 or not 0 <= momentum < 1:
-        raise UserError(
-            f"options learning_rate and momentum of reinforce are {learning_rate} and {momentum}; "
-            "they must lie above 0 and in [0, 1)"
-        )
+    learning_rate, momentum = settings.learning_rate, settings.momentum
     mask = domain.mask
     draw = draw_valid(domain)
 

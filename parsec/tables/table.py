@@ -19,6 +19,7 @@ import numpy as np
 
 from parsec.cells.domain import ArrayLike, Domain, one_change, product_domain
 from parsec.errors import UserError, unknown
+from parsec.files import arrays_digest
 from parsec.tables.lookup import dense_lookup, sorted_lookup
 
 # Spaces up to this many combinations are looked up in one dense array; larger ones by binary search.
@@ -48,6 +49,12 @@ class Table:
 
     def __len__(self) -> int:
         return len(self.architectures)
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of the architectures and columns, as hexadecimal text."""
+        columns = {f"column {name}": values for name, values in self.columns.items()}
+        return arrays_digest({"sizes": np.array(self.sizes), "architectures": self.architectures} | columns)
 
     @property
     def complete(self) -> bool:

@@ -138,9 +138,16 @@ def test_help_of_a_config_lists_its_settings(
         (["--config=broken.py"], ["cannot load broken.py"]),
         (["--config=plain.py"], ["returns a dict, not a config dataclass"]),
         (["--config=jobless.py"], ["names no job"]),
+        (["--config=walk_search", "--transfer_to=walk_search", "--target.sead=1"], ["target key 'sead'", "'seed'"]),
+        (["--config=walk_search", "--transfer_to=walk_search", "--target.seed=-1"], ["target.seed=-1", "at least 0"]),
+        (["--config=walk_search", "--target.seed=1"], ["--target.seed is of the target of a transfer"]),
+        (["--config=walk_search", "--target.seed"], ["--target.seed needs a value"]),
+        (["--config=walk_search", "--targets.seed=1"], ["unknown flag '--targets.seed'"]),
+        (["--target.seed=1"], ["no --config given"]),
         (["--workdir=a"], ["no --config given"]),
         (["--config.seed=1"], ["no --config given"]),
-        (["--config=walk.py", "--workdir=walk.py"], ["cannot write", "walk.py"]),
+        (["--config=walk.py", "--workdir=walk.py"], ["walk.py is a file, not a directory"]),
+        (["--config=walk.py", "--workdir=~nosuchuser"], ["~nosuchuser"]),
     ],
 )
 def test_a_mistake_is_one_line_exit_code_2_and_nothing_written(
@@ -189,22 +196,38 @@ def test_where_a_run_goes_and_what_the_job_is_given(command: Command, tmp_path: 
     monkeypatch.setattr(launch, "_entry", lambda job, chosen: lambda *arguments: given.append((job, *arguments)))
     assert command("--config=walk_search:quick", "--config.seed=3", "--config.pause", "1") == 0
     assert command("--config=walk_search", "--workdir=here") == 0
-    assert command("--config=walk_search", "--transfer_to=walk_search:quick") == 0
+    assert command("--config=walk_search", "--transfer_to=walk_search:quick", "--target.seed=7") == 0
     (job, config, folder), (_, _, here), (transfer, _, target, both) = given
     assert (job, config.seed, config.pause, config.steps) == ("walk:run", 3, 1.0, 5)
     assert folder == tmp_path / "runs" / "walk_search-quick"
     assert here == tmp_path / "here"
-    assert (transfer, target.steps) == ("parsec.run.transfer:run_transfer", 5)
+    assert (transfer, target.steps, target.seed) == ("parsec.run.transfer:run_transfer", 5, 7)
     assert both == tmp_path / "runs" / "walk_search-to-walk_search-quick"
 
 
-def test_a_mistake_is_answered_without_importing_jax():
-    code = (
-        "import sys, main; code = main.main(['--config=nothing_like_it']); sys.exit(code + 40 * ('jax' in sys.modules))"
+def test_help_of_a_transfer_lists_the_settings_of_both(command: Command, capsys: pytest.CaptureFixture[str]):
+    assert command("--config=walk_search", "--transfer_to=walk_search:quick", "--help") == 0
+    out = capsys.readouterr().out
+    assert "--config.steps=60" in out
+    assert "--target.steps=5" in out
+
+
+def test_a_mistake_is_answered_without_importing_jax(tmp_path: Path):
+    (tmp_path / "result.json").write_text("{}")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text('{"config": {"seed": 1}}')
+    commands = (
+        (["--config=nothing_like_it"], "unknown config 'nothing_like_it'"),
+        (["--config=digits_search", f"--workdir={tmp_path}"], "holds result.json but no config.json"),
+        (["--config=digits201_compare", f"--workdir={tmp_path}/run"], "seed was 1, now 0"),
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "unknown config 'nothing_like_it'" in done.stderr
+    code = "import sys, main; code = main.main(sys.argv[1:]); sys.exit(code + 40 * ('jax' in sys.modules))"
+    for words, named in commands:
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 2
+        assert named in done.stderr
 
 
 def test_the_compile_cache_is_the_users_and_keyed_by_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from parsec.evaluate.train import Evaluated
 
 from parsec.cells import get_space
 from parsec.errors import UserError
-from parsec.evaluate.train import Evaluated
 from parsec.run.search import run_search
 from parsec.run.settings import (
     DataSettings,
@@ -155,7 +155,7 @@ def test_on_the_supernet_the_best_child_is_found_and_the_same_command_ends_alike
     [
         (("population",), "write OPTION=VALUE"),
         (("populaton=9",), r"unknown option of strategy regularized_evolution 'populaton'.*did you mean 'population'"),
-        (("population=many",), "population of strategy regularized_evolution is 'many'; it must be a int"),
+        (("population=many",), r"regularized_evolution\.population='many' does not fit; it must be an integer"),
     ],
 )
 def test_an_option_that_is_not_the_strategys_is_one_line(options: tuple[str, ...], message: str):

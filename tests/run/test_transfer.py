@@ -71,3 +71,13 @@ def test_a_source_or_target_that_learns_no_prior_is_one_line_and_runs_nothing(tm
             run_transfer(*pair, tmp_path)
         assert "\n" not in str(raised.value)
     assert not any(tmp_path.iterdir())
+
+
+def test_what_the_target_would_refuse_is_said_before_the_source_is_searched(tmp_path: Path):
+    with pytest.raises(UserError, match="none of the choices of darts"):
+        run_transfer(SOURCE, replace(TARGET, space="darts"), tmp_path)
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target" / "report.html").write_text("mine\n")
+    with pytest.raises(UserError, match=r"holds report\.html"):
+        run_transfer(SOURCE, TARGET, tmp_path)
+    assert not (tmp_path / "source").exists()

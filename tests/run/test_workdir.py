@@ -8,12 +8,23 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
 from parsec.config import option
 from parsec.errors import UserError
-from parsec.run.workdir import append, claim, read_json, versions, write_json_atomic
+from parsec.run.workdir import (
+    append,
+    claim,
+    finished_result,
+    inspect,
+    locate,
+    read_json,
+    reporting,
+    versions,
+    write_json_atomic,
+)
 
 
 @dataclass(frozen=True)
@@ -23,7 +34,9 @@ class Inner:
 
 @dataclass(frozen=True)
 class Settings:
+    WRITES: ClassVar[tuple[str, ...]] = ("table.md",)
     seed: int = option(0, "seed")
+    folder: str = option("", "where the data is", affects_results=False)
     inner: Inner = option(Inner(), "group")
 
 
@@ -35,7 +48,7 @@ def test_a_new_directory_gets_the_resolved_config_and_a_second_claim_resumes(tmp
     with claim(tmp_path / "a" / "b", Settings(seed=4)) as run:
         assert run == (tmp_path / "a" / "b", True, False, ())
         stored = read_json(run.path / "config.json")
-        assert stored["config"] == {"seed": 4, "inner": {"rate": 0.1}}
+        assert stored["config"] == {"seed": 4, "folder": "", "inner": {"rate": 0.1}}
         assert stored["seed"] == 4
         assert stored["versions"] == versions()
         assert {"python", "jax", "flax", "optax", "numpy"} <= set(stored["versions"])
@@ -106,7 +119,7 @@ def test_the_lock_of_another_process_holds_until_it_is_killed(tmp_path: Path):
         pass
 
 
-@pytest.mark.parametrize("text", ['{"config": {"seed"', "[]", '{"config": 3}', ""])
+@pytest.mark.parametrize("text", ['{"config": {"seed"', "[]", '{"config": 3}', "", "[" * 100_000])
 def test_a_damaged_config_file_is_refused_and_left_alone(tmp_path: Path, text: str):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(UserError, match=r"config\.json is not"), claim(tmp_path, Settings()):
@@ -114,18 +127,113 @@ def test_a_damaged_config_file_is_refused_and_left_alone(tmp_path: Path, text: s
     assert (tmp_path / "config.json").read_text() == text
 
 
-def test_files_of_a_run_without_its_config_are_refused(tmp_path: Path):
-    (tmp_path / "metrics.jsonl").write_text("mine\n")
-    with pytest.raises(UserError, match=r"holds metrics\.jsonl but no config\.json"), claim(tmp_path, Settings()):
+@pytest.mark.parametrize(
+    "name", ["metrics.jsonl", "checkpoints", "result.json", "timing.json", "tensorboard", "table.md"]
+)
+def test_a_name_that_the_job_would_write_is_refused_where_there_is_no_run(tmp_path: Path, name: str):
+    (tmp_path / name).write_text("mine\n")
+    refused = pytest.raises(UserError, match=rf"holds {name} but no config\.json")
+    with refused, claim(tmp_path, Settings()):
         pass
-    assert (tmp_path / "metrics.jsonl").read_text() == "mine\n"
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: "mine\n"}
 
 
-def test_a_directory_that_cannot_be_made_is_one_line(tmp_path: Path):
-    (tmp_path / "file").write_text("")
-    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(UserError, match=r"cannot write .*file"), claim(folder, Settings()):
+def test_other_files_in_a_directory_stay_beside_the_run(tmp_path: Path):
+    (tmp_path / "notes.txt").write_text("mine\n")
+    with claim(tmp_path, Settings()) as run:
+        assert run.fresh
+    assert (tmp_path / "notes.txt").read_text() == "mine\n"
+
+
+def test_what_does_not_affect_results_may_change_and_the_run_keeps_what_it_began_with(tmp_path: Path):
+    with claim(tmp_path, Settings(folder="here")):
+        pass
+    with claim(tmp_path, Settings(folder="there")) as run:
+        assert not run.fresh
+    assert read_json(tmp_path / "config.json")["config"]["folder"] == "here"
+
+
+def test_a_run_of_another_job_is_named_by_its_job(tmp_path: Path):
+    with claim(tmp_path, Settings()):
+        pass
+    stored = read_json(tmp_path / "config.json")
+    write_json_atomic(tmp_path / "config.json", {**stored, "job": "a:b", "config": {"more": 1}})
+    with pytest.raises(UserError, match="another job, a:b"), claim(tmp_path, Settings()):
+        pass
+
+
+def test_a_run_goes_on_with_the_data_it_began_with_and_no_other(tmp_path: Path):
+    images, other = {"images": "a" * 64}, {"images": "b" * 64}
+    with claim(tmp_path, Settings(), images):
+        pass
+    before = contents(tmp_path)
+    assert read_json(tmp_path / "config.json")["digests"] == images
+    for digests, match in ((other, "was aaaaaaaaaaaa, now bbbbbbbbbbbb"), ({**images, "table": "c"}, "another table")):
+        with pytest.raises(UserError, match=match), claim(tmp_path, Settings(), digests):
             pass
+    with pytest.raises(UserError, match="another images: its sha256 was aaaaaaaaaaaa, now none"):
+        inspect(tmp_path, Settings(), {})
+    assert contents(tmp_path) == before
+    with claim(tmp_path, Settings(), images) as run:
+        assert not run.fresh
+
+
+def test_a_run_that_stored_no_digests_goes_on(tmp_path: Path):
+    with claim(tmp_path, Settings()):
+        pass
+    with claim(tmp_path, Settings(), {"images": "a" * 64}) as run:
+        assert not run.fresh
+
+
+def test_a_finished_run_is_reported_without_claiming_it(tmp_path: Path):
+    assert finished_result(tmp_path / "none", Settings()) is None
+    with claim(tmp_path, Settings()):
+        pass
+    assert finished_result(tmp_path, Settings()) is None
+    write_json_atomic(tmp_path / "result.json", {"accuracy": 1.0})
+    with claim(tmp_path, Settings()):
+        assert finished_result(tmp_path, Settings(folder="gone")) == {"accuracy": 1.0}
+    with pytest.raises(UserError, match="seed was 0, now 1"):
+        finished_result(tmp_path, Settings(seed=1))
+
+
+@pytest.mark.parametrize("value", [[], {}, 3, {"accuracy": None}])
+def test_a_result_of_another_shape_is_one_line(tmp_path: Path, value: Any):
+    refused = pytest.raises(UserError, match=r"result\.json is not a result of this job")
+    with refused, reporting(tmp_path):
+        float(value["accuracy"])
+
+
+def test_a_place_where_no_directory_can_be_is_one_line_that_says_why(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "lost").symlink_to("nowhere")
+    for folder, why in (
+        ("file", r"file is a file, not a directory"),
+        ("file/below/it", r"file is a file, not a directory"),
+        ("loop", "loop is a link that leads back to itself"),
+        ("loop/below", "loop is a link that leads back to itself"),
+        ("lost", "lost is a link to nothing"),
+        ("n" * 300, "File name too long"),
+        ("n/" * 2500, "File name too long"),
+    ):
+        with pytest.raises(UserError, match=why) as refused, claim(tmp_path / folder, Settings()):
+            pass
+        assert len(str(refused.value)) < 600
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "loop", "lost"]
+
+
+def test_a_home_that_nobody_has_and_a_current_directory_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(UserError, match="~nosuchuser"):
+        locate("~nosuchuser/run")
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(UserError, match="current directory was deleted"):
+        locate("here")
+    assert locate(tmp_path / "there") == tmp_path / "there"
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes where others may not")

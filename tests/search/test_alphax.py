@@ -1,6 +1,8 @@
 """AlphaX as a strategy: what it proposes, what it remembers, and that the tree and the Meta-DNN earn their keep."""
 
 import itertools
+import math
+from typing import Any
 
 import jax
 import numpy as np
@@ -8,11 +10,16 @@ import pytest
 
 from parsec.cells.domain import Domain, product_domain
 from parsec.errors import UserError
-from parsec.search.alphax import make
 from parsec.search.alphax.records import DONE, FAILED, PENDING
+from parsec.search.contract import Strategy
+from parsec.search.registry import make_strategy
 
 SMALL = product_domain((3, 2, 4, 3))
 QUICK = {"members": 2, "width": 16, "steps": 40, "first_training": 12, "retrain_every": 12}
+
+
+def make(domain: Domain, **options: Any) -> Strategy:
+    return make_strategy("alphax", domain, options)
 
 
 def _even_domain() -> Domain:
@@ -219,12 +226,9 @@ def test_it_needs_far_fewer_queries_than_random_search():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"preset": "papre"}, "unknown preset of alphax 'papre'; .*did you mean 'paper'"),
-        ({"values": "rank"}, "unknown kind of values of alphax 'rank'; .*did you mean 'ranks'"),
-        ({"candidates": 0}, "option candidates of strategy alphax is 0; it must be at least 1"),
-        ({"exploration": -0.1}, "option exploration of strategy alphax is -0.1; it must be at least 0"),
-        ({"rollout_weight": 1.5}, r"option rollout_weight of strategy alphax is 1.5; it must be in 0\.\.1"),
-        ({"members": 1}, "option members of strategy alphax is 1; it must be at least 2"),
+        ({"preset": "papre"}, "unknown preset of strategy alphax 'papre'; .*did you mean 'paper'"),
+        ({"values": "rank"}, "unknown value of alphax.values 'rank'; .*did you mean 'ranks'"),
+        ({"first_play": math.inf}, "alphax.first_play=inf does not fit outlook_weight=0.5; .*outlook_weight=0"),
     ],
 )
 def test_bad_options_are_one_line(options, message):

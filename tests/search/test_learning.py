@@ -7,7 +7,7 @@ import pytest
 
 from parsec import prior
 from parsec.cells.domain import product_domain
-from parsec.search import bananas, local_search, parsec, q_learning, regularized_evolution, reinforce
+from parsec.search.registry import make_strategy
 from parsec.tables.table import make_table, table_domain
 
 DOMAIN = product_domain((3, 2, 3))
@@ -18,7 +18,7 @@ def scores(*values: float) -> jax.Array:
 
 
 def test_evolution_drops_its_oldest_member_not_its_worst(key: jax.Array) -> None:
-    strategy = regularized_evolution.make(DOMAIN, population=3)
+    strategy = make_strategy("regularized_evolution", DOMAIN, {"population": 3})
     state = strategy.init(key)
     rows = jnp.array([[0, 0, 0], [1, 0, 0], [2, 0, 0], [0, 1, 0]])
     for row, score in zip(rows, (9.0, 1.0, 2.0, 3.0), strict=True):
@@ -27,7 +27,7 @@ def test_evolution_drops_its_oldest_member_not_its_worst(key: jax.Array) -> None
 
 
 def test_evolution_mutates_the_best_of_its_sample(key: jax.Array) -> None:
-    strategy = regularized_evolution.make(DOMAIN, population=2, sample=40)
+    strategy = make_strategy("regularized_evolution", DOMAIN, {"population": 2, "sample": 40})
     state = strategy.init(key)
     for _ in range(2):
         _, state = strategy.ask(key, state)
@@ -39,7 +39,7 @@ def test_evolution_mutates_the_best_of_its_sample(key: jax.Array) -> None:
 
 
 def test_reinforce_climbs_the_gradient_of_the_log_probability(key: jax.Array) -> None:
-    strategy = reinforce.make(DOMAIN, learning_rate=0.01, momentum=0.5)
+    strategy = make_strategy("reinforce", DOMAIN, {"learning_rate": 0.01, "momentum": 0.5})
     state = strategy.init(key)
     first, second = jnp.array([[1, 0, 2]]), jnp.array([[2, 1, 0]])
     state, info = strategy.tell(state, first, scores(4.0))
@@ -56,7 +56,7 @@ def test_reinforce_climbs_the_gradient_of_the_log_probability(key: jax.Array) ->
 
 @pytest.mark.parametrize("trace", [0.0, 0.25, 1.0])
 def test_q_learning_moves_values_toward_their_targets(trace: float, key: jax.Array) -> None:
-    strategy = q_learning.make(DOMAIN, learning_rate=0.5, trace=trace)
+    strategy = make_strategy("q_learning", DOMAIN, {"learning_rate": 0.5, "trace": trace})
     state = strategy.init(key)
     # The first score is its own average, so its reward is the neutral 0.5 and nothing moves.
     state, _ = strategy.tell(state, jnp.array([[1, 0, 2]]), scores(4.0))
@@ -75,7 +75,7 @@ def test_q_learning_moves_values_toward_their_targets(trace: float, key: jax.Arr
 
 
 def test_parsec_is_blind_to_the_unit_of_the_score(key: jax.Array) -> None:
-    strategy = parsec.make(DOMAIN, children=4)
+    strategy = make_strategy("parsec", DOMAIN, {"children": 4})
     asked, state = strategy.ask(key, strategy.init(key))
     told = scores(0.91, 0.93, 0.90, 0.94)
     fractions, _ = strategy.tell(state, asked, told)
@@ -84,7 +84,7 @@ def test_parsec_is_blind_to_the_unit_of_the_score(key: jax.Array) -> None:
 
 
 def test_parsec_learns_nothing_from_equal_or_single_scores(key: jax.Array) -> None:
-    strategy = parsec.make(DOMAIN, children=2)
+    strategy = make_strategy("parsec", DOMAIN, {"children": 2})
     state = strategy.init(key)
     one = jnp.array([[0, 1, 1], [1, 0, 2]])
     after, info = strategy.tell(state, one, scores(3.0, jnp.nan))
@@ -95,7 +95,7 @@ def test_parsec_learns_nothing_from_equal_or_single_scores(key: jax.Array) -> No
 
 
 def test_parsec_moves_the_prior_toward_the_better_child(key: jax.Array) -> None:
-    strategy = parsec.make(DOMAIN, children=2)
+    strategy = make_strategy("parsec", DOMAIN, {"children": 2})
     state = strategy.init(key)
     children = jnp.array([[0, 1, 1], [1, 0, 2]])
     for _ in range(5):
@@ -108,7 +108,7 @@ def test_local_search_climbs_to_a_local_optimum_then_starts_again(key: jax.Array
     # One peak, and every climb ends there.
     table = make_table("peak", np.array(DOMAIN.sizes), rows, {"score": -np.abs(rows - [2, 1, 1]).sum(1)})
     domain = table_domain(table)
-    strategy = local_search.make(domain)
+    strategy = make_strategy("local_search", domain)
     state, best, climbs = strategy.init(key), -np.inf, []
     ask, tell = jax.jit(strategy.ask), jax.jit(strategy.tell)
     for step in range(60):
@@ -126,7 +126,7 @@ def test_local_search_climbs_to_a_local_optimum_then_starts_again(key: jax.Array
 
 def test_bananas_proposes_what_is_new_and_distinct(key: jax.Array) -> None:
     domain = product_domain((4, 4, 4))
-    strategy = bananas.make(domain, batch=5, initial=5, candidates=40, hidden=16)
+    strategy = make_strategy("bananas", domain, {"batch": 5, "initial": 5, "candidates": 40, "hidden": 16})
     ask, tell = jax.jit(strategy.ask), jax.jit(strategy.tell)
     state, seen = strategy.init(key), set()
     for step in range(6):

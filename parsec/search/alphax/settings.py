@@ -1,39 +1,71 @@
-"""The hyper-parameters of AlphaX, its presets and their ranges; `parsec.search.alphax.strategy.make` documents each."""
+"""The hyper-parameters of AlphaX, their ranges and presets."""
 
+import math
 from dataclasses import dataclass
 
-from parsec.errors import UserError, unknown
+from parsec.config import option
+from parsec.errors import UserError
 from parsec.search.alphax.values import VALUES
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The hyper-parameters of AlphaX; `make` documents them."""
+    """The options of AlphaX; `PRESETS` has the published ones."""
 
-    exploration: float = 0.03
-    first_play: float = 0.0
-    values: str = "ranks"
-    outlook_weight: float = 0.5
-    candidates: int = 32
-    rollouts: int = 10
-    rollout_weight: float = 0.5
-    batch: int = 1
-    first_training: int = 20
-    retrain_every: int = 10
-    retrain_growth: float = 0.05
-    members: int = 5
-    width: int = 64
-    steps: int = 200
+    exploration: float = option(
+        0.03,
+        "c of the UCT rule, in units of the scale-free value; 2 with raw scores in the paper",
+        minimum=0,
+        maximum=1e6,
+    )
+    first_play: float = option(
+        0.0, "what an edge never visited is worth above the mean of its node; inf visits all edges once first"
+    )
+    values: str = option("ranks", "what UCT averages, see `parsec.search.alphax.values`", choices=VALUES)
+    outlook_weight: float = option(
+        0.5,
+        "weight of the best prediction below an edge against the mean backed up through it; 0 selects by the latter",
+        minimum=0,
+        maximum=1,
+    )
+    candidates: int = option(
+        32,
+        "completions drawn at a node, of which the Meta-DNN finds the best below each edge and the one to evaluate; 1 "
+        "evaluates a random one",
+        minimum=1,
+        maximum=10_000,
+    )
+    rollouts: int = option(10, "k, the predicted completions mixed into a backup", minimum=0, maximum=10_000)
+    rollout_weight: float = option(
+        0.5, "weight of the evaluated architecture in that mixture; the paper's is 1/2", minimum=0, maximum=1
+    )
+    batch: int = option(1, "architectures per ask", minimum=1, maximum=10_000)
+    first_training: int = option(20, "evaluations before the Meta-DNN's first training", minimum=1)
+    retrain_every: int = option(10, "new evaluations that make it train again, at least ...", minimum=1)
+    retrain_growth: float = option(
+        0.05,
+        "... this fraction of all evaluations, so that long runs train at a geometric schedule",
+        minimum=0,
+        maximum=1e6,
+    )
+    members: int = option(
+        5, "networks of the Meta-DNN, each blind to its own fold of the evaluations", minimum=2, maximum=100
+    )
+    width: int = option(64, "units of the two hidden layers of each", minimum=1, maximum=4096)
+    steps: int = option(200, "Adam steps of one training", minimum=1, maximum=1_000_000)
 
 
-PRESETS: dict[str, Settings] = {
+# "paper" is the published search, as far as the module's docstring does not say otherwise.
+PRESETS = {
     "default": Settings(),
     "paper": Settings(
         exploration=2.0,
-        first_play=float("inf"),
+        first_play=math.inf,
         values="raw",
         outlook_weight=0.0,
         candidates=1,
+        rollouts=10,
+        rollout_weight=0.5,
         first_training=100,
         retrain_every=100,
     ),
@@ -41,26 +73,9 @@ PRESETS: dict[str, Settings] = {
 
 
 def check(settings: Settings) -> None:
-    """Raises `UserError` naming the first setting out of range."""
-    if settings.values not in VALUES:
-        raise unknown("kind of values of alphax", settings.values, VALUES)
-    for name, least in (
-        ("candidates", 1),
-        ("rollouts", 0),
-        ("batch", 1),
-        ("first_training", 1),
-        ("retrain_every", 1),
-        ("members", 2),
-        ("width", 1),
-        ("steps", 1),
-        ("exploration", 0.0),
-        ("retrain_growth", 0.0),
-    ):
-        if not getattr(settings, name) >= least:
-            raise UserError(
-                f"option {name} of strategy alphax is {getattr(settings, name)}; it must be at least {least}"
-            )
-    for name in ("rollout_weight", "outlook_weight"):
-        given = getattr(settings, name)
-        if not 0.0 <= given <= 1.0:
-            raise UserError(f"option {name} of strategy alphax is {given}; it must be in 0..1")
+    """Raises `UserError` for settings that do not fit each other."""
+    if math.isinf(settings.first_play) and settings.outlook_weight > 0:
+        raise UserError(
+            f"alphax.first_play={settings.first_play} does not fit outlook_weight={settings.outlook_weight}; a walk "
+            "that looks ahead needs a finite one, and outlook_weight=0 looks at what was backed up alone"
+        )

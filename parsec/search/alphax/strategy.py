@@ -21,7 +21,6 @@ The state is numpy arrays. `ask` and `tell` copy what they change, so that an ol
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -30,13 +29,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from parsec.cells.domain import ArrayLike, Domain
-from parsec.errors import unknown
 from parsec.search.alphax import tree as trees
 from parsec.search.alphax.lookahead import Draw, Drawn, best_below, remembered_draws
 from parsec.search.alphax.meta_dnn import MetaDNN, Training, new_meta_dnn, predict, train
 from parsec.search.alphax.records import DONE, FAILED, PENDING, Records, add, no_records, rows_of, rows_of_hashes
 from parsec.search.alphax.rollouts import sample_completions, unseen_completions
-from parsec.search.alphax.settings import PRESETS, Settings, check
+from parsec.search.alphax.settings import Settings, check
 from parsec.search.alphax.values import VALUES, Values
 from parsec.search.contract import Info, Strategy
 
@@ -76,69 +74,12 @@ class _Problem(NamedTuple):
     draw: Draw
 
 
-def make(
-    domain: Domain,
-    *,
-    preset: str = "default",
-    exploration: float | None = None,
-    first_play: float | None = None,
-    values: str | None = None,
-    outlook_weight: float | None = None,
-    candidates: int | None = None,
-    rollouts: int | None = None,
-    rollout_weight: float | None = None,
-    batch: int | None = None,
-    first_training: int | None = None,
-    retrain_every: int | None = None,
-    retrain_growth: float | None = None,
-    members: int | None = None,
-    width: int | None = None,
-    steps: int | None = None,
-) -> Strategy:
-    """Returns AlphaX for a domain; with several objectives the first is searched.
-
-    Args:
-      domain: the search space.
-      preset: "default", or "paper" for the published search; every other argument overrides the preset's.
-      exploration: c of the UCT rule, in units of the scale-free value; 2 with raw scores in the paper.
-      first_play: what an edge never visited is worth above the mean of its node; infinite visits all edges once first.
-      values: what UCT averages: "ranks", "min_max" or "raw".
-      outlook_weight: weight of the best prediction below an edge against the mean backed up through it, 0 to 1; 0
-        selects by what was backed up alone.
-      candidates: completions drawn at a node, among which the Meta-DNN finds the best below each edge and the one to
-        evaluate; 1 evaluates a random one.
-      rollouts: k, the predicted completions mixed into a backup; 0 uses none.
-      rollout_weight: weight of the evaluated architecture in the mixture, 0 to 1; the paper's is 1/2.
-      batch: architectures of one `ask`.
-      first_training: evaluations before the Meta-DNN is trained for the first time.
-      retrain_every: new evaluations that make it train again, at least ...
-      retrain_growth: ... this fraction of all evaluations, so that long runs train at a geometric schedule.
-      members: networks of the Meta-DNN, each blind to its own fold; at least 2.
-      width: units of the two hidden layers of each.
-      steps: Adam steps of one training.
+def make(domain: Domain, settings: Settings = Settings()) -> Strategy:
+    """Returns AlphaX for a domain.
 
     Raises:
-      UserError: for an unknown preset or kind of values, or a number out of range.
+      UserError: for an infinite `first_play` with an `outlook_weight` above 0.
     """
-    if preset not in PRESETS:
-        raise unknown("preset of alphax", preset, PRESETS)
-    given = dict(
-        exploration=exploration,
-        first_play=first_play,
-        values=values,
-        outlook_weight=outlook_weight,
-        candidates=candidates,
-        rollouts=rollouts,
-        rollout_weight=rollout_weight,
-        batch=batch,
-        first_training=first_training,
-        retrain_every=retrain_every,
-        retrain_growth=retrain_growth,
-        members=members,
-        width=width,
-        steps=steps,
-    )
-    settings = replace(PRESETS[preset], **{name: value for name, value in given.items() if value is not None})
     check(settings)
 
     @lru_cache(maxsize=_REMEMBERED_PREFIXES)

@@ -8,6 +8,9 @@ from scipy.stats import rankdata
 
 from parsec.cells.domain import ArrayLike
 
+# What a score may be turned into; see `to_values`.
+TARGETS = ("log_rank", "rank", "score")
+
 
 class Archive(NamedTuple):
     """Evaluations in the order they were told, and proposals not yet told.
