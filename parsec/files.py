@@ -3,7 +3,6 @@
 import hashlib
 import zipfile
 import zlib
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -79,13 +78,3 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"damaged or no .npz file: {describe(path)}: {one_line(error)}") from error
-
-
-def arrays_digest(arrays: Mapping[str, np.ndarray]) -> str:
-    """Returns the sha256 of arrays with their names, types and shapes, as hexadecimal text; in order of the names."""
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        values = np.ascontiguousarray(arrays[name])
-        digest.update(f"{name} {values.dtype.str} {values.shape} ".encode())
-        digest.update(values.reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()

@@ -38,8 +38,7 @@ class Dataset(NamedTuple):
     @property
     def digest(self) -> str:
         """The sha256 of the images and labels, as hexadecimal text."""
-        parts = {"images": self.images, "labels": self.labels}
-        return arrays_digest(parts | {"test_images": self.test_images, "test_labels": self.test_labels})
+        return arrays_digest(self.images, self.labels, self.test_images, self.test_labels)
 
 
 def checked(dataset: Dataset) -> Dataset:

@@ -242,8 +242,8 @@ def _show(config: CompareConfig, result: Mapping[str, Any], workdir: Path) -> No
     strategies = result["strategies"]
     width = max(map(len, strategies))
     print(
-        f"\n{result['table']}, {config.budget} queries, {config.seeds} seeds: objective {result['objective']} and reported "
-        f"{result['report']} at the budget, mean ± deviation"
+        f"\n{result['table']}, {config.budget} queries, {config.seeds} seeds: objective {result['objective']} and "
+        f"reported {result['report']} at the budget, mean ± deviation"
     )
     print(f"{'':{width}}  {'objective':>18}  {'reported':>18}  {'95 % of the mean':>19}  queries to the optimum")
     for name in strategies:

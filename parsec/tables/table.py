@@ -53,8 +53,8 @@ class Table:
     @property
     def digest(self) -> str:
         """The sha256 of the architectures and columns, as hexadecimal text."""
-        columns = {f"column {name}": values for name, values in self.columns.items()}
-        return arrays_digest({"sizes": np.array(self.sizes), "architectures": self.architectures} | columns)
+        names = np.array(sorted(self.columns))
+        return arrays_digest(np.array(self.sizes), self.architectures, names, *map(self.columns.__getitem__, names))
 
     @property
     def complete(self) -> bool:
