@@ -2,7 +2,7 @@
 
 Command: python main.py --config=nb201_search:quick --config.data_dir=DIR --config.table=DIR/nasbench201.npz
 Result: a cell under runs/nb201_search, its published accuracies, and the rank correlation of supernet and table.
-Expected of `:quick`: 93.45 % on the published test, deviation 0.60 over ten runs, in seven to thirteen minutes of one core.
+Expected of `:quick`: 93.45 % on the published test, deviation 0.60 over ten runs, in 7 to 13 minutes of one core.
 """
 
 from dataclasses import replace
