@@ -35,6 +35,11 @@ def use_form(form: str) -> Iterator[None]:
         _FORM.reset(token)
 
 
+def on_cpu() -> bool:
+    """Returns whether arrays are to be handled in the form that is fast on a CPU, as convolutions are."""
+    return _form() == "cpu"
+
+
 def convolve(x: jax.Array, kernel: jax.Array, *, stride: int = 1, dilation: int = 1) -> jax.Array:
     """Returns the convolution of images with a dense kernel.
 

@@ -6,12 +6,14 @@ DARTS (arXiv 1806.09055) without "none", since the topology is explicit. 32 choi
 """
 
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
 
-from parsec.cells.network import BuildCell, Head, Shape, Stem
+from parsec.cells.network import BuildCell, Head, Shape, make_auxiliary, make_stem
 from parsec.cells.operations import FactorizedReduce, Norm, ReluConv
+from parsec.cells.scan import scan_cells
 from parsec.cells.space import CellLayout, Choice, Slot, Space
 
 OPERATIONS = (
@@ -27,31 +29,84 @@ NUM_NODES = 4
 
 
 class DartsNetwork(nn.Module):
-    """Cells in a row, each reading the two before it; reduction cells after one and two thirds of them."""
+    """Cells in a row, each reading the two before it; reduction cells after one and two thirds of them.
+
+    Attributes:
+      shape: its size.
+      build_cell: what makes a cell.
+      norm: normalisation outside the cells.
+      auxiliary: whether a second classifier reads the cell at two thirds.
+      scan: whether equal cells in a row are scanned, see `parsec.cells.scan`.
+    """
 
     shape: Shape
     build_cell: BuildCell
     norm: Norm
+    auxiliary: bool = False
+    scan: bool = False
 
     @nn.compact
-    def __call__(self, images: jax.Array, routes: dict | None = None) -> jax.Array:
-        """Returns logits float32 [B, num_classes] for images [B, H, W, C]."""
+    def __call__(self, images: jax.Array, routes: dict | None = None, factors: jax.Array | None = None) -> Any:
+        """Returns logits float32 [B, num_classes], or with `auxiliary` a pair of them, the second head's last.
+
+        Args:
+          images: [B, H, W, C].
+          routes: what the cells of each kind are told, by kind.
+          factors: what each cell is told instead, [cells, ...].
+        """
         shape, routes = self.shape, routes or {}
-        channels = shape.channels
-        before = last = Stem(3 * channels, shape.stem_stride, self.norm, shape.dtype, name="stem")(images)
+        before, last = make_stem(shape, 3 * shape.channels, self.norm)(images)
+        channels, aside = shape.channels, None
         reductions = (shape.cells // 3, 2 * shape.cells // 3)
-        halved = False
-        for at in range(shape.cells):
-            kind = "reduce" if at in reductions else "normal"
+        # After a reduction the older input has twice the newer one's resolution.
+        halved = shape.stem == "imagenet"
+        for first, count in _rows(shape.cells, reductions, self.scan):
+            kind = "reduce" if first in reductions else "normal"
             channels *= 2 if kind == "reduce" else 1
-            # After a reduction the older input has twice the newer one's resolution.
-            older = FactorizedReduce if halved else partial(ReluConv, 1, stride=1)
-            first = older(channels=channels, norm=self.norm, name=f"older_{at}")(before)
-            second = ReluConv(1, channels, 1, self.norm, name=f"newer_{at}")(last)
+            run = partial(_run_cell, self.build_cell, self.norm, kind, channels, halved)
+            if count == 1:
+                told = routes.get(kind) if factors is None else factors[first]
+                before, last = run(f"_{first}", (before, last), told)
+            else:
+                told = None if factors is None else factors[first : first + count]
+                before, last = scan_cells(run, "", first, count, (before, last), told)
+            if self.auxiliary and first == reductions[1]:
+                aside = make_auxiliary(shape, self.norm)(last)
             halved = kind == "reduce"
-            cell = self.build_cell(kind, channels, 2 if halved else 1, f"cell_{at}")
-            before, last = last, cell((first, second), routes.get(kind))
-        return Head(shape.num_classes, name="head")(last)
+        logits = Head(shape.num_classes, name="head")(last)
+        return (logits, aside) if self.auxiliary else logits
+
+
+def _rows(cells: int, reductions: tuple[int, int], scan: bool) -> list[tuple[int, int]]:
+    """Returns first cell and length of each row of equal cells; rows of one where they are not to be scanned."""
+    rows: list[tuple[int, int]] = []
+    for at in range(cells):
+        # Equal to the cell before: both read two cells of their own width.
+        equal = at >= 3 and not {at, at - 1, at - 2} & set(reductions)
+        if scan and equal:
+            rows[-1] = (rows[-1][0], rows[-1][1] + 1)
+        else:
+            rows.append((at, 1))
+    return rows
+
+
+def _run_cell(
+    build_cell: BuildCell,
+    norm: Norm,
+    kind: str,
+    channels: int,
+    halved: bool,
+    suffix: str,
+    carry: tuple[jax.Array, jax.Array],
+    told: Any,
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the last cell's output, which is the next one's older input, and this cell's."""
+    before, last = carry
+    older = FactorizedReduce if halved else partial(ReluConv, 1, stride=1)
+    first = older(channels=channels, norm=norm, name=f"older{suffix}")(before)
+    second = ReluConv(1, channels, 1, norm, name=f"newer{suffix}")(last)
+    cell = build_cell(kind, channels, 2 if kind == "reduce" else 1, f"cell{suffix}")
+    return last, cell((first, second), told)
 
 
 def make_space(name: str, operations: tuple[str, ...]) -> Space:

@@ -10,6 +10,7 @@ import pytest
 
 from parsec.cells.domain import Domain, product_domain
 from parsec.errors import UserError
+from parsec.search.alphax.meta_dnn import Training, predict
 from parsec.search.alphax.records import DONE, FAILED, PENDING
 from parsec.search.contract import Strategy
 from parsec.search.registry import make_strategy
@@ -141,6 +142,22 @@ def test_a_run_survives_failures_and_infinite_scores():
     assert (state.records.status == FAILED).sum() == 48
     assert np.isfinite(state.tree.totals).all()
     assert np.isfinite(info["best"])
+
+
+def test_without_a_tree_the_best_predicted_of_what_is_drawn_at_the_root_is_proposed():
+    # So many completions hold all 72 architectures.
+    strategy = make(SMALL, depth=0, candidates=2000, **QUICK)
+    assert SMALL.pool is not None
+    proposed, state, info = _run(strategy, 50)
+    assert info["trusted"] and len(np.unique(proposed, axis=0)) == 50
+    assert int(state.tree.size) <= 1 + SMALL.sizes[0]
+    training = Training((QUICK["width"],) * 2, QUICK["members"], QUICK["steps"])
+    predicted = predict(state.meta, SMALL.features, SMALL.pool, training).mean(0)
+    predicted[(SMALL.pool[:, None] == proposed).all(2).any(1)] = -np.inf
+    asked, _ = strategy.ask(jax.random.key(9), state)
+    np.testing.assert_array_equal(asked[0], SMALL.pool[predicted.argmax()])
+    everything, _, _ = _run(strategy, 72, seed=1)
+    assert len(np.unique(everything, axis=0)) == 72
 
 
 def test_several_evaluations_may_be_under_way_and_return_in_any_order():

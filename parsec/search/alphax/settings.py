@@ -35,6 +35,12 @@ class Settings:
         minimum=1,
         maximum=10_000,
     )
+    depth: int = option(
+        1000,
+        "decisions at which a walk of the tree ends; 0 is no tree: the best predicted of the root's `candidates`",
+        minimum=0,
+        maximum=1000,
+    )
     rollouts: int = option(10, "k, the predicted completions mixed into a backup", minimum=0, maximum=10_000)
     rollout_weight: float = option(
         0.5, "weight of the evaluated architecture in that mixture; the paper's is 1/2", minimum=0, maximum=1

@@ -183,6 +183,7 @@ def _completion(
             first_play=settings.first_play,
             outlook=outlook if guided and settings.outlook_weight > 0 else None,
             outlook_weight=settings.outlook_weight,
+            depth=settings.depth,
         )
         if guided:
             drawn, fresh = drawn_at(node)

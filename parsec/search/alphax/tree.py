@@ -98,6 +98,7 @@ def select(
     first_play: float = np.inf,
     outlook: Outlook | None = None,
     outlook_weight: float = 0.0,
+    depth: int | None = None,
 ) -> tuple[int, np.ndarray]:
     """Walks from the root by UCT to an edge to expand.
 
@@ -110,6 +111,7 @@ def select(
         Infinite visits every edge once before any twice, as UCT was published.
       outlook: predictions that are mixed into the values; None walks by what was backed up alone.
       outlook_weight: their weight in the mixture, 0 to 1.
+      depth: the walk ends at a node of so many decisions or more, with all of its open edges; None for no such end.
 
     Returns:
       The node where the walk ends, and the open edges that lead to no node yet between which nothing decides, int64
@@ -120,6 +122,8 @@ def select(
     node = 0
     while True:
         actions = np.flatnonzero(tree.open[node])
+        if depth is not None and int(tree.depth[node]) >= depth:
+            return node, actions
         fresh = tree.children[node, actions] < 0
         counts = tree.visits[node, actions]
         total = max(int(tree.visits[node].sum()), 1)
@@ -141,7 +145,9 @@ def select(
 
 
 def expand(tree: Tree, node: int, action: int, options: Options) -> tuple[Tree, int]:
-    """Returns the tree with a new node at the end of edge (node, action), in place but for growth, and the new node."""
+    """Returns the tree with a node at the end of edge (node, action), in place but for growth, and that node."""
+    if tree.children[node, action] >= 0:
+        return tree, int(tree.children[node, action])
     prefix = (*prefix_of(tree, node), int(action))
     tree = _append(tree, prefix, node, int(action), options)
     child = int(tree.size) - 1
