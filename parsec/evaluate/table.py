@@ -20,7 +20,8 @@ def table_evaluator(table: Table, objectives: tuple[str, ...]) -> Evaluator:
       UserError: for an unknown column, or one without a finite number.
     """
     scores = np.stack([table.objective(name) for name in objectives], 1).astype(np.float32)
-    on_device = jnp.asarray(scores)
+    # Both are made here, outside of any trace.
+    on_device, lookup = jnp.asarray(scores), table.lookup
 
     def evaluate(architecture: np.ndarray, evaluated: Evaluated, pause: Pause) -> np.ndarray:
         del evaluated, pause
@@ -28,7 +29,7 @@ def table_evaluator(table: Table, objectives: tuple[str, ...]) -> Evaluator:
         return scores[row] if row >= 0 else np.full(len(objectives), np.nan, np.float32)
 
     def traced(architectures: ArrayLike) -> tuple[jax.Array, jax.Array]:
-        rows = table.lookup(architectures)
+        rows = lookup(architectures)
         return rows, jnp.where((rows >= 0)[:, None], on_device[rows], jnp.nan)
 
     return Evaluator(objectives, evaluate, table.find, traced, len(table))

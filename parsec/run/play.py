@@ -40,7 +40,7 @@ def play(
       ledger: of this run, empty.
       key: the strategy's; `init` uses `fold_in(key, 0)` and the i-th ask `fold_in(key, i)`.
       journal: done again first, then written on; None keeps none.
-      watch: called with the scores [M] of each evaluation, those of the journal left out.
+      watch: called with the scores [M] of each evaluation, those of the journal too.
       pause: called before and during evaluations; may raise.
       pool: where evaluations run; None evaluates in turn, here.
       under_way: asks that may be open at once; above 1 a run depends on the order in which evaluations finish, which
@@ -77,7 +77,7 @@ def play(
         watch(scores)
 
     if journal is not None:
-        _replay(journal, ledger, begin, finish, open_asks)
+        _replay(journal, ledger, begin, finish, watch, open_asks)
     while True:
         while len(open_asks) < under_way and not ledger.over:
             write(begin())
@@ -114,6 +114,7 @@ def _replay(
     ledger: Ledger,
     begin: Callable[[], Asked],
     finish: Callable[[int], None],
+    watch: Callable[[np.ndarray], None],
     open_asks: dict[int, Ask],
 ) -> None:
     """Does again what a journal says, with its scores; raises `UserError` where this run would have done otherwise."""
@@ -132,6 +133,7 @@ def _replay(
             if not rows:
                 raise journal.mismatch(at)
             ledger.enter(rows[0], entry.scores)
+            watch(entry.scores)
 
 
 class Lanes(NamedTuple):

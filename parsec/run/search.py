@@ -16,7 +16,6 @@ from parsec.cells import Space, get_space
 from parsec.cells.space import uniform_logits
 from parsec.errors import UserError
 from parsec.evaluate.contract import Evaluated, no_pause
-from parsec.evaluate.supernet import supernet_evaluator
 from parsec.run.coherence import check_search
 from parsec.run.conclude import Judge, Outcome, conclude, derive_architecture, show_result
 from parsec.run.evaluators import EVALUATORS
@@ -94,8 +93,11 @@ def search_jointly(config: SearchConfig, space: Space, problem: Problem, run: Cl
     """Returns what a search finds in which shared weights and architecture learn together from `initial` [L, O]."""
     joint = make_joint(config)
     state = _train_weights(config, joint, problem, run, initial, "search")
-    evaluator = supernet_evaluator(make_validation(config, problem, joint.parts.child), joint.search.weights(state))
-    score = _judge(evaluator.evaluate)
+    validate, weights = make_validation(config, problem, joint.parts.child), joint.search.weights(state)
+
+    def score(architecture: np.ndarray) -> float:
+        return validate(weights, architecture)
+
     logits = None if joint.search.logits is None else np.asarray(joint.search.logits(state))
     found = derive_architecture(config, space, np.asarray(joint.search.architecture(state)), logits, score)
     return Outcome(found, score, logits, None, ranks=True)
@@ -137,9 +139,9 @@ def _train_weights(
 
 
 def _judge(evaluate: Any, before: Evaluated | None = None) -> Judge:
-    """Returns the first objective of an evaluator as a plain number."""
+    """Returns the first objective of an evaluator as a plain number, float32 in its own shortest form."""
     nothing = Evaluated(np.zeros((0, 0), np.int32), np.zeros((0, 1)))
-    return lambda architecture: float(evaluate(architecture, before or nothing, no_pause)[0])
+    return lambda architecture: float(str(evaluate(architecture, before or nothing, no_pause)[0]))
 
 
 def _plan(config: SearchConfig, space: Space, problem: Problem, path: Path) -> dict[str, Any]:

@@ -92,15 +92,18 @@ def run_trials(load: Load, task: Task, runs: int, workers: int = 1) -> Trials:
     if strategy.jittable:
         return _compiled(strategy, evaluator, domain, task, runs)
     if workers == 1 or runs == 1:
-        return _stack([_play_one(strategy, evaluator, domain, task, run) for run in range(runs)])
+        return _stack([play_run(strategy, evaluator, domain, task, run) for run in range(runs)])
     context = multiprocessing.get_context("spawn")
     entry = STRATEGIES[task.strategy]
     with ProcessPoolExecutor(min(workers, runs), context, initializer=_worker, initargs=(load, task, entry)) as pool:
         return _stack(list(pool.map(_play_in_worker, range(runs))))
 
 
-def _play_one(strategy: Strategy, evaluator: Evaluator, domain: Domain, task: Task, run: int) -> tuple[np.ndarray, int]:
-    """Returns the charged rows int32 [budget] and the proposals of one run, on the host."""
+def play_run(strategy: Strategy, evaluator: Evaluator, domain: Domain, task: Task, run: int) -> tuple[np.ndarray, int]:
+    """Returns the charged rows int32 [budget] and the proposals of one run, on the host.
+
+    A jittable strategy plays what the compiled program plays.
+    """
     rule = Rule(task.budget, task.count)
     ledger = Ledger(rule, domain, evaluator.rows, len(task.objectives), task.strategy)
     play(strategy, evaluator, ledger, jax.random.fold_in(jax.random.key(task.seed), run))
@@ -133,7 +136,7 @@ def _compiled(strategy: Strategy, evaluator: Evaluator, domain: Domain, task: Ta
     )
     if invalid.any():
         # The same run on the host tells what was proposed.
-        _play_one(strategy, evaluator, domain, task, int(np.flatnonzero(invalid)[0]))
+        play_run(strategy, evaluator, domain, task, int(np.flatnonzero(invalid)[0]))
     return Trials(rows, proposals)
 
 
@@ -150,7 +153,7 @@ def _worker(load: Load, task: Task, entry: Entry) -> None:
     table, domain = load()
     strategy = make_strategy(task.strategy, domain, task.options)
     evaluator = table_evaluator(table, task.objectives)
-    _worker_play = functools.partial(_play_one, strategy, evaluator, domain, task)
+    _worker_play = functools.partial(play_run, strategy, evaluator, domain, task)
 
 
 def _play_in_worker(run: int) -> tuple[np.ndarray, int]:

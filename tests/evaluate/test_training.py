@@ -9,13 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from parsec.evaluate.train import Evaluate, Evaluated, Train, child_file, make_train, make_train_evaluator
 
 from parsec.cells import get_space
 from parsec.cells.network import Shape
 from parsec.data import channel_statistics, load
 from parsec.data.memory import training_batches
+from parsec.evaluate.contract import Evaluated, Pause, no_pause
 from parsec.evaluate.supernet import Score, make_score
+from parsec.evaluate.training import Train, child_file, make_train, training_evaluator
+from parsec.supernet.objective import make_child
 from parsec.supernet.supernet import Supernet, child_weights, make_supernet
 from parsec.train.inherit import load_child
 
@@ -24,11 +26,7 @@ SHAPE = Shape(channels=2, cells=1, num_classes=10)
 STEPS = 60
 ONE = np.array([3, 1, 0, 3, 0, 3], np.int32)
 OTHER = np.array([2, 1, 0, 3, 0, 3], np.int32)
-NOTHING = Evaluated(np.zeros((0, 6), np.int32), np.zeros(0))
-
-
-def no_pause() -> None:
-    pass
+NOTHING = Evaluated(np.zeros((0, 6), np.int32), np.zeros((0, 1)))
 
 
 class Parts(NamedTuple):
@@ -37,11 +35,19 @@ class Parts(NamedTuple):
     score: Score
     images: jax.ShapeDtypeStruct
 
-    def evaluator(self, folder: Path | None) -> Evaluate:
-        key = jax.random.key(3)
-        return make_train_evaluator(
-            SPACE, SHAPE, self.supernet, self.train, self.score, images=self.images, key=key, folder=folder
+    def evaluator(self, folder: Path | None) -> Callable[[np.ndarray, Evaluated, Pause], float]:
+        made = training_evaluator(
+            SPACE,
+            SHAPE,
+            self.supernet,
+            self.train,
+            self.score,
+            images=self.images,
+            key=jax.random.key(3),
+            folder=folder,
         )
+        assert made.objectives == ("valid_accuracy",)
+        return lambda *asked: float(made.evaluate(*asked)[0])
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +58,8 @@ def parts() -> Parts:
     supernet = make_supernet(SPACE, SHAPE)
     optimizer = optax.chain(optax.add_decayed_weights(3e-4), optax.sgd(0.2, 0.9))
     options = {"steps": STEPS, "batch_size": 32, "augmentation": "none", "dtype": "float32"}
-    one_child = make_train(supernet, optimizer, train, key=jax.random.key(1), **options)
-    score = make_score(supernet, valid, batch_size=64, num_images=640, dtype="float32", seed=0)
+    one_child = make_train(make_child(SPACE, supernet), optimizer, train, key=jax.random.key(1), **options)
+    score = make_score(make_child(SPACE, supernet), valid, batch_size=64, num_images=640, dtype="float32", seed=0)
     return Parts(supernet, one_child, score, jax.ShapeDtypeStruct((2, 8, 8, 1), jnp.float32))
 
 
@@ -80,7 +86,7 @@ def test_slots_that_a_child_does_not_use_have_no_say_in_its_training(parts: Part
 def test_a_child_that_inherits_starts_ahead_of_one_that_does_not(parts: Parts, tmp_path: Path):
     evaluate = parts.evaluator(tmp_path)
     first = evaluate(ONE, NOTHING, no_pause)
-    before = Evaluated(ONE[None], np.array([first]))
+    before = Evaluated(ONE[None], np.array([[first]]))
     inherited = evaluate(OTHER, before, no_pause)
     fresh = parts.evaluator(None)(OTHER, before, no_pause)
     assert inherited > fresh

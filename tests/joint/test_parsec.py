@@ -10,9 +10,9 @@ import pytest
 
 from parsec import prior
 from parsec.data.source import Batch
-from parsec.joint.parsec import Rules, SearchState, init_state, search_step
+from parsec.joint.parsec import Rules, SearchState, search_step
+from parsec.joint.sampling import Sampler
 from parsec.supernet.objective import ChildResult
-from parsec.supernet.supernet import Supernet
 
 MASK = np.ones((2, 3), bool)
 BEST = [2, 1]
@@ -25,16 +25,30 @@ def run_child(weights: dict, batch: Batch, architecture: jax.Array) -> ChildResu
     return ChildResult(-loss * len(batch.labels), jnp.zeros((), jnp.int32))
 
 
+SAMPLER = Sampler(
+    most=6,
+    budget=lambda logits: jnp.array(6, jnp.int32),
+    sample=lambda key, logits, count: prior.sample(key, logits, MASK, 6),
+)
+
+STRATIFIED = SAMPLER._replace(sample=lambda key, logits, count: prior.sample_stratified(key, logits, MASK, 6, count))
+ADAPTIVE = SAMPLER._replace(budget=lambda logits: prior.adaptive_count(logits, MASK, 3.0, 6))
+
+
+def start(rules: Rules) -> SearchState:
+    weights = {"w": jnp.zeros(4), "poison": jnp.zeros(())}
+    return SearchState(
+        weights, rules.optimizer.init(weights), rules.prior_update.init(np.zeros(MASK.shape, np.float32))
+    )
+
+
 def make_rules(**changes) -> Rules:
-    supernet = Supernet(lambda key, images: {"w": jnp.zeros(4), "poison": jnp.zeros(())}, run_child)
     rules = Rules(
-        supernet,
+        run_child,
         MASK,
         optax.sgd(0.05),
         prior.adam_update(MASK, 0.1),
-        num_children=6,
-        sample=lambda key, logits, count: prior.sample(key, logits, MASK, 6),
-        sample_budget=lambda logits: jnp.array(6, jnp.int32),
+        SAMPLER,
         reduction="sum",
         temperature=4.0,
         ess_floor=0.0,
@@ -48,7 +62,7 @@ BATCH = Batch(jnp.zeros((16, 1, 1, 1)), jnp.zeros(16, jnp.int32))
 
 
 def run(rules: Rules, steps: int, state: SearchState | None = None) -> tuple[SearchState, list[dict]]:
-    state = state or init_state(rules, jax.random.key(0), BATCH.images)
+    state = state or start(rules)
     step = jax.jit(partial(search_step, rules))
     infos = []
     for index in range(steps):
@@ -65,8 +79,12 @@ def run(rules: Rules, steps: int, state: SearchState | None = None) -> tuple[Sea
         {"child_weights": "uniform", "reduction": "tempered"},
         {"child_weights": "valid"},
         {"reduction": "tempered", "ess_floor": 0.5},
-        {"sample": lambda key, logits, count: prior.sample_stratified(key, logits, MASK, 6, count)},
-        {"sample_budget": lambda logits: prior.adaptive_count(logits, MASK, 3.0, 6)},
+        {
+            "sampler": SAMPLER._replace(
+                sample=lambda key, logits, count: prior.sample_stratified(key, logits, MASK, 6, count)
+            )
+        },
+        {"sampler": SAMPLER._replace(budget=lambda logits: prior.adaptive_count(logits, MASK, 3.0, 6))},
     ],
     ids=["sum", "natural", "uniform tempered", "valid", "floor", "stratified", "adaptive"],
 )
@@ -82,7 +100,7 @@ def test_a_search_learns_weights_and_prior_together(changes: dict):
     assert infos[-1]["loss"] < infos[0]["loss"]
     counts = [int(info["num_children"]) for info in infos]
     assert min(counts) >= 2
-    if "sample_budget" in changes:
+    if changes.get("sampler") is ADAPTIVE:
         assert counts[-1] < counts[0]
     if "ess_floor" in changes:
         assert min(float(info["ess"]) for info in infos) >= 2.99
@@ -99,7 +117,7 @@ def test_warm_up_leaves_the_prior_and_skips_validation():
 
 def test_failed_children_have_no_say_and_a_step_of_failures_changes_nothing():
     rules = make_rules(warmup_steps=0)
-    state = init_state(rules, jax.random.key(0), BATCH.images)
+    state = start(rules)
     # Only the best architecture survives infinite poison: 0 * inf is NaN too, so every child fails.
     poisoned = state._replace(weights=state.weights | {"poison": jnp.array(jnp.inf)})
     after, infos = run(rules, 1, poisoned)
@@ -114,7 +132,7 @@ def test_a_child_that_fails_does_not_poison_the_others():
         return ChildResult(jnp.where(architecture[0] == 0, jnp.nan, value), correct)
 
     rules = make_rules(warmup_steps=0)
-    rules = rules._replace(supernet=rules.supernet._replace(run_child=failing))
+    rules = rules._replace(child=failing)
     state, infos = run(rules, 100)
     assert sum(int(info["failed"]) for info in infos) > 0
     assert np.isfinite(state.weights["w"]).all()

@@ -15,7 +15,8 @@ from parsec.report.comparison import comparison_text, incumbents, queries_to_opt
 from parsec.run.compare import run_compare
 from parsec.run.compare_settings import CompareConfig
 from parsec.run.launch import load_config
-from parsec.run.trials import PROPOSALS_PER_QUERY, Task, run_trials
+from parsec.run.ledger import PROPOSALS_PER_QUERY
+from parsec.run.trials import Task, run_trials
 from parsec.search.registry import STRATEGIES, Entry
 from parsec.tables.table import Table, make_table, save_table, table_domain
 
@@ -124,10 +125,10 @@ def test_counting_all_charges_repeats_and_counting_unique_does_not() -> None:
     def load() -> tuple[Table, Any]:
         return table, table_domain(table)
 
-    every = run_trials(load, Task("random", {}, "score", 60, "all", 0), 5)
+    every = run_trials(load, Task("random", {}, ("score",), 60, "all", 0), 5)
     assert (every.rows >= 0).all() and (every.proposals == 60).all()
     assert all(len(np.unique(run)) < 60 for run in every.rows)
-    once = run_trials(load, Task("random", {}, "score", 20, "unique", 0), 5)
+    once = run_trials(load, Task("random", {}, ("score",), 20, "unique", 0), 5)
     assert all(len(np.unique(run)) == 20 for run in once.rows) and (once.proposals >= 20).all()
     for run, all_rows in zip(once.rows, every.rows, strict=True):
         _, first = np.unique(all_rows, return_index=True)
@@ -139,7 +140,7 @@ def test_a_strategy_that_only_repeats_itself_ends_at_its_proposals() -> None:
     """Two architectures, one of which REINFORCE settles on long before a budget of both could be spent by chance."""
     rows = np.array([[0], [1], [2]])
     table = make_table("three", np.array([3]), rows, {"score": np.array([0.0, 5.0, 0.0])})
-    task = Task("reinforce", {"learning_rate": 5.0}, "score", 3, "unique", 0)
+    task = Task("reinforce", {"learning_rate": 5.0}, ("score",), 3, "unique", 0)
     found = run_trials(lambda: (table, table_domain(table)), task, 20)
     unfinished = (found.rows < 0).any(1)
     assert unfinished.any()
@@ -148,7 +149,7 @@ def test_a_strategy_that_only_repeats_itself_ends_at_its_proposals() -> None:
 
 def test_more_runs_only_add_to_fewer() -> None:
     table = small_table()
-    task = Task("random", {}, "score", 10, "unique", 4)
+    task = Task("random", {}, ("score",), 10, "unique", 4)
     few, more = (run_trials(lambda: (table, table_domain(table)), task, runs) for runs in (3, 7))
     np.testing.assert_array_equal(more.rows[:3], few.rows)
 
@@ -219,7 +220,7 @@ def test_published_baselines_are_reproduced(shared_data: Path) -> None:
     table = load_nasbench201(shared_data / "nasbench201.npz", "cifar10")
     test = table.columns["test_200"]
     for name, figures in published.items():
-        task = Task(name, {}, "valid_12", 500, "all", 0)
+        task = Task(name, {}, ("valid_12",), 500, "all", 0)
         found = run_trials(lambda: (table, table_domain(table)), task, 2000)
         best = incumbents(found.rows, table.objective("valid_12"))
         for queries, (mean, deviation) in figures.items():

@@ -32,7 +32,7 @@ def test_scores_that_are_not_finite_are_null_and_left_out_of_means(
     write_json_atomic(tmp_path / "config.json", {})
     (tmp_path / "metrics.jsonl").write_text("")
     outcome = Outcome(FOUND, score, None, None, ranks=False)
-    conclude(config, NASBENCH201, Shape(4, 1, 10), outcome, (8, 8, 1), tmp_path)
+    conclude(config, NASBENCH201, Shape(4, 1, 10), outcome, (8, 8, 1), None, tmp_path)
 
     def refuse(name: str) -> float:
         raise AssertionError(f"{name} is not JSON")

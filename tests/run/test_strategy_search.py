@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from parsec.evaluate.train import Evaluated
 
 from parsec.cells import get_space
 from parsec.errors import UserError
+from parsec.evaluate.contract import Evaluated, Evaluator
+from parsec.run.journal import JOURNAL, Journal, Scored
 from parsec.run.search import run_search
 from parsec.run.settings import (
     DataSettings,
@@ -23,7 +24,7 @@ from parsec.run.settings import (
     SearchConfig,
     StrategySettings,
 )
-from parsec.run.strategy_search import EVALUATIONS, best, check_strategy, read_evaluations, run_strategy
+from parsec.run.strategy_search import best, check_strategy, run_strategy
 from parsec.run.workdir import claim
 from parsec.search.registry import STRATEGIES
 
@@ -62,9 +63,13 @@ class Counting:
         return math.nan if architecture.sum() % 7 == 0 else float((architecture == OPTIMUM).sum()) / 3
 
 
+def scored_by(score: Callable[..., float]) -> Evaluator:
+    return Evaluator(("score",), lambda *asked: np.array([score(*asked)], np.float32))
+
+
 def search(workdir: Path, evaluate: Counting, settings: StrategySettings, space: str = "nasbench201") -> Evaluated:
     with claim(workdir, replace(CONFIG, strategy=settings, space=space)) as run:
-        return run_strategy(run, settings, get_space(space), 0, evaluate, after=5)
+        return run_strategy(run, settings, get_space(space), 0, scored_by(evaluate), after=5)
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
@@ -75,22 +80,22 @@ def test_every_strategy_spends_its_budget_once_each_and_resumes_to_the_same_byte
     assert len(set(whole.asked)) == len(whole.asked) == len(evaluated.scores) == 24
     np.testing.assert_array_equal(evaluated.architectures, whole.asked)
     assert np.isnan(evaluated.scores).any() == any(sum(asked) % 7 == 0 for asked in whole.asked)
-    assert (best(evaluated) == OPTIMUM).sum() / 3 == np.nanmax(evaluated.scores)
+    assert np.float32((best(evaluated) == OPTIMUM).sum() / 3) == np.nanmax(evaluated.scores)
 
     first = Counting(dies_after=9)
     with pytest.raises(KilledError):
         search(tmp_path / "cut", first, settings)
-    with (tmp_path / "cut" / EVALUATIONS).open("a") as file:
+    with (tmp_path / "cut" / JOURNAL).open("a") as file:
         file.write('{"architecture": [1, 2')
     second = Counting()
     resumed = search(tmp_path / "cut", second, settings)
     assert first.asked + second.asked == whole.asked
     np.testing.assert_array_equal(resumed.scores, evaluated.scores)
-    for file in (EVALUATIONS, "metrics.jsonl"):
+    for file in (JOURNAL, "metrics.jsonl"):
         assert (tmp_path / "cut" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
     lines = [json.loads(line) for line in (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(6, 30))
-    assert lines[-1]["best"] == np.nanmax(evaluated.scores)
+    assert np.float32(lines[-1]["best"]) == np.nanmax(evaluated.scores)
     assert lines[-1]["failed_evaluations"] == np.isnan(evaluated.scores).sum()
 
 
@@ -103,22 +108,24 @@ def test_a_space_too_large_to_enumerate_is_searched_too(name: str, tmp_path: Pat
         return float(architecture.sum())
 
     with claim(tmp_path, CONFIG) as run:
-        assert len(run_strategy(run, settings, get_space("darts"), 0, score).scores) == 6
+        assert len(run_strategy(run, settings, get_space("darts"), 0, scored_by(score)).scores) == 6
 
 
 def test_a_record_of_another_run_is_refused_and_left_alone(tmp_path: Path):
     settings = StrategySettings(name="random", evaluations=4)
-    line = json.dumps({"architecture": [0] * 6, "score": 1.0}) + "\n"
     for text, message in (
-        (line, "line 1 of .* is not what this run evaluates"),
-        ("nonsense\n", "line 1 of .* is not an"),
+        ('{"ask": 1, "architectures": [[0, 0, 0, 0, 0, 0]]}\n', "line 1 of .* is not what this run does"),
+        ('{"architecture": [0, 0, 0, 0, 0, 0], "scores": [1.0]}\n', "line 1 of .* is not what this run does"),
+        ('{"tell": 1}\n', "line 1 of .* is not what this run does"),
+        ("nonsense\n", "line 1 of .* is no entry"),
+        ("[" * 100_000 + "\n", "line 1 of .* is no entry"),
     ):
-        (tmp_path / EVALUATIONS).write_text(text)
+        (tmp_path / JOURNAL).write_text(text)
         evaluate = Counting()
         with pytest.raises(UserError, match=message):
             search(tmp_path, evaluate, settings)
         assert evaluate.asked == []
-        assert (tmp_path / EVALUATIONS).read_text() == text
+        assert (tmp_path / JOURNAL).read_text() == text
 
 
 def test_only_failures_and_a_budget_beyond_the_space_are_one_line(tmp_path: Path):
@@ -127,25 +134,28 @@ def test_only_failures_and_a_budget_beyond_the_space_are_one_line(tmp_path: Path
 
     settings = StrategySettings(name="random", evaluations=3)
     with claim(tmp_path, CONFIG) as run, pytest.raises(UserError, match="all 3 evaluations failed"):
-        run_strategy(run, settings, SPACE, 0, fail)
+        run_strategy(run, settings, SPACE, 0, scored_by(fail))
     with pytest.raises(UserError, match="15626 is more than the 15625"):
         check_strategy(replace(settings, evaluations=15626), SPACE)
 
 
 def test_on_the_supernet_the_best_child_is_found_and_the_same_command_ends_alike(tmp_path: Path):
     result = run_search(CONFIG, tmp_path / "run")
-    evaluated = read_evaluations(tmp_path / "run" / EVALUATIONS)
-    assert len(evaluated.scores) == result["evaluations"] == 12
+    scored = [entry for entry in Journal(tmp_path / "run").entries if isinstance(entry, Scored)]
+    scores = np.array([entry.scores[0] for entry in scored])
+    assert len(scores) == result["evaluations"] == 12
     assert (result["strategy"], result["evaluator"]) == ("regularized_evolution", "supernet")
-    assert result["architecture"] == best(evaluated).tolist()
-    assert result["valid_accuracy"] == evaluated.scores.max()
+    assert result["architecture"] == scored[int(scores.argmax())].architecture.tolist()
+    assert np.float32(result["valid_accuracy"]) == scores.max()
     assert result["entropy"] is None
     assert not (tmp_path / "run" / "prior.json").exists()
     # The process died while the seventh evaluation was under way: the weights are in the checkpoint.
-    kept = {name: (tmp_path / "run" / name).read_bytes() for name in ("result.json", EVALUATIONS, "metrics.jsonl")}
+    kept = {name: (tmp_path / "run" / name).read_bytes() for name in ("result.json", JOURNAL, "metrics.jsonl")}
     for name in ("result.json", "report.html"):
         (tmp_path / "run" / name).unlink()
-    (tmp_path / "run" / EVALUATIONS).write_bytes(b"".join(kept[EVALUATIONS].splitlines(keepends=True)[:6]))
+    lines = kept[JOURNAL].splitlines(keepends=True)
+    sixth = [at for at, line in enumerate(lines) if b"scores" in line][5]
+    (tmp_path / "run" / JOURNAL).write_bytes(b"".join(lines[: sixth + 1]))
     run_search(CONFIG, tmp_path / "run")
     assert {name: (tmp_path / "run" / name).read_bytes() for name in kept} == kept
 
@@ -167,7 +177,7 @@ def test_options_reach_the_strategy(tmp_path: Path):
     """Evolution with two parents mutates from the third evaluation on; with the default ten it would still draw."""
     settings = replace(CONFIG.strategy, options=("population=2", "sample=1"), evaluations=9)
     with claim(tmp_path, CONFIG) as run:
-        found = run_strategy(run, settings, SPACE, 0, Counting()).architectures
+        found = run_strategy(run, settings, SPACE, 0, scored_by(Counting())).architectures
     for at in range(2, 9):
         assert ((found[:at] != found[at]).sum(1) == 1).any()
 
@@ -177,6 +187,6 @@ def test_settings_that_mean_nothing_together_are_one_line_and_write_nothing(tmp_
     with pytest.raises(UserError, match=r"prior\.initial"):
         run_search(wrong, tmp_path / "run")
     joint = replace(CONFIG, strategy=StrategySettings(name="parsec", options=("children=4",)))
-    with pytest.raises(UserError, match=r"config\.strategy\.options=children=4 means nothing to parsec"):
+    with pytest.raises(UserError, match=r"config\.strategy\.options=children=4 means nothing here; it needs"):
         run_search(joint, tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from parsec.run.trials import Task, play, run_trials
+from parsec.evaluate.table import table_evaluator
+from parsec.run.trials import Task, play_run, run_trials
 from parsec.search.contract import Strategy
 from parsec.search.registry import STRATEGIES, make_strategy
 from parsec.tables.table import Table, make_table, table_domain
@@ -45,7 +46,7 @@ def strategy_of(name: str) -> Strategy:
 
 
 def task(name: str, budget: int) -> Task:
-    return Task(name, {}, "score", budget, "unique", 0)
+    return Task(name, {}, ("score",), budget, "unique", 0)
 
 
 def advance(strategy: Strategy, state: Any, steps: range, key: jax.Array, fails: Any) -> tuple[list, list, Any]:
@@ -177,7 +178,8 @@ def test_can_be_asked_again_before_it_is_told(name: str, key: jax.Array) -> None
 @pytest.mark.parametrize("name", NAMES)
 def test_respects_the_budget(name: str) -> None:
     table = GAPS()
-    rows, proposals = play(strategy_of(name), table, table.objective("score"), task(name, 33), 0)
+    evaluator = table_evaluator(table, ("score",))
+    rows, proposals = play_run(strategy_of(name), evaluator, table_domain(table), task(name, 33), 0)
     assert rows.shape == (33,)
     spent = rows[rows >= 0]
     assert len(np.unique(spent)) == len(spent) == 33
@@ -200,8 +202,9 @@ def test_the_compiled_program_plays_what_the_host_plays(name: str) -> None:
     if not strategy_of(name).jittable:
         pytest.skip("runs on the host")
     compiled = run_trials(lambda: (table, table_domain(table)), task(name, 24), 3)
+    evaluator = table_evaluator(table, ("score",))
     for run in range(3):
-        rows, proposals = play(strategy_of(name), table, table.objective("score"), task(name, 24), run)
+        rows, proposals = play_run(strategy_of(name), evaluator, table_domain(table), task(name, 24), run)
         np.testing.assert_array_equal(compiled.rows[run], rows)
         assert compiled.proposals[run] == proposals
 

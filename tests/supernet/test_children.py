@@ -9,7 +9,6 @@ from parsec import prior
 from parsec.data.source import Batch
 from parsec.supernet.children import run_children, weighted_gradient
 from parsec.supernet.objective import ChildResult
-from parsec.supernet.supernet import Supernet
 
 
 def linear_child(weights: dict, batch: Batch, architecture: jax.Array) -> ChildResult:
@@ -19,9 +18,6 @@ def linear_child(weights: dict, batch: Batch, architecture: jax.Array) -> ChildR
     logp = jax.nn.log_softmax(logits)
     own = jnp.take_along_axis(logp, batch.labels[:, None], 1).sum()
     return ChildResult(own * weights["scale"], (logits.argmax(-1).astype(jnp.int32) == batch.labels).sum())
-
-
-SUPERNET = Supernet(lambda key, images: {}, linear_child)
 
 
 @pytest.fixture
@@ -43,7 +39,7 @@ def test_the_streamed_gradient_is_the_weighted_sum(problem, sharpness: float):
     shares = jax.lax.stop_gradient(prior.importance_weights(values * sharpness))
     expected = jax.grad(lambda w: (shares * likelihoods(w, batch, architectures)).sum())(weights)
     found, children = weighted_gradient(
-        SUPERNET, weights, batch, architectures, 5, level=lambda k, value: value * sharpness
+        linear_child, weights, batch, architectures, 5, level=lambda k, value: value * sharpness
     )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, expected)
     np.testing.assert_allclose(children.log_likelihoods, values, rtol=1e-5)
@@ -56,7 +52,7 @@ def test_the_gradient_of_importance_weights_is_that_of_the_evidence(problem):
     def evidence(w: dict) -> jax.Array:
         return jax.scipy.special.logsumexp(likelihoods(w, batch, architectures))
 
-    found, _ = weighted_gradient(SUPERNET, weights, batch, architectures, 5, level=lambda k, value: value)
+    found, _ = weighted_gradient(linear_child, weights, batch, architectures, 5, level=lambda k, value: value)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, jax.grad(evidence)(weights)
     )
@@ -69,7 +65,7 @@ def test_one_program_serves_every_budget_and_ignores_rows_beyond_it(problem):
     @jax.jit
     def run(count: jax.Array, architectures: jax.Array):
         traces.append(None)
-        return weighted_gradient(SUPERNET, weights, batch, architectures, count, level=lambda k, v: v)
+        return weighted_gradient(linear_child, weights, batch, architectures, count, level=lambda k, v: v)
 
     for count in (2, 3, 5):
         other = architectures.at[count:].set(1)
@@ -84,19 +80,19 @@ def test_one_program_serves_every_budget_and_ignores_rows_beyond_it(problem):
 def test_a_failed_child_is_counted_and_has_no_weight(problem):
     weights, batch, architectures = problem
     broken = weights | {"table": weights["table"].at[2].set(jnp.nan)}
-    found, children = weighted_gradient(SUPERNET, broken, batch, architectures, 5, level=lambda k, v: v)
+    found, children = weighted_gradient(linear_child, broken, batch, architectures, 5, level=lambda k, v: v)
     sound = architectures[jnp.array([0, 2, 4])]
-    expected, _ = weighted_gradient(SUPERNET, weights, batch, sound, 3, level=lambda k, v: v)
+    expected, _ = weighted_gradient(linear_child, weights, batch, sound, 3, level=lambda k, v: v)
     np.testing.assert_allclose(found["table"][:2], expected["table"][:2], rtol=1e-5)
     assert not np.asarray(found["table"][2]).any()
     assert children.failed == 2
     assert np.isnan(children.log_likelihoods).sum() == 2
-    assert run_children(SUPERNET, broken, batch, architectures, 5).failed == 2
+    assert run_children(linear_child, broken, batch, architectures, 5).failed == 2
 
 
 def test_when_every_child_fails_the_gradient_is_zero(problem):
     weights, batch, architectures = problem
     broken = weights | {"scale": jnp.array(jnp.inf)}
-    found, children = weighted_gradient(SUPERNET, broken, batch, architectures, 5, level=lambda k, v: v)
+    found, children = weighted_gradient(linear_child, broken, batch, architectures, 5, level=lambda k, v: v)
     assert children.failed == 5
     assert all(not np.asarray(leaf).any() for leaf in jax.tree.leaves(found))

@@ -8,7 +8,7 @@ import pytest
 from parsec.cells import SPACES
 from parsec.cells.network import Shape
 from parsec.data.source import Batch
-from parsec.supernet.objective import static_child
+from parsec.supernet.objective import make_child, static_child
 from parsec.supernet.supernet import child_weights, make_supernet
 
 SHAPE = {"darts": Shape(channels=4, cells=3, num_classes=5), "nasbench201": Shape(4, 1, 5)}
@@ -26,11 +26,10 @@ def make_batch(key: jax.Array, size: int = 8) -> Batch:
 def test_a_child_equals_its_static_network_in_loss_and_gradient(name: str, key: jax.Array):
     space, shape = SPACES[name], SHAPE[name]
     net = make_supernet(space, shape)
+    child = make_child(space, net)
     batch = make_batch(key)
     weights = net.init(key, batch.images)
-    shared = jax.jit(
-        jax.value_and_grad(lambda w, a: net.run_child(w, batch, a).log_likelihood), compiler_options=QUICKLY
-    )
+    shared = jax.jit(jax.value_and_grad(lambda w, a: child(w, batch, a).log_likelihood), compiler_options=QUICKLY)
     rng = np.random.default_rng(0)
     for _ in range(1):
         architecture = rng.integers(0, space.sizes).astype(np.int32)

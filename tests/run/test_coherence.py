@@ -1,0 +1,67 @@
+"""Settings that would be ignored are refused by name, and no shipped config holds one."""
+
+from dataclasses import replace
+
+import pytest
+
+from parsec.cells import get_space
+from parsec.config import override
+from parsec.errors import UserError
+from parsec.run.coherence import check_search
+from parsec.run.launch import list_configs, load_config
+from parsec.run.settings import SearchConfig
+
+PLAIN = SearchConfig()
+VARIANTS = ("", "quick")
+
+
+def shipped() -> list[str]:
+    found = []
+    for name in list_configs():
+        for variant in VARIANTS:
+            try:
+                config = load_config(f"{name}:{variant}" if variant else name).config
+            except UserError:
+                continue
+            if isinstance(config, SearchConfig):
+                found.append(f"{name}:{variant}" if variant else name)
+    return found
+
+
+@pytest.mark.parametrize("chosen", shipped())
+def test_no_shipped_config_holds_a_setting_that_is_ignored(chosen: str):
+    config = load_config(chosen).config
+    check_search(config, get_space(config.space))
+
+
+@pytest.mark.parametrize(
+    ("settings", "named", "needs"),
+    [
+        ({"likelihood.temperature": "3"}, "likelihood.temperature=3.0", "likelihood.reduction=tempered"),
+        ({"likelihood.ess_floor": "0.5"}, "likelihood.ess_floor=0.5", "likelihood.reduction=tempered"),
+        ({"sampler.children_per_nat": "1"}, "sampler.children_per_nat=1.0", "sampler.budget=adaptive"),
+        ({"prior.update": "natural", "prior.b1": "0.5"}, "prior.b1=0.5", "prior.update=adam"),
+        ({"prior.sharpness": "0.5"}, "prior.sharpness=0.5", "prior.initial=RUN_DIR"),
+        ({"derive.samples": "4"}, "derive.samples=4", "derive.rule=best_of_samples"),
+        ({"strategy.epochs": "1"}, "strategy.epochs=1.0", "strategy.evaluator=train"),
+        (
+            {"strategy.name": "random", "strategy.inherit": "false"},
+            "strategy.inherit=False",
+            "strategy.evaluator=train",
+        ),
+        ({"strategy.evaluations": "9"}, "strategy.evaluations=9", "a strategy that is told scores"),
+        ({"strategy.name": "random", "prior.initial": "x"}, "prior.initial=x", "weights and prior together"),
+    ],
+    ids=lambda value: str(value) if isinstance(value, str) else None,
+)
+def test_a_setting_that_would_be_ignored_is_refused_with_what_gives_it_a_meaning(
+    settings: dict[str, str], named: str, needs: str
+):
+    config = override(PLAIN, settings)
+    with pytest.raises(UserError) as refused:
+        check_search(config, get_space("darts"))
+    assert named in str(refused.value) and needs in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_setting_left_alone_is_no_offence():
+    check_search(replace(PLAIN, strategy=replace(PLAIN.strategy, name="random")), get_space("nasbench201"))
