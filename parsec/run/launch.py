@@ -108,6 +108,8 @@ def explain(chosen: str, transfer_to: str | None = None) -> str:
             named = load_config(words)
             title = f"Settings of {type(named.config).__name__}:"
             parts += [_docstring(named.file), title, describe(named.config, f"--{flag}.")]
+            # What the values of some settings may be, where one line each does not say it.
+            parts += named.config.explain() if hasattr(named.config, "explain") else []
     return "\n\n".join(parts)
 
 

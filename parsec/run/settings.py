@@ -93,7 +93,10 @@ class PriorSettings:
     learning_rate: float = option(0.01, "of adam, or the step size of natural", minimum=0)
     b1: float = option(0.9, "decay of adam's first moment", minimum=0, maximum=1)
     warmup: float = option(
-        0.0, "share of the steps in which only the weights learn, from uniform children", minimum=0, maximum=1
+        0.0,
+        "share of the steps in which the prior rests, uniform or as carried over, and all its children weigh the same",
+        minimum=0,
+        maximum=1,
     )
     initial: str = option("", "a finished run's directory, or its prior.json, whose prior this search starts from")
     sharpness: float = option(
@@ -125,7 +128,8 @@ class StrategySettings:
     )
     options: tuple[str, ...] = option(
         (),
-        "options of the strategy, as OPTION=VALUE; parsec on the supernet has none here: the other groups are its own",
+        "options of the strategy, as OPTION=VALUE, listed by --config=nb201_compare --help; parsec on the supernet has "
+        "none here: the other groups are its own",
     )
     evaluator: str = option(
         "supernet", "shared weights, or every child trained from scratch", choices=("supernet", "train")
