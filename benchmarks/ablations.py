@@ -171,7 +171,8 @@ def _variant(text: str) -> tuple[str, dict[str, Any], bool]:
     if base not in VARIANTS:
         raise unknown("variant", base, VARIANTS)
     name, options, pool = VARIANTS[base]
-    return name, options | dict(option.partition("=")[::2] for option in given), pool
+    parts = [option.partition("=") for option in given]
+    return name, options | {option: value for option, _, value in parts}, pool
 
 
 if __name__ == "__main__":
