@@ -52,6 +52,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], bool]] = {
     "alphax_no_tree": ("alphax", {"depth": 0}, True),
     "alphax_no_tree_1024": ("alphax", {"depth": 0, "candidates": 1024}, True),
     "lanas": ("lanas", {}, True),
+    "lanas_earlier": ("lanas", {"target": "log_rank", "pair_weight": 1.0}, True),
     "lanas_no_tree": ("lanas", {"height": 1}, True),
     "lanas_uniform": ("lanas", {"proposal": "uniform"}, True),
     "lanas_released": ("lanas", {"preset": "released"}, True),

@@ -40,7 +40,6 @@ class Settings:
         1000,
         "decisions at which a walk of the tree ends; 0 is no tree: the best predicted of the root's `candidates`",
         minimum=0,
-        maximum=1000,
     )
     rollouts: int = option(10, "k, the predicted completions mixed into a backup", minimum=0, maximum=10_000)
     rollout_weight: float = option(
