@@ -13,30 +13,33 @@ usage: python main.py --config=NAME[:VARIANT] [--config.KEY=VALUE ...] [--workdi
 import sys
 from collections.abc import Sequence
 
-from absl import flags
-
+# The rest is imported where signals are answered: a Ctrl-C may come in the first moment.
 from parsec.errors import UserError
-from parsec.run.launch import explain, launch, list_configs, parse_overrides
-from parsec.run.signals import StoppedError
+from parsec.run.signals import answer_signals
+from parsec.run.terminal import flush_output, make_printable, outcome, say
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line and returns its exit code: 0, 2 for a user's mistake, 128 + n when stopped by signal n."""
-    try:
-        _run(arguments)
-    except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except StoppedError as stopped:
-        print(f"{stopped}; the same command resumes it", file=sys.stderr)
-        return 128 + stopped.signal
-    except KeyboardInterrupt:
-        print("interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
-        return 130
+    with answer_signals() as answer:
+        make_printable()
+        try:
+            _run(arguments)
+            flush_output()
+        except BaseException as error:
+            answered = outcome(error, answer.signal)
+            if answered is None:
+                raise
+            say(answered[1])
+            return answered[0]
     return 0
 
 
 def _run(arguments: Sequence[str] | None) -> None:
+    from absl import flags
+
+    from parsec.run.launch import explain, launch, list_configs, parse_overrides
+
     given = flags.FlagValues()
     for name in ("config", "workdir", "transfer_to"):
         flags.DEFINE_string(name, None, "see the top of this file", flag_values=given)

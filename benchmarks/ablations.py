@@ -52,6 +52,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], bool]] = {
     "alphax_no_tree": ("alphax", {"depth": 0}, True),
     "alphax_no_tree_1024": ("alphax", {"depth": 0, "candidates": 1024}, True),
     "lanas": ("lanas", {}, True),
+    "lanas_earlier": ("lanas", {"target": "log_rank", "pair_weight": 1.0}, True),
     "lanas_no_tree": ("lanas", {"height": 1}, True),
     "lanas_uniform": ("lanas", {"proposal": "uniform"}, True),
     "lanas_released": ("lanas", {"preset": "released"}, True),
@@ -171,7 +172,8 @@ def _variant(text: str) -> tuple[str, dict[str, Any], bool]:
     if base not in VARIANTS:
         raise unknown("variant", base, VARIANTS)
     name, options, pool = VARIANTS[base]
-    return name, options | dict(option.partition("=")[::2] for option in given), pool
+    parts = [option.partition("=") for option in given]
+    return name, options | {option: value for option, _, value in parts}, pool
 
 
 if __name__ == "__main__":

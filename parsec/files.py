@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from parsec.errors import UserError
+from parsec.errors import UserError, one_line
 
 
 def describe(path: Path) -> str:
@@ -31,12 +31,6 @@ def arrays_digest(*arrays: np.ndarray) -> str:
         digest.update(f"{array.dtype.str} {array.shape};".encode())
         digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
-
-
-def one_line(error: BaseException, limit: int = 160) -> str:
-    """Returns what an error of another library says, on one line of at most `limit` characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def existing_folder(data_dir: str) -> Path:

@@ -20,8 +20,8 @@ from PIL import Image
 from parsec.data.dataset import Dataset, check_labels, checked, resized
 from parsec.data.tfds import Generate, load_tfds
 from parsec.data.unpickle import unpickle
-from parsec.errors import UserError
-from parsec.files import describe, existing_folder, one_line, read_bytes, read_npz
+from parsec.errors import UserError, one_line
+from parsec.files import describe, existing_folder, read_bytes, read_npz
 
 _PIXELS = 32 * 32 * 3
 _HOME = "www.cs.toronto.edu/~kriz/cifar.html"

@@ -17,8 +17,7 @@ import numpy as np
 
 from parsec.data.dataset import Dataset, checked, resized, with_test_part
 from parsec.data.images import decode, to_square
-from parsec.errors import UserError
-from parsec.files import one_line
+from parsec.errors import UserError, one_line
 
 # `generate(split prefix, source files) -> (key, example) ...`, as `tfds.core.GeneratorBasedBuilder` wants it.
 Generate = Callable[[str, Iterable[str]], Iterator[tuple[int, dict[str, Any]]]]

@@ -43,7 +43,10 @@ class PriorSettings:
     learning_rate: float = option(0.01, "of adam, or the step size of natural", minimum=0)
     b1: float = option(0.9, "decay of adam's first moment", minimum=0, maximum=1)
     warmup: float = option(
-        0.0, "share of the steps in which only the weights learn, from uniform children", minimum=0, maximum=1
+        0.0,
+        "share of the steps in which the prior rests, uniform or as carried over, and all its children weigh the same",
+        minimum=0,
+        maximum=1,
     )
     initial: str = option("", "a finished run's directory, or its prior.json, whose prior this search starts from")
     sharpness: float = option(

@@ -16,7 +16,7 @@ import optax
 
 from parsec.prior.categorical import ArrayLike, entropy, one_hot, probabilities
 
-# Below this a probability's logit is left where it is: an option that was never drawn must stay possible.
+# A probability below this is raised to it: an option that is hardly ever drawn must stay possible.
 _LEAST_PROBABILITY = 1e-6
 
 
@@ -74,7 +74,10 @@ def adam_update(mask: np.ndarray, learning_rate: float, *, b1: float = 0.9, b2: 
 
 
 def natural_update(mask: np.ndarray, step_size: float) -> PriorUpdate:
-    """Returns the natural-gradient step pi <- (1 - step_size) pi + step_size * sum_k w_k onehot(a_k)."""
+    """Returns the natural-gradient step pi <- (1 - step_size) pi + step_size * sum_k w_k onehot(a_k).
+
+    Probabilities that end below 1e-6 are raised to it, before each choice is normalised.
+    """
 
     def init(logits: ArrayLike) -> PriorState:
         return PriorState(jnp.asarray(logits), ())

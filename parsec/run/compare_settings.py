@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from parsec.config import option
-from parsec.search.registry import STRATEGIES
+from parsec.search.registry import STRATEGIES, describe_options
 
 
 @dataclass(frozen=True)
@@ -36,3 +36,7 @@ class CompareConfig:
     workers: int = option(
         2, "processes for strategies that run on the host", minimum=1, maximum=1024, affects_results=False
     )
+
+    def explain(self) -> list[str]:
+        """Returns the paragraphs that `--help` adds: the options of every strategy."""
+        return ["Options of strategies, set as --config.options=NAME.OPTION=VALUE:", *map(describe_options, STRATEGIES)]

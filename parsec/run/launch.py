@@ -6,6 +6,7 @@ JAX, so that a mistake in the command is answered at once.
 """
 
 import ast
+import contextlib
 import dataclasses
 import errno
 import hashlib
@@ -15,13 +16,17 @@ import importlib.util
 import logging
 import os
 import platform
-from collections.abc import Sequence
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from inspect import signature
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 from parsec.config import check, describe, override
-from parsec.errors import UserError, unknown
+from parsec.errors import UserError, one_line, shown, unknown
+from parsec.run.terminal import output_error
 from parsec.run.workdir import SOURCE, inspect, locate
 
 FLAGS = ("--config", "--config.KEY=VALUE", "--workdir", "--transfer_to", "--target.KEY=VALUE", "--help")
@@ -80,10 +85,12 @@ def launch(chosen: str, overrides: Sequence[str], workdir: str | None, transfer_
     run_directory = locate(workdir or Path("runs", folder))
     # Before the job's module is imported, which takes seconds.
     inspect(run_directory / SOURCE if transfer_to is not None else run_directory, config)
+    _check_platforms()
     try:
         _entry(job, chosen)(*arguments, run_directory)
     except OSError as error:
-        if error.errno not in _MENDABLE:
+        # Standard output has no name; main.py tells of it.
+        if error.errno not in _MENDABLE or (error.filename is None and output_error()):
             raise
         raise UserError(f"cannot write {error.filename or run_directory}: {error.strerror}") from error
 
@@ -101,6 +108,8 @@ def explain(chosen: str, transfer_to: str | None = None) -> str:
             named = load_config(words)
             title = f"Settings of {type(named.config).__name__}:"
             parts += [_docstring(named.file), title, describe(named.config, f"--{flag}.")]
+            # What the values of some settings may be, where one line each does not say it.
+            parts += named.config.explain() if hasattr(named.config, "explain") else []
     return "\n\n".join(parts)
 
 
@@ -111,19 +120,22 @@ def load_config(chosen: str) -> Named:
       UserError: for an unknown config or variant, or a file of one's own that cannot be used.
     """
     name, _, variant = chosen.partition(":")
-    if name.endswith(".py"):
-        module, name = _load_file(Path(name).expanduser()), Path(name).stem
-    else:
-        names = [path.stem for path in _config_files()]
-        if name not in names:
-            raise unknown("config", name, names)
-        module = importlib.import_module(f"configs.{name}")
+    own = name.endswith(".py")
+    files = {} if own else {path.stem: path for path in _config_files()}
+    if not own and name not in files:
+        raise unknown("config", name, files)
+    path = _own_file(name) if own else files[name]
+    with _running(path):
+        module = _load_file(path) if own else importlib.import_module(f"configs.{name}")
     if not callable(getattr(module, "get_config", None)):
         raise UserError(f"{module.__file__} has no function get_config(variant)")
-    config = module.get_config(variant)
+    if not _takes_one(module.get_config):
+        raise UserError(f"get_config of {module.__file__} must take the variant, a text: def get_config(variant='')")
+    with _running(path):
+        config = module.get_config(variant)
     if not dataclasses.is_dataclass(config) or isinstance(config, type):
         raise UserError(f"get_config of {module.__file__} returns a {type(config).__name__}, not a config dataclass")
-    return Named(name, variant, config, Path(str(module.__file__)))
+    return Named(path.stem, variant, config, path)
 
 
 def parse_overrides(words: Sequence[str]) -> Overrides:
@@ -183,6 +195,18 @@ def compile_cache_folder() -> Path:
     return root / "parsec" / f"jax-{importlib.metadata.version('jax')}-{key}"
 
 
+def _check_platforms() -> None:
+    """Raises `UserError` where the environment names a device that JAX does not have."""
+    if not os.environ.get("JAX_PLATFORMS"):
+        return
+    import jax
+
+    try:
+        jax.devices()
+    except RuntimeError as error:
+        raise UserError(f"JAX_PLATFORMS={os.environ['JAX_PLATFORMS']} cannot be had: {one_line(error)}") from error
+
+
 def _config_files() -> list[Path]:
     found = importlib.util.find_spec("configs")
     folders = found.submodule_search_locations if found else None
@@ -192,27 +216,72 @@ def _config_files() -> list[Path]:
 
 
 def _docstring(path: Path) -> str:
-    return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    try:
+        return ast.get_docstring(ast.parse(path.read_bytes())) or ""
+    except (OSError, SyntaxError, ValueError, RecursionError) as error:
+        return f"(cannot be read: {one_line(error)})"
+
+
+def _own_file(name: str) -> Path:
+    path = locate(name)
+    try:
+        found = path.is_file()
+    except OSError as error:
+        raise UserError(f"cannot read the config file {shown(name)}: {error.strerror}") from error
+    if not found:
+        raise UserError(f"there is no config file {name}")
+    return path
 
 
 def _load_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise UserError(f"there is no config file {path}")
     found = importlib.util.spec_from_file_location(path.stem, path)
     assert found is not None and found.loader is not None
     module = importlib.util.module_from_spec(found)
+    # Its dataclasses look for their module, and its JOB may name it.
+    before = sys.modules.setdefault(path.stem, module)
     try:
         found.loader.exec_module(module)
-    except (SyntaxError, ImportError) as error:
-        raise UserError(f"cannot load {path}: {' '.join(str(error).split())}") from error
+    except BaseException:
+        if before is module:
+            del sys.modules[path.stem]
+        raise
     return module
 
 
-def _entry(job: str, chosen: str) -> Any:
-    module, _, function = job.partition(":")
-    if not function:
-        raise UserError(f"config {chosen!r} names no job; its dataclass needs JOB = 'module:function'")
-    entry = getattr(importlib.import_module(module), function, None)
-    if entry is None:
+@contextlib.contextmanager
+def _running(path: Path) -> Iterator[None]:
+    """Turns whatever a config's own code raises into a `UserError` that names the line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        where = f"{path}, line {lines[-1]}" if lines else str(path)
+        kind = type(error).__name__
+        raise UserError(f"cannot load {where}: {kind}: {one_line(error)}") from error
+
+
+def _takes_one(function: Callable[..., Any]) -> bool:
+    try:
+        signature(function).bind("")
+    except TypeError:
+        return False
+    return True
+
+
+def _entry(job: Any, chosen: str) -> Any:
+    """Returns the function that "module:function" names; raises `UserError` where there is none."""
+    module, _, function = job.partition(":") if isinstance(job, str) else ("", "", "")
+    if not function or not all(part.isidentifier() for part in module.split(".")):
+        given = f", not {shown(job)}" if job else ""
+        raise UserError(f"config {chosen!r} names no job; its dataclass needs JOB = 'module:function'{given}")
+    try:
+        entry = getattr(importlib.import_module(module), function, None)
+    except ModuleNotFoundError as error:
+        if not f"{module}.".startswith(f"{error.name}."):
+            raise
+        raise UserError(f"config {chosen!r} asks for {job}, and there is no module {error.name}") from error
+    if not callable(entry):
         raise UserError(f"config {chosen!r} asks for {job}, which does not exist")
     return entry

@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from parsec.errors import UserError
-from parsec.run.checkpoint import Checkpoints
-from parsec.run.metrics import MetricsFile, Sinks, TensorBoard, truncate_after
+from parsec.run.checkpoint import Checkpoints, Restored
+from parsec.run.metrics import MetricsFile, Sinks, TensorBoard, count_lines, truncate_after
 from parsec.run.progress import Progress
 from parsec.run.signals import StoppedError, graceful_stop
-from parsec.run.workdir import CHECKPOINTS, TIMING, Claim, read_json, write_json_atomic
+from parsec.run.workdir import CHECKPOINTS, METRICS, TIMING, Claim, read_json, write_json_atomic
 
 State = TypeVar("State")
 Metrics = Mapping[str, Any]
@@ -51,30 +51,37 @@ def run_steps(
       UserError: where nothing can be written or restored, or `fatal` gave a reason.
       StoppedError: when SIGTERM or Ctrl-C asked for a stop; the state is saved.
     """
-    with Checkpoints(run.path / CHECKPOINTS) as checkpoints, graceful_stop() as stop:
+    # The first step carries the compilation, and stopping before its end loses nothing.
+    with Checkpoints(run.path / CHECKPOINTS) as checkpoints, graceful_stop(at_stake=False) as stop:
         restored = checkpoints.restore_latest(state)
         start = 0 if restored is None else restored.step
-        truncate_after(run.path, start)
         if start >= total:
             return state if restored is None else restored.tree
         sinks = Sinks(MetricsFile(run.path), *([TensorBoard(run.path, from_step=start)] if tensorboard else []))
+        lines = count_lines(run.path, start)
         clock = _Clock(run, start)
         with sinks, Progress(total, start=start, label=label) as progress:
             if restored is not None:
                 state = restored.tree
-                for line in (*restored.notes, f"resuming after step {start} of {total}"):
+                for line in (*restored.notes, *_lost(restored, lines), f"resuming after step {start} of {total}"):
                     progress.note(line)
             pending: tuple[int, Metrics] | None = None
             saved = time.monotonic()
 
             def measure(done: int, metrics: Metrics) -> str | None:
+                nonlocal lines
+                if done == start + 1:
+                    # Not before: a start that fails leaves the file as it was.
+                    truncate_after(run.path, start)
                 if done % metrics_every == 0 or done == total:
                     sinks.write(done, metrics)
+                    lines += 1
                 progress.update(done, {name: metrics[name] for name in show or metrics})
                 return fatal(metrics)
 
             for index in range(start, total):
                 state, metrics = step(state, index)
+                stop.at_stake = True
                 reason = measure(*pending) if pending is not None else None
                 pending = (index + 1, metrics)
                 last = index + 1 == total
@@ -82,7 +89,7 @@ def run_steps(
                     # The line of a step is on the disk before the checkpoint that makes resuming skip that step.
                     reason = measure(*pending) or reason
                     pending = None
-                    checkpoints.save(index + 1, state)
+                    checkpoints.save(index + 1, state, {"lines": lines})
                     clock.write(index + 1)
                     saved = time.monotonic()
                     if reason is not None:
@@ -93,6 +100,14 @@ def run_steps(
         return state
 
 
+def _lost(restored: Restored, found: int) -> tuple[str, ...]:
+    """Returns a note where metrics.jsonl lacks lines that it had when the checkpoint was made."""
+    written = restored.host.get("lines", 0) if isinstance(restored.host, dict) else 0
+    if found >= written:
+        return ()
+    return (f"{METRICS} lacks {written - found} of its {written} lines up to here: it was damaged, cut or removed",)
+
+
 class _Clock:
     """Time spent on the steps of a run, over all the processes that worked on it."""
 
@@ -100,7 +115,11 @@ class _Clock:
         self._path = run.path / TIMING
         self._start, self._began, self._first = start, time.monotonic(), None
         before = read_json(self._path) if start and self._path.exists() else {}
-        self._before, self._compile = before.get("seconds", 0.0), before.get("first_step_seconds")
+        before = before if isinstance(before, dict) else {}
+        self._before, self._compile = (
+            value if isinstance(value, int | float) else None
+            for value in (before.get("seconds"), before.get("first_step_seconds"))
+        )
 
     def tick(self) -> None:
         """Notes the end of a step; the first one's carries the compilation."""
@@ -116,7 +135,7 @@ class _Clock:
             self._path,
             {
                 "steps": step,
-                "seconds": round(self._before + spent, 3),
+                "seconds": round((self._before or 0.0) + spent, 3),
                 "first_step_seconds": round(first if self._compile is None else self._compile, 3),
                 "steps_per_second": round(steps / later, 3) if steps > 0 and later > 0 else None,
             },

@@ -14,6 +14,7 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
+from parsec.files import read_bytes
 from parsec.run.workdir import METRICS, append, write_text_atomic, writing
 
 
@@ -102,37 +103,44 @@ def format_line(step: int, values: Mapping[str, Any]) -> str:
 
 
 def truncate_after(workdir: Path, step: int) -> None:
-    """Drops the lines of metrics.jsonl beyond a step, and a last line that was cut short.
+    """Drops the lines of metrics.jsonl beyond a step, and those that were cut short or damaged.
 
     Args:
       workdir: the run directory.
       step: the step that the run resumes from; a negative one drops everything.
     """
     path = workdir / METRICS
-    if not path.exists():
-        return
-    with writing(path):
-        text = path.read_text(encoding="utf-8")
-    kept = "".join(line for line in text.splitlines(keepends=True) if _step(line) <= step)
-    if kept != text:
-        write_text_atomic(path, kept)
+    lines = _lines(path)
+    kept = [line for line in lines if _step(line) <= step]
+    if kept != lines:
+        write_text_atomic(path, b"".join(kept).decode("utf-8"))
+
+
+def count_lines(workdir: Path, step: int) -> int:
+    """Returns how many whole lines metrics.jsonl has of the steps up to this one."""
+    return sum(_step(line) <= step for line in _lines(workdir / METRICS))
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
-    """Returns the lines of metrics.jsonl in order; a last line that was cut short is left out."""
-    path = workdir / METRICS
+    """Returns the lines of metrics.jsonl in order; one that was cut short or damaged is left out."""
+    return [json.loads(line) for line in _lines(workdir / METRICS) if math.isfinite(_step(line))]
+
+
+def _lines(path: Path) -> list[bytes]:
+    """Returns a file's lines with their ends, none where there is no file."""
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if math.isfinite(_step(line))]
+    return read_bytes(path).splitlines(keepends=True)
 
 
-def _step(line: str) -> float:
-    """Returns the step of a line; infinity for a line that is not whole, so that it is beyond every step."""
+def _step(line: bytes) -> float:
+    """Returns the step of a line; infinity for one that is not whole or is no line of ours: it is beyond every step."""
     try:
-        return json.loads(line)["step"] if line.endswith("\n") else math.inf
-    except (ValueError, KeyError, TypeError):
+        step = json.loads(line.decode("utf-8"))["step"] if line.endswith(b"\n") else math.inf
+    # Among others UnicodeDecodeError, which is a ValueError.
+    except (ValueError, KeyError, TypeError, RecursionError):
         return math.inf
+    return step if isinstance(step, int) else math.inf
 
 
 def _plain(value: Any) -> Any:

@@ -97,7 +97,8 @@ class StrategySettings:
     )
     options: tuple[str, ...] = option(
         (),
-        "options of the strategy, as OPTION=VALUE; parsec on the supernet has none here: the other groups are its own",
+        "options of the strategy, as OPTION=VALUE, listed by --config=nb201_compare --help; parsec on the supernet has "
+        "none here: the other groups are its own",
     )
     evaluator: str = option(
         "supernet",

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from parsec.cells.domain import ArrayLike, Domain
 from parsec.config import option
 from parsec.errors import UserError
-from parsec.search.contract import Info, Strategy, count_failed
+from parsec.search.contract import Info, Strategy, count_failed, first_objective
 from parsec.search.moves import mutate_each
 
 
@@ -91,7 +91,7 @@ def make(domain: Domain, settings: Settings = Settings()) -> Strategy:
 
     def tell(state: BananasState, architectures: ArrayLike, scores: ArrayLike) -> tuple[BananasState, Info]:
         architectures = jnp.asarray(architectures)
-        told = jnp.asarray(scores)[:, 0]
+        told = first_objective(scores)
         slots = (state.told + jnp.arange(told.shape[0])) % capacity
         state = state._replace(
             architectures=state.architectures.at[slots].set(architectures),

@@ -1,11 +1,18 @@
 """The contract every strategy keeps: propose architectures, learn from their scores.
 
-A strategy is three pure functions, in the manner of optax and blackjax. A factory `make(domain, **options)` closes over
-its hyper-parameters and returns them as a `Strategy`. The state is a pytree of arrays (strategies that grow a tree on
+A strategy is three pure functions, in the manner of optax and blackjax. A factory `make(domain, settings)` closes over
+its options and returns them as a `Strategy`. The state is a pytree of arrays (strategies that grow a tree on
 the host use numpy arrays and JSON-able values), so that checkpoint, resume and the generic tests need no case per
 strategy; diagnostics go to `Info`, never into the state.
 
-A strategy sees a `Domain` and scores. It never sees a dataset, a table or a network.
+A strategy sees a `Domain` (sizes, validity, neighbours, an encoding, the list of all architectures where it is short)
+and scores. It never sees a dataset, a table or a network.
+
+Scores have one column for each of M objectives, all of them higher is better. A strategy of one objective reads column
+0, `first_objective`, and no other: whoever tells it puts the objective it is to search first.
+
+Whoever plays a strategy gives `init` and every `ask` a key of its own. `init` and `ask` may split theirs, draw from it
+or fold into it as they like, but use each key they come by once.
 """
 
 from collections.abc import Callable
@@ -32,7 +39,8 @@ class Strategy(NamedTuple):
         strategy whose sample budget varies keeps its shapes this way): it is never evaluated or counted, and its
         score is NaN.
       tell: `tell(state, architectures, scores) -> (state, info)` with scores float32 [B, M], higher is better. A NaN
-        is a failed evaluation: it is counted in `info["failed"]` and never poisons the state.
+        is a failed evaluation: it is counted in `info["failed"]` and never poisons the state. The rows of one
+        `ask` are told together; what was asked first need not be told first.
       jittable: whether the three are plain `jax.numpy`, so that `vmap` runs a thousand seeds at once over a table.
     """
 
@@ -47,6 +55,11 @@ def proposed(architectures: ArrayLike) -> jax.Array:
     return jnp.asarray(architectures)[:, 0] >= 0
 
 
+def first_objective(scores: ArrayLike) -> jax.Array:
+    """Returns what a strategy of one objective reads of scores float32 [B, M], their column 0; float32 [B]."""
+    return jnp.asarray(scores)[:, 0]
+
+
 def count_failed(architectures: ArrayLike, scores: ArrayLike) -> jax.Array:
-    """Returns how many proposed rows came back without a finite first score, int32 []."""
-    return (proposed(architectures) & ~jnp.isfinite(jnp.asarray(scores)[:, 0])).sum(dtype=jnp.int32)
+    """Returns how many proposed rows came back without a finite first objective, int32 []."""
+    return (proposed(architectures) & ~jnp.isfinite(first_objective(scores))).sum(dtype=jnp.int32)

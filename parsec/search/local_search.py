@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from parsec.cells.domain import ArrayLike, Domain, one_change
-from parsec.search.contract import Info, Strategy, count_failed
+from parsec.search.contract import Info, Strategy, count_failed, first_objective
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def make(domain: Domain, settings: Settings = Settings()) -> Strategy:
         )
 
     def tell(state: LocalState, architectures: ArrayLike, scores: ArrayLike) -> tuple[LocalState, Info]:
-        told = jnp.nan_to_num(jnp.asarray(scores)[:, 0], nan=-jnp.inf)
+        told = jnp.nan_to_num(first_objective(scores), nan=-jnp.inf)
         at = jnp.argmax(told)
         better = told[at] > state.score
         state = LocalState(

@@ -19,7 +19,7 @@ import numpy as np
 from parsec import prior
 from parsec.cells.domain import ArrayLike, Domain
 from parsec.config import option
-from parsec.search.contract import Info, Strategy, count_failed, proposed
+from parsec.search.contract import Info, Strategy, count_failed, first_objective, proposed
 from parsec.search.factorised import draw_valid
 
 # Share of the old spread kept when a new ask is told.
@@ -101,7 +101,7 @@ def learn(
     Returns:
       The new state and the effective sample size, the prior's entropy in nats and the count of failed children.
     """
-    architectures, told = jnp.asarray(architectures), jnp.asarray(scores)[:, 0]
+    architectures, told = jnp.asarray(architectures), first_objective(scores)
     scored = proposed(architectures) & jnp.isfinite(told)
     count = jnp.maximum(scored.sum(dtype=jnp.int32), 1).astype(jnp.float32)
     # Centring first keeps float32's digits for the differences, which are all that matters.

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from parsec.cells.domain import ArrayLike, Domain
 from parsec.config import option
-from parsec.search.contract import Info, Strategy, count_failed
+from parsec.search.contract import Info, Strategy, count_failed, first_objective
 
 # Share of the old averages of the scores kept when a new one is told.
 _MOMENTUM = 0.95
@@ -92,7 +92,7 @@ def make(domain: Domain, settings: Settings = Settings()) -> Strategy:
         return jnp.where(valid, architecture, uniform)[None, :], state._replace(asked=state.asked + 1)
 
     def tell(state: QState, architectures: ArrayLike, scores: ArrayLike) -> tuple[QState, Info]:
-        score = jnp.asarray(scores)[0, 0]
+        score = first_objective(scores)[0]
         scored = jnp.isfinite(score)
         weight = jnp.where(scored, _MOMENTUM * state.weight + 1 - _MOMENTUM, state.weight)
         average = jnp.where(scored, _MOMENTUM * state.average + (1 - _MOMENTUM) * score, state.average)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from parsec.cells.domain import ArrayLike, Domain
 from parsec.config import option
-from parsec.search.contract import Info, Strategy, count_failed
+from parsec.search.contract import Info, Strategy, count_failed, first_objective
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def make(domain: Domain, settings: Settings = Settings()) -> Strategy:
         return domain.sample(key, settings.batch), state
 
     def tell(state: RandomState, architectures: ArrayLike, scores: ArrayLike) -> tuple[RandomState, Info]:
-        finite = jnp.nan_to_num(jnp.asarray(scores)[:, 0], nan=-jnp.inf)
+        finite = jnp.nan_to_num(first_objective(scores), nan=-jnp.inf)
         best = jnp.maximum(state.best, finite.max())
         return RandomState(best), {"best": best, "failed": count_failed(architectures, scores)}
 

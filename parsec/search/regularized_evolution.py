@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from parsec.cells.domain import ArrayLike, Domain
 from parsec.config import option
-from parsec.search.contract import Info, Strategy, count_failed
+from parsec.search.contract import Info, Strategy, count_failed, first_objective
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def make(domain: Domain, settings: Settings = Settings()) -> Strategy:
         return architecture[None, :], state._replace(asked=state.asked + 1)
 
     def tell(state: EvolutionState, architectures: ArrayLike, scores: ArrayLike) -> tuple[EvolutionState, Info]:
-        told = jnp.nan_to_num(jnp.asarray(scores)[:, 0], nan=-jnp.inf)
+        told = jnp.nan_to_num(first_objective(scores), nan=-jnp.inf)
         slots = (state.born + jnp.arange(told.shape[0])) % population
         state = state._replace(
             members=state.members.at[slots].set(jnp.asarray(architectures)),

@@ -14,7 +14,7 @@ import optax
 from parsec import prior
 from parsec.cells.domain import ArrayLike, Domain
 from parsec.config import option
-from parsec.search.contract import Info, Strategy, count_failed
+from parsec.search.contract import Info, Strategy, count_failed, first_objective
 from parsec.search.factorised import draw_valid
 
 
@@ -60,7 +60,7 @@ def make(domain: Domain, settings: Settings = Settings()) -> Strategy:
         return draw(key, state.logits, 1), state
 
     def tell(state: ReinforceState, architectures: ArrayLike, scores: ArrayLike) -> tuple[ReinforceState, Info]:
-        reward = jnp.asarray(scores)[0, 0]
+        reward = first_objective(scores)[0]
         scored = jnp.isfinite(reward)
         average = momentum * state.average + (1 - momentum) * reward
         weight = momentum * state.weight + (1 - momentum)

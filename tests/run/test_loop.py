@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,6 +112,50 @@ def test_an_error_between_checkpoints_loses_only_what_is_done_again(whole: tuple
         run_steps(run, start(), step, 12, save_minutes=0)
     assert (tmp_path / "metrics.jsonl").read_bytes() == (folder / "metrics.jsonl").read_bytes()
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["11", "12"]
+
+
+def test_a_start_that_fails_leaves_the_metrics_as_they_were(whole: tuple[Path, dict[str, Any]], tmp_path: Path):
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "checkpoints")
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+
+    def fails(state: dict[str, Any], index: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        raise MemoryError
+
+    with claim(tmp_path, Settings()) as run, pytest.raises(MemoryError):
+        run_steps(run, start(), fails, 12)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+    with claim(tmp_path, Settings()) as run:
+        run_steps(run, start(), step, 12)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", [None, slice(0, 4), slice(2, 9), slice(0, 0)])
+def test_lines_that_metrics_lost_are_said_when_the_run_goes_on(
+    whole: tuple[Path, dict[str, Any]], tmp_path: Path, damage: slice | None, capsys: pytest.CaptureFixture[str]
+):
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    metrics = tmp_path / "metrics.jsonl"
+    lines = metrics.read_text().splitlines(keepends=True)
+    metrics.unlink()
+    if damage is not None:
+        kept = lines[damage]
+        metrics.write_text("".join(kept) + "torn")
+    (tmp_path / "timing.json").write_text("[]")
+    with claim(tmp_path, Settings()) as run:
+        run_steps(run, start(), step, 13)
+        run_steps(run, start(), step, 14)
+    left = len(lines[damage]) if damage is not None else 0
+    assert capsys.readouterr().out.count(f"metrics.jsonl lacks {12 - left} of its 12 lines up to here") == 1
+    assert [line["step"] for line in read_metrics(tmp_path)][left:] == [13, 14]
+
+
+def test_lines_at_another_interval_are_no_loss(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    for total, every in ((6, 1), (9, 4), (12, 2)):
+        with claim(tmp_path, Settings()) as run:
+            run_steps(run, start(), step, total, metrics_every=every, tensorboard=False)
+    assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2, 3, 4, 5, 6, 8, 9, 10, 12]
+    assert "lacks" not in capsys.readouterr().out
 
 
 def test_fatal_metrics_stop_the_run_after_saving_and_it_can_be_resumed(tmp_path: Path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from parsec.run.metrics import MetricsFile, Sinks, TensorBoard, format_line, read_metrics, truncate_after
+from parsec.run.metrics import MetricsFile, Sinks, TensorBoard, count_lines, format_line, read_metrics, truncate_after
 
 
 def test_numbers_are_written_in_their_own_shortest_form():
@@ -50,7 +50,10 @@ def test_float32_values_survive_the_text_bit_for_bit():
     assert (back == values).all()
 
 
-@pytest.mark.parametrize("torn", ["", '{"step": 5, "lo', '{"step": 5, "loss": 1.0}', "\x00\x00\n"])
+@pytest.mark.parametrize(
+    "torn",
+    ["", '{"step": 5, "lo', '{"step": 5, "loss": 1.0}', "\x00\x00\n", "[]\n", '{"step": "5"}\n', "[" * 100_000 + "\n"],
+)
 def test_truncate_after_leaves_what_an_uninterrupted_run_would_have_written(tmp_path: Path, torn: str):
     expected = "".join(format_line(step, {"loss": step / 3}) for step in range(1, 4))
     file = MetricsFile(tmp_path)
@@ -65,6 +68,15 @@ def test_truncate_after_leaves_what_an_uninterrupted_run_would_have_written(tmp_
     assert file.path.read_text() == expected
     truncate_after(tmp_path, 0)
     assert file.path.read_text() == ""
+
+
+def test_bytes_that_are_no_text_are_damage_like_any_other(tmp_path: Path):
+    whole = [format_line(step, {"loss": step / 3}).encode() for step in range(1, 5)]
+    (tmp_path / "metrics.jsonl").write_bytes(whole[0] + b'{"step": 2, "loss": "\xff\xfe"}\n' + whole[2] + whole[3])
+    assert [line["step"] for line in read_metrics(tmp_path)] == [1, 3, 4]
+    assert [count_lines(tmp_path, step) for step in (0, 1, 2, 3, 9)] == [0, 1, 1, 2, 3]
+    truncate_after(tmp_path, 3)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == whole[0] + whole[2]
 
 
 def test_truncating_and_reading_a_run_without_metrics(tmp_path: Path):

@@ -71,6 +71,22 @@ def test_pairs_that_never_vary_are_dropped_and_the_margin_is_their_linear_functi
     )
 
 
+def test_the_lighter_products_are_the_less_a_regression_believes_in_them():
+    domain = product_domain((2, 2))
+    rows = np.asarray(domain.pool)
+    values = (rows[:, 0] ^ rows[:, 1]).astype(float)
+    held = []
+    for weight in (1.0, 0.3, 0.1):
+        encoding = make_encoding(domain, interactions=True, weight=weight)
+        encoded = encoding.expand(encoding.encode(rows))
+        weights, intercept = fit_ridge(encoded, values, 0.03)
+        predicted = encoded @ weights + intercept
+        margin = linear_margin(encoding, weights, intercept).of(encoding.encode(rows))
+        np.testing.assert_allclose(margin, predicted, atol=1e-5)
+        held.append(float(np.ptp(predicted)))
+    assert held[0] > 0.9 and held[1] < 0.8 and held[2] < 0.3
+
+
 def test_most_pairs_keeps_those_that_vary_most():
     few = make_encoding(DOMAIN, interactions=True, most_pairs=4)
     # The product of two options is active with probability 1 / (size * size'): choices of 2 and 3 options vary most.

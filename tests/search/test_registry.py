@@ -10,6 +10,7 @@ import pytest
 
 from parsec.cells.domain import product_domain
 from parsec.errors import UserError
+from parsec.run.launch import explain
 from parsec.search.registry import STRATEGIES, Entry, describe_options, make_strategy, read_options
 
 DOMAIN = product_domain((3, 2, 4))
@@ -74,7 +75,7 @@ def test_text_and_values_give_the_same_settings(name: str) -> None:
     for field in fields(default):
         value = getattr(default, field.name)
         changed: Any = field.metadata["choices"] and next(c for c in field.metadata["choices"] if c != value)
-        changed = changed or (value + 1 if isinstance(value, int) else value / 2 + 0.25)
+        changed = changed or (value + (1 if value < 100 else -1) if isinstance(value, int) else value / 2 + 0.25)
         assert getattr(read_options(name, {field.name: str(changed)}), field.name) == changed
 
 
@@ -97,6 +98,13 @@ def test_a_preset_sets_what_is_not_given(name: str) -> None:
     with pytest.raises(UserError, match=f"unknown preset of strategy {name} 'papre'.*did you mean 'paper'"):
         read_options(name, {"preset": "papre"})
     assert f"{name}.preset=NAME" in describe_options(name) and "paper" in describe_options(name)
+
+
+def test_help_of_a_comparison_lists_the_options_of_every_strategy() -> None:
+    shown = explain("nb201_compare")
+    for name in STRATEGIES:
+        assert describe_options(name) in shown
+    assert "alphax.exploration=0.03 " in shown and "alphax.preset=NAME" in shown
 
 
 def test_strategies_are_listed_without_jax() -> None:

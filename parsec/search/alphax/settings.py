@@ -1,10 +1,8 @@
 """The hyper-parameters of AlphaX, their ranges and presets."""
 
-import math
 from dataclasses import dataclass
 
 from parsec.config import option
-from parsec.errors import UserError
 from parsec.search.alphax.values import VALUES
 
 
@@ -19,7 +17,10 @@ class Settings:
         maximum=1e6,
     )
     first_play: float = option(
-        0.0, "what an edge never visited is worth above the mean of its node; inf visits all edges once first"
+        0.0,
+        "what an edge never visited is worth above the mean of its node; 1e9 visits all edges once first",
+        minimum=-1e9,
+        maximum=1e9,
     )
     values: str = option("ranks", "what UCT averages, see `parsec.search.alphax.values`", choices=VALUES)
     outlook_weight: float = option(
@@ -39,7 +40,6 @@ class Settings:
         1000,
         "decisions at which a walk of the tree ends; 0 is no tree: the best predicted of the root's `candidates`",
         minimum=0,
-        maximum=1000,
     )
     rollouts: int = option(10, "k, the predicted completions mixed into a backup", minimum=0, maximum=10_000)
     rollout_weight: float = option(
@@ -66,7 +66,7 @@ PRESETS = {
     "default": Settings(),
     "paper": Settings(
         exploration=2.0,
-        first_play=math.inf,
+        first_play=1e9,
         values="raw",
         outlook_weight=0.0,
         candidates=1,
@@ -76,12 +76,3 @@ PRESETS = {
         retrain_every=100,
     ),
 }
-
-
-def check(settings: Settings) -> None:
-    """Raises `UserError` for settings that do not fit each other."""
-    if math.isinf(settings.first_play) and settings.outlook_weight > 0:
-        raise UserError(
-            f"alphax.first_play={settings.first_play} does not fit outlook_weight={settings.outlook_weight}; a walk "
-            "that looks ahead needs a finite one, and outlook_weight=0 looks at what was backed up alone"
-        )

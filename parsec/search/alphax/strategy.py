@@ -34,7 +34,7 @@ from parsec.search.alphax.lookahead import Draw, Drawn, best_below, remembered_d
 from parsec.search.alphax.meta_dnn import MetaDNN, Training, new_meta_dnn, predict, train
 from parsec.search.alphax.records import DONE, FAILED, PENDING, Records, add, no_records, rows_of, rows_of_hashes
 from parsec.search.alphax.rollouts import sample_completions, unseen_completions
-from parsec.search.alphax.settings import Settings, check
+from parsec.search.alphax.settings import Settings
 from parsec.search.alphax.values import VALUES, Values
 from parsec.search.contract import Info, Strategy
 
@@ -75,12 +75,7 @@ class _Problem(NamedTuple):
 
 
 def make(domain: Domain, settings: Settings = Settings()) -> Strategy:
-    """Returns AlphaX for a domain.
-
-    Raises:
-      UserError: for an infinite `first_play` with an `outlook_weight` above 0.
-    """
-    check(settings)
+    """Returns AlphaX for a domain."""
 
     @lru_cache(maxsize=_REMEMBERED_PREFIXES)
     def options(prefix: tuple[int, ...]) -> tuple[int, ...]:

@@ -64,7 +64,7 @@ def taken(archive: Archive) -> set[bytes]:
 
 
 def first_scores(scores: ArrayLike) -> np.ndarray:
-    """Returns the first of M scores of each architecture, float32 [B], from [B, M] or [B]."""
+    """Returns the first of M objectives of each architecture, float32 [B], on the host; scores are [B, M] or [B]."""
     given = np.asarray(scores, np.float32)
     return given.reshape(len(given), -1)[:, 0]
 

@@ -28,14 +28,17 @@ class Encoding:
     Attributes:
       encode: `encode(architectures int32 [n, L]) -> float32 [n, D]`, on the host.
       pairs: int32 [Q, 2], the products appended to the D features; Q = 0 for a linear encoding.
+      weight: what every product is multiplied by. A ridge regression believes in products the less, the smaller it is.
     """
 
     encode: Callable[[np.ndarray], np.ndarray]
     pairs: np.ndarray
+    weight: float = 1.0
 
     def expand(self, features: np.ndarray) -> np.ndarray:
-        """Returns the features followed by their products, float32 [n, P] with P = D + Q, of float32 [n, D]."""
-        return np.concatenate([features, features[:, self.pairs[:, 0]] * features[:, self.pairs[:, 1]]], 1)
+        """Returns the features and their weighted products, float32 [n, P] with P = D + Q, of float32 [n, D]."""
+        products = features[:, self.pairs[:, 0]] * features[:, self.pairs[:, 1]]
+        return np.concatenate([features, np.float32(self.weight) * products], 1)
 
 
 @dataclass(frozen=True)
@@ -67,12 +70,15 @@ class HalfSpace:
 Region = tuple[HalfSpace, ...]
 
 
-def make_encoding(domain: Domain, *, interactions: bool, most_pairs: int = 4096, seed: int = 0) -> Encoding:
+def make_encoding(
+    domain: Domain, *, interactions: bool, weight: float = 1.0, most_pairs: int = 4096, seed: int = 0
+) -> Encoding:
     """Returns the encoding of a domain.
 
     Args:
       domain: whose `features` are encoded.
       interactions: whether products of two features are appended.
+      weight: of the products, positive.
       most_pairs: at most this many products are kept, those of largest variance over 4,096 architectures drawn
         uniformly; products that never vary, such as those of two options of one choice, are always dropped.
       seed: of that draw; the pairs are a property of the domain and the same in every run.
@@ -96,7 +102,7 @@ def make_encoding(domain: Domain, *, interactions: bool, most_pairs: int = 4096,
         kept = np.argsort(-variance, kind="stable")[:most_pairs]
         kept = np.sort(kept[variance[kept] > 1e-9])
         pairs = np.stack([first[kept], second[kept]], 1).astype(np.int32)
-    return Encoding(encode, pairs)
+    return Encoding(encode, pairs, weight)
 
 
 def linear_margin(encoding: Encoding, weights: np.ndarray, offset: float) -> Margin:
@@ -108,7 +114,7 @@ def linear_margin(encoding: Encoding, weights: np.ndarray, offset: float) -> Mar
         if not len(encoding.pairs):
             return features @ weights + offset
         form = np.zeros((width, width), np.float32)
-        form[encoding.pairs[:, 0], encoding.pairs[:, 1]] = weights[width:]
+        form[encoding.pairs[:, 0], encoding.pairs[:, 1]] = np.float32(encoding.weight) * weights[width:]
         form[np.arange(width), np.arange(width)] = 0.0
         margins = np.empty(len(features), np.float32)
         for at in range(0, len(features), _CHUNK):
