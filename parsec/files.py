@@ -1,13 +1,38 @@
 """Reading data files that may be missing, cut short or of another kind; errors tell the file and its state."""
 
 import hashlib
+import math
+import struct
 import zipfile
 import zlib
 from pathlib import Path
 
 import numpy as np
 
-from parsec.errors import UserError, one_line
+from parsec.errors import UserError, one_line, shown
+from parsec.footprint import readable, require_memory
+
+# What the arrays of an .npz file may take, and the packing above which a large file is taken for a trap.
+LARGEST_NPZ = 2**33
+_SUSPECT, _RATIO = 2**28, 100
+# What numpy and zipfile raise on a damaged archive, found by cutting and flipping bytes.
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    EOFError,
+    KeyError,
+    TypeError,
+    RuntimeError,
+    OverflowError,
+    MemoryError,
+    SyntaxError,
+    NotImplementedError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+_NPY = b"\x93NUMPY"
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 def describe(path: Path) -> str:
@@ -39,11 +64,26 @@ def existing_folder(data_dir: str) -> Path:
     Raises:
       UserError: it is no folder that exists.
     """
-    folder = Path(data_dir).expanduser()
-    if not folder.is_dir():
-        kind = "is a file, not a folder" if folder.is_file() else "does not exist"
-        raise UserError(f"data_dir {data_dir!r} {kind}")
+    folder = expanded(data_dir)
+    try:
+        if not folder.is_dir():
+            kind = "is a file, not a folder" if folder.is_file() else "does not exist"
+            raise UserError(f"data_dir {shown(data_dir)} {kind}")
+    except OSError as error:
+        raise UserError(f"data_dir {shown(data_dir)}: {error.strerror or error}") from error
     return folder
+
+
+def expanded(path: str | Path) -> Path:
+    """Returns the path with `~` and `~user` replaced by the home they stand for.
+
+    Raises:
+      UserError: there is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{shown(str(path))}: {error}") from None
 
 
 def read_bytes(path: Path) -> bytes:
@@ -61,14 +101,49 @@ def read_bytes(path: Path) -> bytes:
 def read_npz(path: Path) -> dict[str, np.ndarray]:
     """Returns the arrays of an .npz file by name; nothing in the file is ever executed.
 
+    What each array says of itself is compared with the size of its entry before anything is read, so that a file that
+    promises more than it holds, or more than this machine does, costs neither time nor memory.
+
     Raises:
-      UserError: the file is missing, cut short, no .npz file, or holds pickled objects.
+      UserError: the file is missing, cut short, no .npz file, holds objects, or would unpack to more than
+        `LARGEST_NPZ` bytes or the free memory.
     """
     try:
-        # numpy leaves a file that it opened itself and cannot read to the garbage collector.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise UserError(f"not an .npz file: {describe(path)}")
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"damaged or no .npz file: {describe(path)}: {one_line(error)}") from error
+        with path.open("rb") as file:
+            if file.read(len(_NPY)) == _NPY:
+                raise UserError(f"{describe(path)} is an .npy file of one array; an .npz file is needed (numpy.savez)")
+            with zipfile.ZipFile(file) as archive:
+                entries = [entry for entry in archive.infolist() if entry.filename.endswith(".npy")]
+                _check_unpacked(path, sum(entry.file_size for entry in entries))
+                return {entry.filename.removesuffix(".npy"): _read_array(archive, entry) for entry in entries}
+    except FileNotFoundError:
+        raise UserError(f"there is no file {path}") from None
+    except _UNREADABLE as error:
+        kind = type(error).__name__
+        raise UserError(f"damaged or no .npz file: {describe(path)}: {kind}: {one_line(error)}") from error
+
+
+def _check_unpacked(path: Path, declared: int) -> None:
+    packed = path.stat().st_size
+    if declared > LARGEST_NPZ or (declared > _SUSPECT and declared > _RATIO * packed):
+        raise UserError(
+            f"{describe(path)} would unpack to {readable(declared)}, {declared // max(packed, 1):,} times its size; "
+            f"no file of data here is like that (at most {readable(LARGEST_NPZ)})"
+        )
+    require_memory({f"the arrays of {path}": declared}, "free some, or give a smaller file")
+
+
+def _read_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
+    """Returns one entry's array; raises `ValueError` where it is not as large as it says."""
+    with archive.open(entry) as file:
+        version = np.lib.format.read_magic(file)
+        if version not in _HEADERS:
+            raise ValueError(f"{entry.filename} is of the .npy version {version}")
+        shape, _, dtype = _HEADERS[version](file)
+        promised = file.tell() + math.prod(shape) * dtype.itemsize
+    if dtype.hasobject:
+        raise ValueError(f"{entry.filename} holds objects, which only a pickle can store")
+    if promised != entry.file_size:
+        raise ValueError(f"{entry.filename} promises {promised:,} bytes and holds {entry.file_size:,}")
+    with archive.open(entry) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)

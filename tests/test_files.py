@@ -1,11 +1,16 @@
 """Reading files: what is said of them, and digests by which a run knows its data again."""
 
 import hashlib
+import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from parsec.files import arrays_digest, describe, file_digest
+from parsec import files
+from parsec.errors import UserError
+from parsec.files import arrays_digest, describe, existing_folder, expanded, file_digest, read_npz
 
 
 def test_a_file_is_described_by_its_size_and_digest(tmp_path: Path):
@@ -23,3 +28,69 @@ def test_digests_of_arrays_tell_contents_types_shapes_and_parts_apart():
     assert len({arrays_digest(array) for array in others}) == len(others)
     assert arrays_digest(images, images[:0]) != arrays_digest(images[:0], images)
     assert arrays_digest(images[:, ::-1]) == arrays_digest(images[:, ::-1].copy())
+
+
+def member(shape: tuple[int, ...], content: bytes) -> bytes:
+    """An entry of an .npz whose header promises float64 of a shape, and what it really holds."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f8", "fortran_order": False, "shape": shape})
+    return file.getvalue() + content
+
+
+def test_arrays_are_read_by_name_and_other_entries_passed_over(tmp_path: Path):
+    path = tmp_path / "a.npz"
+    arrays = {"a": np.arange(6).reshape(2, 3).T, "empty": np.zeros((0, 3)), "text": np.array(["x", "yz"])}
+    np.savez_compressed(path, **arrays)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("read.me", "not an array")
+    found = read_npz(path)
+    assert found.keys() == arrays.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(found[name], array)
+        assert found[name].dtype == array.dtype
+
+
+@pytest.mark.parametrize(
+    ("shape", "content"),
+    [((10**14,), b"\0" * 80), ((3, 10**30), b""), ((2,), b"\0" * 8), ((2,), b"\0" * 24), ((-2,), b"\0" * 16)],
+)
+def test_an_array_that_is_not_as_large_as_it_says_is_refused(tmp_path: Path, shape: tuple[int, ...], content: bytes):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("a.npy", member(shape, content))
+    with pytest.raises(UserError, match=r"damaged or no \.npz file: .*a\.npy promises"):
+        read_npz(tmp_path / "a.npz")
+
+
+def test_a_file_of_one_array_under_the_name_of_many_is_named_as_such(tmp_path: Path):
+    with (tmp_path / "a.npz").open("wb") as file:
+        np.save(file, np.arange(3))
+    with pytest.raises(UserError, match=r"a\.npz \(.*is an \.npy file of one array"):
+        read_npz(tmp_path / "a.npz")
+
+
+def test_a_file_that_would_unpack_to_too_much_is_refused_before_it_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, a=np.zeros(2**18))
+    assert read_npz(path)["a"].shape == (2**18,)
+    monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_: pytest.fail("it was unpacked"))
+    monkeypatch.setattr(files, "_SUSPECT", 2**20)
+    with pytest.raises(UserError, match=r"would unpack to 2\.0 MiB, [\d,]+ times its size"):
+        read_npz(path)
+    monkeypatch.setattr(files, "_RATIO", 10**9)
+    monkeypatch.setattr(files, "LARGEST_NPZ", 2**21)
+    with pytest.raises(UserError, match=r"at most 2\.0 MiB"):
+        read_npz(path)
+
+
+def test_missing_files_and_folders_are_one_line(tmp_path: Path):
+    with pytest.raises(UserError, match=r"there is no file .*absent\.npz"):
+        read_npz(tmp_path / "absent.npz")
+    with pytest.raises(UserError, match="Is a directory"):
+        read_npz(tmp_path)
+    with pytest.raises(UserError, match="~nosuchuser"):
+        expanded("~nosuchuser/a")
+    for name, said in (("n" * 300, "File name too long"), ("~nosuchuser", "nosuchuser"), ("absent", "does not exist")):
+        with pytest.raises(UserError, match=said):
+            existing_folder(name)

@@ -20,10 +20,13 @@ from PIL import Image
 from parsec.data.dataset import Dataset, check_labels, checked, resized
 from parsec.data.tfds import Generate, load_tfds
 from parsec.data.unpickle import unpickle
-from parsec.errors import UserError, one_line
+from parsec.errors import UserError, one_line, shown
 from parsec.files import describe, existing_folder, read_bytes, read_npz
+from parsec.footprint import readable
 
 _PIXELS = 32 * 32 * 3
+# CIFAR-100's pickled training batch, the largest of all, is 155 MB.
+_LARGEST_MEMBER = 2**28
 _HOME = "www.cs.toronto.edu/~kriz/cifar.html"
 
 
@@ -233,14 +236,18 @@ def _read_python(cifar: Cifar, read: Callable[[str], bytes], place: str) -> Data
             raise UserError(f"{where} lacks the array 'data' or the list {cifar.label_key.decode()!r} of a CIFAR batch")
         if pixels.ndim != 2 or pixels.shape[1] != _PIXELS:
             raise UserError(f"{where}: data is {list(pixels.shape)}; it must be [N, {_PIXELS}]")
+        if not all(type(label) is int for label in labels):
+            raise UserError(f"{where}: {cifar.label_key.decode()!r} holds something else than integers")
         targets = np.array(labels)
         check_labels(targets, len(pixels), cifar.num_classes, where)
         return _channels_last(pixels), targets
 
     train = _joined(batch(name) for name in cifar.python.train)
     test = batch(cifar.python.test)
-    names = _unpickled(read(cifar.python.names), f"{cifar.python.names} of {place}").get(cifar.names_key, [])
-    return _assemble(cifar, train, test, tuple(name.decode() for name in names if isinstance(name, bytes)))
+    found = _unpickled(read(cifar.python.names), f"{cifar.python.names} of {place}").get(cifar.names_key, [])
+    names = found if isinstance(found, list) else []
+    texts = (name.decode("ascii", "replace") if isinstance(name, bytes) else name for name in names)
+    return _assemble(cifar, train, test, tuple(name for name in texts if isinstance(name, str)))
 
 
 def _read_binary(cifar: Cifar, read: Callable[[str], bytes], place: str) -> Dataset:
@@ -288,6 +295,14 @@ def _unpack(archive: Path, names: tuple[str, ...]) -> dict[str, bytes]:
         with tarfile.open(fileobj=io.BytesIO(read_bytes(archive)), mode="r:gz") as tar:
             for member in tar:
                 name = member.name.rsplit("/", 1)[-1]
+                # Before the next member is looked for, which unpacks this one.
+                if member.size > _LARGEST_MEMBER:
+                    raise UserError(
+                        f"{describe(archive)} holds {shown(name)} of {readable(member.size)}; no file of CIFAR is "
+                        f"larger than {readable(_LARGEST_MEMBER)}"
+                    )
+                if name in names and not member.isfile():
+                    raise UserError(f"{describe(archive)} holds {name} as a link or folder, not as a file")
                 if name in names and (file := tar.extractfile(member)) is not None:
                     members[name] = file.read()
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:

@@ -12,6 +12,7 @@ from PIL import Image
 from parsec.data.images import to_square
 from parsec.errors import UserError
 from parsec.files import arrays_digest
+from parsec.footprint import require_memory
 
 
 class Dataset(NamedTuple):
@@ -46,7 +47,7 @@ def checked(dataset: Dataset) -> Dataset:
 
     Raises:
       UserError: the images are no uint8 [N, H, W, 1 or 3], the two parts differ in shape, a part has another number of
-        labels than of images, a label is out of range, or there is no training image.
+        labels than of images, a label is out of range, or there are no training images of two classes.
     """
     shape = dataset.images.shape[1:]
     for part, images, labels in (
@@ -62,6 +63,11 @@ def checked(dataset: Dataset) -> Dataset:
         check_labels(labels, len(images), len(dataset.class_names), where)
     if len(dataset.images) == 0:
         raise UserError(f"dataset {dataset.name!r} has no training image")
+    if len(seen := np.unique(dataset.labels)) < 2:
+        only = dataset.class_names[int(seen[0])]
+        raise UserError(
+            f"dataset {dataset.name!r} has training images of one class only, {only!r}; it needs two or more"
+        )
     return dataset._replace(
         labels=np.asarray(dataset.labels, np.int32), test_labels=np.asarray(dataset.test_labels, np.int32)
     )
@@ -161,7 +167,7 @@ def resized(dataset: Dataset, image_size: int) -> Dataset:
     """Returns the dataset with square images of `image_size` pixels; 0 leaves them as they are.
 
     Raises:
-      UserError: the size is negative.
+      UserError: the size is negative, or the images of that size do not fit in memory.
     """
     if image_size < 0:
         raise UserError(
@@ -169,9 +175,16 @@ def resized(dataset: Dataset, image_size: int) -> Dataset:
         )
     if image_size == 0 or dataset.images.shape[1:3] == (image_size, image_size):
         return dataset
+    check_size(len(dataset.images) + len(dataset.test_images), image_size, dataset.images.shape[3])
     return dataset._replace(
         images=_resize_all(dataset.images, image_size), test_images=_resize_all(dataset.test_images, image_size)
     )
+
+
+def check_size(count: int, image_size: int, channels: int) -> None:
+    """Raises `UserError` where `count` square images uint8 of that side do not fit in memory."""
+    things = f"{count:,} images of {image_size:,} x {image_size:,} pixels"
+    require_memory({things: count * image_size**2 * channels}, "choose a smaller --config.data.image_size")
 
 
 def _resize_all(images: np.ndarray, size: int) -> np.ndarray:

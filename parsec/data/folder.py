@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from parsec.data.dataset import Dataset, checked, with_test_part
+from parsec.data.dataset import Dataset, check_size, checked, with_test_part
 from parsec.data.images import decode, to_square
 from parsec.errors import UserError
 from parsec.files import existing_folder
@@ -57,7 +57,9 @@ def load_images(data_dir: str, image_size: int, seed: int) -> Dataset:
         test_images, local, more = _read_part(test_root, test_classes, image_size)
         test_labels = np.array([classes.index(name) for name in test_classes], np.int32)[local]
         unreadable += more
-    names = [str(path.relative_to(folder)) for path in unreadable]
+    # A name may hold anything but "/": a line's end is shown, not printed.
+    relative = [str(path.relative_to(folder)) for path in unreadable]
+    names = [name if name.isprintable() else repr(name) for name in relative]
     dataset = checked(Dataset("images", images, labels, test_images, test_labels, tuple(classes), _notes(names)))
     return dataset if len(test_labels) else with_test_part(dataset, _TEST_FRACTION, seed)
 
@@ -85,6 +87,7 @@ def _read_part(root: Path, classes: Sequence[str], image_size: int) -> tuple[np.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for label, name in enumerate(classes):
             paths = _files(root / name)
+            check_size(len(images) + len(paths), image_size, 3)
             before = len(images)
             for path, image in zip(paths, pool.map(read, paths), strict=True):
                 if image is None:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from parsec.data.dataset import Dataset, checked, resized, with_test_part
+from parsec.data.dataset import Dataset, check_size, checked, resized, with_test_part
 from parsec.data.images import decode, to_square
 from parsec.errors import UserError, one_line
 
@@ -157,6 +157,8 @@ def _read(
     source: Any, image_key: str, label_key: str, num_channels: int, image_size: int, name: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns images uint8 [N, H, W, C] and labels int32 [N] of one split, a `tfds.data_source`."""
+    if image_size:
+        check_size(len(source), image_size, num_channels)
     images, labels = [], np.empty(len(source), np.int32)
     mode = "L" if num_channels == 1 else "RGB"
     for start in range(0, len(source), _CHUNK):

@@ -2,7 +2,8 @@
 
 A pickle is a program: loading one can run anything. The official batches hold a dictionary of strings, integers, lists
 and one uint8 array, so those are all that is admitted here. Not even numpy's own functions are called: the two classes
-below stand in for its dtype and array, and take nothing but a shape and the bytes.
+below stand in for its dtype and array, and take nothing but a shape and the bytes. Two functions stand in for those by
+which Python 3 writes bytes in the protocols of Python 2.
 """
 
 import io
@@ -13,7 +14,7 @@ import numpy as np
 
 
 def unpickle(content: bytes) -> dict[Any, Any]:
-    """Returns the dictionary that the pickle holds, its Python 2 strings as bytes, its arrays uint8.
+    """Returns the dictionary that the pickle holds, its keys and Python 2 strings as bytes, its arrays uint8.
 
     Args:
       content: a pickle of a dictionary of strings, numbers, containers and uint8 arrays.
@@ -30,7 +31,10 @@ def unpickle(content: bytes) -> dict[Any, Any]:
         raise pickle.UnpicklingError(f"{type(error).__name__}: {error}") from error
     if not isinstance(batch, dict):
         raise pickle.UnpicklingError(f"it holds a {type(batch).__name__}, not a dictionary")
-    return {name: value.array if isinstance(value, _Array) else value for name, value in batch.items()}
+    return {
+        name.encode() if isinstance(name, str) else name: value.array if isinstance(value, _Array) else value
+        for name, value in batch.items()
+    }
 
 
 class _Uint8:
@@ -63,11 +67,25 @@ def _reconstruct(subtype: Any, shape: Any, code: Any) -> _Array:
     return _Array()
 
 
+def _encode(text: str | bytes, encoding: str | bytes = "latin1") -> bytes:
+    """Stands for `_codecs.encode`, by which Python 3 writes bytes to be read by Python 2."""
+    if not isinstance(text, str) or encoding not in ("latin1", b"latin1", "latin-1"):
+        raise pickle.UnpicklingError(f"it encodes a {type(text).__name__} as {encoding!r}; only bytes are read")
+    return text.encode("latin1")
+
+
+def _no_bytes() -> bytes:
+    """Stands for `bytes`, by which Python 3 writes the empty one."""
+    return b""
+
+
 _ADMITTED: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Uint8,
     ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
     ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+    ("_codecs", "encode"): _encode,
+    ("__builtin__", "bytes"): _no_bytes,
 }
 
 

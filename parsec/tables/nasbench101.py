@@ -21,10 +21,11 @@ from parsec.cells.nasbench101 import canonical_features, domain
 from parsec.cells.nasbench101_cells import ABSENT, cells, choices, lookup, place, resized, rows
 from parsec.cells.nasbench101_graphs import MAX_VERTICES, OPERATIONS
 from parsec.errors import UserError, unknown
+from parsec.files import file_digest, read_npz
 from parsec.tables.cache import cached
 from parsec.tables.surrogate import cross_validate, fit, predict
-from parsec.tables.table import Table, read_npz, table_domain
-from parsec.tables.tfrecord import file_digest, read_records
+from parsec.tables.table import Table, table_domain
+from parsec.tables.tfrecord import read_records
 
 # Part of the name of kept files: raise it when what they hold changes.
 _REVISION = 2
@@ -69,7 +70,7 @@ def load_official(path: Path, max_vertices: int) -> Table:
     the user's cache folder under the file's SHA-256.
     """
     if not path.is_file():
-        raise UserError(f"no table at {path}")
+        raise UserError(f"there is no file {path}")
     kept = cached(f"nasbench101-{file_digest(path)[:32]}-{_REVISION}", partial(_official_columns, path))
     columns = {name: values for name, values in kept.items() if name != "row"}
     row = kept["row"]

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from parsec.errors import UserError, unknown
-from parsec.tables.table import Table, make_table, read_npz
+from parsec.files import read_npz
+from parsec.tables.table import Table, make_table
 
 NASBENCH201_DATASETS = ("cifar10", "cifar100", "ImageNet16-120")
 

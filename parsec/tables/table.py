@@ -5,9 +5,6 @@ docs/strategies.md). A column is maximised under its own name and minimised as `
 is a failed evaluation.
 """
 
-import hashlib
-import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,13 +16,13 @@ import numpy as np
 
 from parsec.cells.domain import ArrayLike, Domain, one_change, product_domain
 from parsec.errors import UserError, unknown
-from parsec.files import arrays_digest
+from parsec.files import arrays_digest, read_npz
 from parsec.tables.lookup import dense_lookup, sorted_lookup
 
 # Spaces up to this many combinations are looked up in one dense array; larger ones by binary search.
 _DENSE = 2**22
-# What numpy and zipfile raise on a damaged archive, found by cutting and flipping bytes.
-_UNREADABLE = (OSError, ValueError, EOFError, KeyError, TypeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+# Strategies are told float32 numbers, and square and add them.
+_LARGEST_SCORE = 1e15
 
 
 @dataclass(frozen=True)
@@ -65,14 +62,23 @@ class Table:
         """Returns a column as scores to maximise, float64 [N]: negated for `-name`, NaN where it is not finite.
 
         Raises:
-          UserError: for an unknown column (naming the nearest), or one without a finite number.
+          UserError: for an unknown column (naming the nearest), one with fewer than two finite numbers, or numbers too
+            large for float32.
         """
         sign, column = (-1.0, name[1:]) if name.startswith("-") else (1.0, name)
         if column not in self.columns:
             raise unknown(f"column of table {self.name}", column, self.columns)
         scores = np.where(np.isfinite(self.columns[column]), sign * self.columns[column], np.nan)
-        if np.isnan(scores).all():
-            raise UserError(f"column {column!r} of table {self.name} holds no finite number")
+        finite = int(np.isfinite(scores).sum())
+        if finite < 2:
+            held = "only one finite number" if finite else "no finite number"
+            raise UserError(f"column {column!r} of table {self.name} holds {held}; strategies need two or more")
+        largest = float(np.nanmax(np.abs(scores)))
+        if largest > _LARGEST_SCORE:
+            raise UserError(
+                f"column {column!r} of table {self.name} holds {largest:g} in size; strategies compute with numbers up "
+                f"to {_LARGEST_SCORE:g}, so rescale it"
+            )
         return scores
 
     def find(self, architectures: np.ndarray) -> np.ndarray:
@@ -158,6 +164,14 @@ def make_table(name: str, sizes: np.ndarray, architectures: np.ndarray, columns:
             f"row {row} of table {name} repeats the architecture of row {int(first[inverse[row]])}; "
             f"{int((counts - 1).sum())} of its rows are duplicates"
         )
+    if sizes.max() < 2:
+        raise UserError(f"sizes of table {name} are all 1; there is nothing to choose")
+    signed = [column for column in columns if column.startswith("-")]
+    if signed:
+        raise UserError(
+            f"table {name} has a column {signed[0]!r}; a name may not begin with '-', which asks for the smallest "
+            f"{signed[0].lstrip('-')!r}"
+        )
     if not columns:
         raise UserError(f"table {name} has no numeric column [{len(architectures)}] beside sizes and architectures")
     for column, values in columns.items():
@@ -226,25 +240,6 @@ def table_domain(table: Table) -> Domain:
         legal=legal,
         pool=table.architectures,
     )
-
-
-def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """Returns every array of an .npz file; never unpickles.
-
-    Raises:
-      UserError: if there is no such file, or if it is truncated, corrupt or no .npz (with its size and SHA-256).
-    """
-    if not path.is_file():
-        raise UserError(f"no table at {path}")
-    try:
-        # Opened here, because np.load leaves a file it cannot read open.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except _UNREADABLE as error:
-        data = path.read_bytes()
-        digest = hashlib.sha256(data).hexdigest()
-        kind = type(error).__name__
-        raise UserError(f"cannot read {path} as .npz ({kind}); size {len(data)} bytes, sha256 {digest}") from error
 
 
 def _cardinality(sizes: tuple[int, ...]) -> int:

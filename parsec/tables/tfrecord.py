@@ -10,7 +10,6 @@ et al., ICML 2019, arXiv 1902.09635).
 
 import base64
 import binascii
-import hashlib
 import json
 import struct
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from parsec.errors import UserError
+from parsec.files import file_digest
 
 # CRC-32C (Castagnoli), bits reflected; and what TFRecord adds after turning a checksum by fifteen bits.
 _POLYNOMIAL = 0x82F63B78
@@ -137,12 +137,6 @@ def masked_crc32c(records: list[bytes]) -> np.ndarray:
     sums = np.empty(len(records), np.uint32)
     sums[order] = ~state
     return ((sums >> 15) | (sums << 17)) + np.uint32(_MASK)
-
-
-def file_digest(path: Path) -> str:
-    """Returns a file's SHA-256 in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _framed(file: BinaryIO) -> Iterator[bytes]:

@@ -1,3 +1,4 @@
+import gzip
 import hashlib
 import io
 import pickle
@@ -181,7 +182,7 @@ def test_a_changed_byte_in_an_npz_is_noticed(tmp_path: Path):
 def test_an_npz_of_pickled_objects_is_refused(tmp_path: Path):
     _write_images_npz(CIFAR10, tmp_path)
     np.savez(tmp_path / "cifar10_train.npz", images=np.array([{}], object), labels=np.zeros(1, int))
-    _refused(tmp_path, "cifar10_train.npz", "allow_pickle")
+    _refused(tmp_path, "cifar10_train.npz", "images.npy holds objects")
 
 
 @pytest.mark.parametrize(
@@ -236,6 +237,66 @@ def test_a_truncated_archive_is_named_with_its_size_and_hash(keep: int, tmp_path
     content = path.read_bytes()[:keep]
     path.write_bytes(content)
     _refused(tmp_path, str(path), f"{keep:,} bytes", hashlib.sha256(content).hexdigest())
+
+
+def test_batches_that_python_3_wrote_for_python_2_are_read(tmp_path: Path):
+    _write_python(CIFAR10, tmp_path)
+    place = tmp_path / CIFAR10.python.folder
+    expected = load("cifar10", str(tmp_path))
+    for as_text in (False, True):
+        for path in list(place.iterdir()):
+            batch = pickle.loads(path.read_bytes())
+            if as_text:
+                batch = {name.decode() if isinstance(name, bytes) else name: value for name, value in batch.items()}
+                batch = {
+                    name: [entry.decode() if isinstance(entry, bytes) else entry for entry in value]
+                    if isinstance(value, list)
+                    else value
+                    for name, value in batch.items()
+                }
+            path.write_bytes(pickle.dumps(batch, 2))
+        found = load("cifar10", str(tmp_path))
+        np.testing.assert_array_equal(found.images, expected.images)
+        np.testing.assert_array_equal(found.labels, expected.labels)
+        assert found.class_names == expected.class_names == tuple(_names(CIFAR10))
+
+
+def test_labels_that_are_no_integers_are_refused(tmp_path: Path):
+    _write_python(CIFAR10, tmp_path)
+    path = tmp_path / CIFAR10.python.folder / "data_batch_2"
+    batch = pickle.loads(path.read_bytes())
+    path.write_bytes(pickle.dumps({**batch, b"labels": [[1, 2], *batch[b"labels"][1:]]}, 3))
+    _refused(tmp_path, "data_batch_2", "'labels' holds something else than integers")
+
+
+def test_images_of_one_class_only_are_refused(tmp_path: Path):
+    images, _ = _made(CIFAR10)
+    for part in ("train", "test"):
+        np.savez(tmp_path / f"cifar10_{part}.npz", images=images, labels=np.full(len(images), 4))
+    _refused(tmp_path, "one class only, '4'")
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE])
+def test_a_link_in_an_archive_is_refused(tmp_path: Path, kind: bytes):
+    with tarfile.open(tmp_path / CIFAR10.python.archive, "w:gz") as archive:
+        member = tarfile.TarInfo("cifar-10-batches-py/data_batch_1")
+        member.type, member.linkname = kind, "data_batch_1"
+        archive.addfile(member)
+    _refused(tmp_path, "data_batch_1 as a link or folder", "sha256")
+
+
+def test_an_archive_that_unpacks_to_far_too_much_is_refused_before_it_is_unpacked(tmp_path: Path):
+    member = tarfile.TarInfo("padding")
+    member.size = 2**40
+    with gzip.open(tmp_path / CIFAR10.python.archive, "wb") as archive:
+        archive.write(member.tobuf() + bytes(2048))
+    _refused(tmp_path, "'padding' of 1.0 TiB", "256.0 MiB")
+
+
+def test_a_size_that_no_memory_holds_is_refused_with_the_number(tmp_path: Path):
+    _write_images_npz(CIFAR10, tmp_path)
+    with pytest.raises(UserError, match=r"needs .*TiB.*34 images of 1,000,000 x 1,000,000 pixels.*image_size"):
+        load("cifar10", str(tmp_path), image_size=1_000_000)
 
 
 def test_an_archive_of_something_else_is_refused(tmp_path: Path):

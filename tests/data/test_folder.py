@@ -148,6 +148,19 @@ def test_a_class_without_a_readable_image_is_refused(tmp_path: Path):
         load("images", str(tmp_path), 4)
 
 
+def test_a_name_that_holds_a_line_end_is_shown_not_printed(tmp_path: Path):
+    _fill(tmp_path, {"a": 0, "b": 255}, 3)
+    (tmp_path / "a" / "x\nerror: all is lost\x1b[2J.png").write_bytes(b"no image")
+    (note,) = load("images", str(tmp_path), 8).notes
+    assert note == "1 unreadable file skipped: 'a/x\\nerror: all is lost\\x1b[2J.png'"
+
+
+def test_a_size_that_no_memory_holds_is_refused_before_anything_is_decoded(tmp_path: Path):
+    _fill(tmp_path, {"a": 0, "b": 255}, 3)
+    with pytest.raises(UserError, match=r"needs .* of memory \(3 images of 2,000,000,000 x"):
+        load("images", str(tmp_path), 2_000_000_000)
+
+
 def test_a_missing_folder_or_size_is_refused(tmp_path: Path):
     with pytest.raises(UserError, match="does not exist"):
         load("images", str(tmp_path / "none"), 4)

@@ -43,13 +43,14 @@ def test_a_batch_of_python_2_is_read():
     np.testing.assert_array_equal(trusted[b"data"], data)
 
 
-@pytest.mark.parametrize("protocol", [3, 4])
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4])
 @pytest.mark.parametrize("transposed", [False, True])
 def test_a_batch_of_todays_numpy_is_read(protocol: int, transposed: bool):
     data = np.random.default_rng(1).integers(0, 256, (4, 6), np.uint8)
     data = data.T if transposed else data
-    found = unpickle(pickle.dumps({b"data": data, b"labels": [1]}, protocol))
+    found = unpickle(pickle.dumps({b"data": data, b"labels": [1], b"": b"", b"name": b"\xff\x00a"}, protocol))
     np.testing.assert_array_equal(found[b"data"], data)
+    assert (found[b"labels"], found[b""], found[b"name"]) == ([1], b"", b"\xff\x00a")
 
 
 class _Payload:

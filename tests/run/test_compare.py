@@ -97,7 +97,7 @@ def test_figures_files_resume_and_a_second_run_byte_for_byte(
         ({"benchmark": "nasbench"}, r"unknown benchmark 'nasbench'"),
         ({"benchmark": "nasbench201"}, r"--config\.data_dir=DIR"),
         ({"table": ""}, r"--config\.table=FILE"),
-        ({"table": "absent.npz"}, "no table at absent.npz"),
+        ({"table": "absent.npz"}, "there is no file absent.npz"),
         ({"options": ("batch=3",)}, r"write NAME\.OPTION=VALUE"),
         ({"options": ("random.bach=3",)}, r"unknown option of strategy random 'bach'.*did you mean 'batch'"),
         ({"options": ("parsec.children=3",)}, "unknown strategy in config.options 'parsec'"),

@@ -128,7 +128,7 @@ def test_unknown_sources_and_missing_files_are_told(tmp_path):
     with pytest.raises(UserError, match="surrogate"):
         load_nasbench101("surogate", tmp_path, 5)
     for source in ("official", "sample", "five_vertices", "surrogate"):
-        with pytest.raises(UserError, match="no table at"):
+        with pytest.raises(UserError, match="there is no file"):
             load_nasbench101(source, tmp_path, 5)
     with pytest.raises(UserError, match="at most 5"):
         load_nasbench101("five_vertices", tmp_path, 6)

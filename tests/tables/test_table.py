@@ -65,6 +65,8 @@ def test_integer_columns_are_read_and_others_left_out(tmp_path: Path) -> None:
         ({"architectures": ROWS.astype(float)}, "must be integers"),
         ({"architectures": ROWS[:0], "accuracy": np.zeros(0)}, "no architecture"),
         ({"architectures": np.concatenate([ROWS[:23], ROWS[4:5]])}, "row 23 of table bad repeats .* row 4; 1 of"),
+        ({"sizes": np.ones(3, int), "architectures": ROWS[:1], "accuracy": np.zeros(1)}, "all 1; there is nothing to"),
+        ({"-accuracy": np.zeros(24)}, "column '-accuracy'; a name may not begin with '-'"),
         ({"accuracy": np.zeros(23)}, r"column 'accuracy' of table bad is float64 \[23\]; it must be \[24\]"),
     ],
 )
@@ -75,7 +77,7 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path: Path, arrays: dict[str, An
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    assert "no table at" in refusal(tmp_path / "absent.npz")
+    assert "there is no file" in refusal(tmp_path / "absent.npz")
 
 
 def test_damaged_files_are_refused_with_size_and_hash(tmp_path: Path) -> None:
@@ -88,7 +90,7 @@ def test_damaged_files_are_refused_with_size_and_hash(tmp_path: Path) -> None:
     for data in (*cuts, bytes(flipped), b"", b"not an archive", b"PK\x03\x04" + b"\0" * 50):
         damaged.write_bytes(data)
         message = refusal(damaged)
-        assert f"size {len(data)} bytes" in message and hashlib.sha256(data).hexdigest() in message
+        assert f"({len(data):,} bytes" in message and hashlib.sha256(data).hexdigest() in message
 
 
 def test_objectives_are_columns_maximised_or_minimised_and_failures_are_nan() -> None:
@@ -98,9 +100,16 @@ def test_objectives_are_columns_maximised_or_minimised_and_failures_are_nan() ->
     assert np.nanargmax(down) == 2 and np.nanargmax(up) == 23
     with pytest.raises(UserError, match=r"unknown column of table t 'los'.*did you mean 'loss'"):
         table.objective("los")
-    nothing = make_table("t", np.array(SIZES), ROWS, {"score": np.full(24, np.nan)})
-    with pytest.raises(UserError, match="no finite number"):
-        nothing.objective("score")
+    columns = {"none": np.full(24, np.nan), "one": np.array([3.0] + [np.nan] * 23), "huge": np.arange(24) * 1e306}
+    strange = make_table("t", np.array(SIZES), ROWS, columns)
+    for name, said in (
+        ("none", "no finite number"),
+        ("one", "only one finite number"),
+        ("huge", r"2\.3e\+307 in size"),
+    ):
+        for sign in ("", "-"):
+            with pytest.raises(UserError, match=said):
+                strange.objective(sign + name)
 
 
 @pytest.mark.parametrize("dense", [True, False])
