@@ -82,12 +82,12 @@ def describe(space: Space, table: Table) -> list[tuple[str, str]]:
     test = seeds_of(table, "test")
     if test.shape[1] < 2:
         raise UserError(f"table {table.name} has one seed; deviations need --config.seeds=2 or more")
-    test = test[np.isfinite(test).all(1)]
-    kept = np.isfinite(seeds_of(table, "test")).all(1)
+    kept = np.flatnonzero(np.isfinite(test).all(1))
+    failed, test = len(test) - len(kept), test[kept]
     mean = test.mean(1)
     pairs = [spearman(test[:, a], test[:, b]) for a, b in itertools.combinations(range(test.shape[1]), 2)]
     rows = [
-        ("architectures x seeds", f"{test.shape[0]} x {test.shape[1]}, {len(kept) - len(test)} failed"),
+        ("architectures x seeds", f"{test.shape[0]} x {test.shape[1]}, {failed} failed"),
         ("test accuracy, mean", f"{mean.mean():.2f} %, from {mean.min():.2f} to {mean.max():.2f}"),
         ("all", _spread_text(spread(test))),
     ]
@@ -129,8 +129,7 @@ def spearman(a: np.ndarray, b: np.ndarray) -> float:
     """Returns Spearman's correlation of a and b [N]; NaN where one of them is constant."""
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return float("nan")
-    result: tuple[float, float] = stats.spearmanr(a, b)  # pyright: ignore[reportAssignmentType]
-    return float(result[0])
+    return float(stats.spearmanr(a, b)[0])  # pyright: ignore[reportArgumentType]
 
 
 def main() -> None:
