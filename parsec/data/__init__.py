@@ -5,6 +5,7 @@ from collections.abc import Callable
 from parsec.data.cifar import CIFAR10, CIFAR100, load_cifar10, load_cifar100, tfds_examples
 from parsec.data.dataset import Dataset, channel_statistics, split
 from parsec.data.digits import load_digits
+from parsec.data.digits_on_photos import load_digits_on_photos
 from parsec.data.folder import load_images
 from parsec.data.tfds import load_tfds
 from parsec.errors import unknown
@@ -14,6 +15,7 @@ Loader = Callable[[str, int, int], Dataset]
 
 DATASETS: dict[str, Loader] = {
     "digits": load_digits,
+    "digits_on_photos": load_digits_on_photos,
     "cifar10": load_cifar10,
     "cifar100": load_cifar100,
     "images": load_images,

@@ -23,11 +23,16 @@ def load_digits(data_dir: str, image_size: int, seed: int) -> Dataset:
       A `Dataset` of 1,438 training and 359 test images, one channel, 0 .. 16 scaled to 0 .. 255.
     """
     del data_dir
+    images, labels = source_digits()
+    whole = Dataset("digits", images, labels, images[:0], labels[:0], tuple(str(d) for d in range(10)))
+    return resized(with_test_part(whole, _TEST_FRACTION, seed), image_size)
+
+
+def source_digits() -> tuple[np.ndarray, np.ndarray]:
+    """Returns all digits in the source's order: images uint8 [1797, 8, 8, 1], 0 .. 255, and labels int32 [1797]."""
     # scikit-learn takes a second to import, which a run on other data need not spend.
     from sklearn import datasets
 
     pixels, target = datasets.load_digits(return_X_y=True)
     images = np.rint(np.asarray(pixels).reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
-    labels = np.asarray(target).astype(np.int32)
-    whole = Dataset("digits", images, labels, images[:0], labels[:0], tuple(str(d) for d in range(10)))
-    return resized(with_test_part(whole, _TEST_FRACTION, seed), image_size)
+    return images, np.asarray(target).astype(np.int32)
