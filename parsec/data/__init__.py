@@ -1,4 +1,4 @@
-"""Datasets by name, split by a seeded rule, and batches drawn inside the compiled step."""
+"""Datasets by name, the test part of each fixed once, and the seeded rule that splits the rest."""
 
 from collections.abc import Callable
 
@@ -10,8 +10,8 @@ from parsec.data.folder import load_images
 from parsec.data.tfds import load_tfds
 from parsec.errors import unknown
 
-# `loader(data_dir, image_size, seed) -> Dataset`.
-Loader = Callable[[str, int, int], Dataset]
+# `loader(data_dir, image_size) -> Dataset`; its parts depend on nothing else.
+Loader = Callable[[str, int], Dataset]
 
 DATASETS: dict[str, Loader] = {
     "digits": load_digits,
@@ -24,25 +24,24 @@ _PREFIX = "tfds:"
 _WITHOUT_TENSORFLOW = {cifar.name: tfds_examples(cifar) for cifar in (CIFAR10, CIFAR100)}
 
 
-def load(name: str, data_dir: str = "", image_size: int = 0, seed: int = 0) -> Dataset:
+def load(name: str, data_dir: str = "", image_size: int = 0) -> Dataset:
     """Returns the dataset of that name.
 
     Args:
       name: one of `DATASETS`, or "tfds:NAME" for any image-classification dataset of TensorFlow Datasets.
       data_dir: folder where its files lie; empty where it needs none or has a usual place.
       image_size: side of the square images in pixels; 0 keeps the dataset's own.
-      seed: decides the test part where the dataset brings none.
 
     Raises:
       UserError: unknown name, missing or damaged files; one line that names the file.
     """
     if name.startswith(_PREFIX):
         plain = name.removeprefix(_PREFIX)
-        dataset = load_tfds(plain, data_dir, image_size, seed, generate=_WITHOUT_TENSORFLOW.get(plain))
+        dataset = load_tfds(plain, data_dir, image_size, generate=_WITHOUT_TENSORFLOW.get(plain))
         return dataset._replace(name=name)
     if name not in DATASETS:
         raise unknown("dataset", name, [*DATASETS, f"{_PREFIX}NAME"])
-    return DATASETS[name](data_dir, image_size, seed)
+    return DATASETS[name](data_dir, image_size)
 
 
 __all__ = ["DATASETS", "Dataset", "Loader", "channel_statistics", "load", "split"]

@@ -109,17 +109,17 @@ CIFAR100 = Cifar(
 )
 
 
-def load_cifar10(data_dir: str, image_size: int, seed: int) -> Dataset:
+def load_cifar10(data_dir: str, image_size: int) -> Dataset:
     """Returns CIFAR-10; see `load_cifar`."""
-    return load_cifar(CIFAR10, data_dir, image_size, seed)
+    return load_cifar(CIFAR10, data_dir, image_size)
 
 
-def load_cifar100(data_dir: str, image_size: int, seed: int) -> Dataset:
+def load_cifar100(data_dir: str, image_size: int) -> Dataset:
     """Returns CIFAR-100 with its 100 fine labels; see `load_cifar`."""
-    return load_cifar(CIFAR100, data_dir, image_size, seed)
+    return load_cifar(CIFAR100, data_dir, image_size)
 
 
-def load_cifar(cifar: Cifar, data_dir: str, image_size: int, seed: int) -> Dataset:
+def load_cifar(cifar: Cifar, data_dir: str, image_size: int) -> Dataset:
     """Returns CIFAR with its official training and test parts.
 
     Args:
@@ -129,13 +129,12 @@ def load_cifar(cifar: Cifar, data_dir: str, image_size: int, seed: int) -> Datas
         python or binary batches (the folder itself may be given), the archive of either, and what TensorFlow Datasets
         prepared there. Empty: TensorFlow Datasets, which downloads what it has not yet.
       image_size: side in pixels; 0 keeps 32.
-      seed: not needed; both parts are given.
 
     Raises:
       UserError: there is no such data, or it is damaged; the file is named.
     """
     if not data_dir:
-        return _load_prepared(cifar, "", image_size, seed)
+        return _load_prepared(cifar, "", image_size)
     folder = existing_folder(data_dir)
     npz = [folder / f"{cifar.name}_{part}.npz" for part in ("train", "test")]
     if any(path.exists() for path in npz):
@@ -149,7 +148,7 @@ def load_cifar(cifar: Cifar, data_dir: str, image_size: int, seed: int) -> Datas
             members = _unpack(folder / form.archive, form.files)
             return resized(read(cifar, members.__getitem__, str(folder / form.archive)), image_size)
     if (folder / cifar.name).is_dir():
-        return _load_prepared(cifar, data_dir, image_size, seed)
+        return _load_prepared(cifar, data_dir, image_size)
     raise UserError(
         f"no {cifar.name} in data_dir {data_dir!r}; it may hold {npz[0].name} and {npz[1].name}, "
         f"{cifar.python.folder}/, {cifar.binary.folder}/, {cifar.python.archive}, {cifar.binary.archive}, "
@@ -196,9 +195,9 @@ def decode_residual(residual: np.ndarray) -> np.ndarray:
     return images
 
 
-def _load_prepared(cifar: Cifar, data_dir: str, image_size: int, seed: int) -> Dataset:
+def _load_prepared(cifar: Cifar, data_dir: str, image_size: int) -> Dataset:
     otherwise = f"put {cifar.python.archive} from {_HOME} in a folder and give --config.data_dir=FOLDER"
-    return load_tfds(cifar.name, data_dir, image_size, seed, generate=tfds_examples(cifar), otherwise=otherwise)
+    return load_tfds(cifar.name, data_dir, image_size, generate=tfds_examples(cifar), otherwise=otherwise)
 
 
 def _read_npz_pair(cifar: Cifar, train: Path, test: Path) -> Dataset:

@@ -14,6 +14,9 @@ from parsec.errors import UserError
 from parsec.files import arrays_digest
 from parsec.footprint import require_memory
 
+# Of the rule that sets a test part aside; never that of a run.
+_TEST_SEED = 0
+
 
 class Dataset(NamedTuple):
     """Labelled images for training, and for a last test where there are any.
@@ -137,9 +140,12 @@ def split(dataset: Dataset, valid_fraction: float, seed: int) -> tuple[np.ndarra
     return train, valid
 
 
-def with_test_part(dataset: Dataset, fraction: float, seed: int) -> Dataset:
-    """Returns the dataset with `fraction` of its training images, stratified by `seed`, as its test part instead."""
-    kept, taken = stratified(dataset.labels, fraction, seed)
+def with_test_part(dataset: Dataset, fraction: float) -> Dataset:
+    """Returns the dataset with `fraction` of its training images, stratified, as its test part instead.
+
+    Always the same images: a search at one seed and a training at another must never see each other's test part.
+    """
+    kept, taken = stratified(dataset.labels, fraction, _TEST_SEED)
     return dataset._replace(
         images=dataset.images[kept],
         labels=dataset.labels[kept],

@@ -11,13 +11,12 @@ from parsec.data.dataset import Dataset, resized, with_test_part
 _TEST_FRACTION = 0.2
 
 
-def load_digits(data_dir: str, image_size: int, seed: int) -> Dataset:
-    """Returns the digits, a fifth of them, stratified by `seed`, as the test part.
+def load_digits(data_dir: str, image_size: int) -> Dataset:
+    """Returns the digits, a fifth of them, stratified, as the test part.
 
     Args:
       data_dir: not needed; the digits lie inside scikit-learn.
       image_size: side in pixels; 0 keeps the 8x8 of the source.
-      seed: decides which digits are for the test.
 
     Returns:
       A `Dataset` of 1,438 training and 359 test images, one channel, 0 .. 16 scaled to 0 .. 255.
@@ -25,7 +24,7 @@ def load_digits(data_dir: str, image_size: int, seed: int) -> Dataset:
     del data_dir
     images, labels = source_digits()
     whole = Dataset("digits", images, labels, images[:0], labels[:0], tuple(str(d) for d in range(10)))
-    return resized(with_test_part(whole, _TEST_FRACTION, seed), image_size)
+    return resized(with_test_part(whole, _TEST_FRACTION), image_size)
 
 
 def source_digits() -> tuple[np.ndarray, np.ndarray]:

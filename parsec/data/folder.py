@@ -17,18 +17,17 @@ _TEST_FOLDERS = ("test", "val", "valid", "validation")
 _NAMED = 10
 
 
-def load_images(data_dir: str, image_size: int, seed: int) -> Dataset:
+def load_images(data_dir: str, image_size: int) -> Dataset:
     """Returns the images under a folder, RGB, each a centred square.
 
     A folder is parted already where it has a subfolder `train` that itself has subfolders: those are the classes, and
     the first of the subfolders `test`, `val`, `valid` and `validation` that exists is the test part, with the same
     classes. Otherwise the folder's own subfolders are the classes. Without a test part a fifth of the images,
-    stratified by `seed`, become it. Hidden files and folders are passed over; files lie in a class at any depth.
+    stratified, become it, always the same. Hidden files and folders are passed over; files lie in a class at any depth.
 
     Args:
       data_dir: the folder.
       image_size: side in pixels: the short side is scaled to it and the centre cut out.
-      seed: decides the test part.
 
     Returns:
       A `Dataset`; classes and files in the order of their names. `notes` counts and names the unreadable files.
@@ -61,7 +60,7 @@ def load_images(data_dir: str, image_size: int, seed: int) -> Dataset:
     relative = [str(path.relative_to(folder)) for path in unreadable]
     names = [name if name.isprintable() else repr(name) for name in relative]
     dataset = checked(Dataset("images", images, labels, test_images, test_labels, tuple(classes), _notes(names)))
-    return dataset if len(test_labels) else with_test_part(dataset, _TEST_FRACTION, seed)
+    return dataset if len(test_labels) else with_test_part(dataset, _TEST_FRACTION)
 
 
 def _subfolders(folder: Path) -> list[str]:

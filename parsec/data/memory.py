@@ -16,6 +16,7 @@ from parsec.data.dataset import Dataset
 from parsec.data.permutation import permute
 from parsec.data.source import Batch, Source
 from parsec.errors import UserError
+from parsec.keys import fold
 
 
 class Batches(NamedTuple):
@@ -120,10 +121,9 @@ def draw(
     Raises:
       UserError: the batch is empty or larger than the data, or the augmentation unknown.
     """
-    order_key, augment_key = jax.random.split(key)
-    indices = batch_indices(order_key, step, len(part.labels), batch_size)
+    indices = batch_indices(fold(key, "order"), step, len(part.labels), batch_size)
     images, labels = take(part, indices)
-    images = augment(jax.random.fold_in(augment_key, jnp.asarray(step, jnp.int32)), images, augmentation)
+    images = augment(jax.random.fold_in(fold(key, "augmentation"), jnp.asarray(step, jnp.int32)), images, augmentation)
     return Batch(normalise(images, part.mean, part.std, dtype), labels)
 
 

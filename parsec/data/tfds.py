@@ -31,7 +31,6 @@ def load_tfds(
     name: str,
     data_dir: str,
     image_size: int,
-    seed: int,
     *,
     generate: Generate | None = None,
     otherwise: str = "prepare it where there is a network and give --config.data_dir=FOLDER",
@@ -42,7 +41,6 @@ def load_tfds(
       name: as the catalogue spells it, such as "mnist" or "cmaterdb/bangla".
       data_dir: folder of prepared datasets; empty for the usual one (TFDS_DATA_DIR or ~/tensorflow_datasets).
       image_size: side in pixels; 0 keeps the dataset's own, which must then be the same for every image.
-      seed: decides the test part where the dataset has none: a fifth of the training images, stratified.
       generate: replaces the dataset's own reader of its source files, to prepare it without TensorFlow.
       otherwise: what the error for data that cannot be fetched tells its reader to do.
 
@@ -91,7 +89,7 @@ def load_tfds(
                 test_images, test_labels = found
     names = tuple(builder.info.features[label_key].names)
     dataset = checked(Dataset(name, images, labels, test_images, test_labels, names))
-    return resized(dataset if len(test_labels) else with_test_part(dataset, _TEST_FRACTION, seed), image_size)
+    return resized(dataset if len(test_labels) else with_test_part(dataset, _TEST_FRACTION), image_size)
 
 
 def _keys(info: Any, name: str) -> tuple[str, str]:

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-
-_Z95 = 1.959963984540054
+from scipy import stats
 
 
 def incumbents(rows: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -35,10 +34,10 @@ def queries_to_optimum(rows: np.ndarray, scores: np.ndarray) -> np.ndarray:
 def summarise(rows: np.ndarray, proposals: np.ndarray, scores: np.ndarray, report: np.ndarray) -> dict[str, Any]:
     """Returns the figures of one strategy; JSON-able, None where a figure does not exist.
 
-    `valid` and `test` hold mean, deviation (n - 1) and the half-width of the 95 % interval of the mean, of the
-    objective and of the reported column of each run's best architecture at the budget. Queries to the optimum count
-    runs that never reached it as censored: the median is None when half the runs or more are, and the mean counts each
-    of them as the whole budget, so it is then a lower bound; `optimum_hits` says how many reached it.
+    `objective` and `reported` hold mean, deviation (n - 1) and the half-width of the 95 % interval of the mean (by
+    Student's t), of these columns at each run's best architecture by objective, at the budget. Queries to the optimum
+    count runs that never reached it as censored: the median is None when half the runs or more are, and the mean counts
+    each of them as the whole budget, so it is then a lower bound; `optimum_hits` says how many reached it.
 
     Args:
       rows: int [n, budget] (see `incumbents`).
@@ -54,8 +53,8 @@ def summarise(rows: np.ndarray, proposals: np.ndarray, scores: np.ndarray, repor
     failed = (rows >= 0) & np.isnan(scores[np.maximum(rows, 0)])
     return {
         "seeds": len(rows),
-        "valid": _spread(_picked(scores, final)),
-        "test": _spread(_picked(report, final)),
+        "objective": _spread(_picked(scores, final)),
+        "reported": _spread(_picked(report, final)),
         "optimum_hits": int(hits.sum()),
         "median_queries_to_optimum": median if math.isfinite(median) else None,
         "mean_queries_to_optimum": float(np.where(hits, queries, rows.shape[1]).mean()),
@@ -74,35 +73,43 @@ def regret_curve(rows: np.ndarray, scores: np.ndarray, report: np.ndarray) -> tu
     """
     best = incumbents(rows, scores)
     regret = np.nanmax(report) - np.where(best >= 0, report[np.maximum(best, 0)], np.nan)
-    half = _Z95 * regret.std(0, ddof=1) / math.sqrt(len(rows)) if len(rows) > 1 else np.zeros(rows.shape[1])
+    half = half_width(regret.std(0, ddof=1), len(rows)) if len(rows) > 1 else np.zeros(rows.shape[1])
     return regret.mean(0), half
 
 
+def half_width(deviation: Any, count: int) -> Any:
+    """Returns the half-width of the 95 % interval of a mean of `count` values with this deviation (n - 1).
+
+    By Student's t with count - 1 degrees of freedom, without which intervals of few seeds are too narrow.
+    """
+    return stats.t.ppf(0.975, count - 1) * deviation / math.sqrt(count)
+
+
 def comparison_text(strategies: Mapping[str, Mapping[str, Any]], budget: int) -> str:
-    """Returns the strategies' figures as a Markdown table, the best test accuracy first."""
+    """Returns the strategies' figures as a Markdown table, the best by the reported column first."""
     header = (
         "| strategy | objective | deviation | reported | deviation | 95 % interval | queries to the optimum, median "
         "| mean | reached | seeds |\n|---|---|---|---|---|---|---|---|---|---|"
     )
 
     def order(name: str) -> float:
-        mean = strategies[name]["test"]["mean"]
+        mean = strategies[name]["reported"]["mean"]
         return -mean if mean is not None else math.inf
 
     lines = [header]
     for name in sorted(strategies, key=order):
         found = strategies[name]
-        valid, test = found["valid"], found["test"]
+        told, reported = found["objective"], found["reported"]
         low, high = (
-            (test["mean"] - test["interval"], test["mean"] + test["interval"])
-            if test["mean"] is not None and test["interval"] is not None
+            (reported["mean"] - reported["interval"], reported["mean"] + reported["interval"])
+            if reported["mean"] is not None and reported["interval"] is not None
             else (None, None)
         )
         median = found["median_queries_to_optimum"]
         bound = "at least " if found["mean_queries_is_lower_bound"] else ""
         lines.append(
-            f"| {name} | {_number(valid['mean'])} | {_number(valid['deviation'])} | {_number(test['mean'])} "
-            f"| {_number(test['deviation'])} | {_number(low)} to {_number(high)} "
+            f"| {name} | {_number(told['mean'])} | {_number(told['deviation'])} | {_number(reported['mean'])} "
+            f"| {_number(reported['deviation'])} | {_number(low)} to {_number(high)} "
             f"| {f'over {budget}' if median is None else f'{median:g}'} "
             f"| {bound}{found['mean_queries_to_optimum']:.0f} | {found['optimum_hits']} | {found['seeds']} |"
         )
@@ -126,7 +133,7 @@ def _spread(values: np.ndarray) -> dict[str, float | None]:
     if finite.size == 1:
         return {"mean": float(finite[0]), "deviation": None, "interval": None}
     deviation = float(finite.std(ddof=1))
-    return {"mean": float(finite.mean()), "deviation": deviation, "interval": _Z95 * deviation / math.sqrt(finite.size)}
+    return {"mean": float(finite.mean()), "deviation": deviation, "interval": float(half_width(deviation, finite.size))}
 
 
 def _number(value: float | None) -> str:

@@ -248,11 +248,11 @@ def _show(config: CompareConfig, result: Mapping[str, Any], workdir: Path) -> No
     print(f"{'':{width}}  {'objective':>18}  {'reported':>18}  {'95 % of the mean':>19}  queries to the optimum")
     for name in strategies:
         found = strategies[name]
-        valid, test = found["valid"], found["test"]
+        told, reported = found["objective"], found["reported"]
         median = found["median_queries_to_optimum"]
         reached = f"{found['optimum_hits']}/{found['seeds']} reached it"
         print(
-            f"{name:{width}}  {_figure(valid):>18}  {_figure(test):>18}  {_interval(test):>19}  "
+            f"{name:{width}}  {_figure(told):>18}  {_figure(reported):>18}  {_interval(reported):>19}  "
             f"median {'-' if median is None else f'{median:g}'}, {reached}"
         )
     print(f"curves, plot and tables: {workdir}")

@@ -18,6 +18,7 @@ from parsec.cells.network import Shape
 from parsec.config import to_config_dict
 from parsec.errors import UserError
 from parsec.evaluate.contract import Evaluated
+from parsec.keys import fold
 from parsec.report.page import NEEDED, report_page
 from parsec.run.metrics import read_metrics
 from parsec.run.progress import announce
@@ -150,7 +151,7 @@ def derive_architecture(
     """
     if config.derive.rule == "mode" or logits is None:
         return mode
-    key = jax.random.fold_in(jax.random.key(config.seed), 1)
+    key = fold(jax.random.key(config.seed), "derived samples")
     samples = np.asarray(priors.sample(key, logits, jnp.asarray(space.mask), config.derive.samples))
     candidates = np.unique(np.concatenate([mode[None], samples]), axis=0)
     scores = [score(candidate) for candidate in candidates]

@@ -11,6 +11,7 @@ from parsec.evaluate.contract import Evaluator
 from parsec.evaluate.supernet import supernet_evaluator
 from parsec.evaluate.table import table_evaluator
 from parsec.evaluate.training import make_train, training_evaluator
+from parsec.keys import fold
 from parsec.run.checkpoint import Checkpoints
 from parsec.run.problem import load_problem, make_joint, make_optimizer, make_validation, start_state
 from parsec.run.published import open_table
@@ -36,13 +37,13 @@ def from_shared_weights(config: SearchConfig, workdir: Path) -> Evaluator:
 
 def from_training(config: SearchConfig, workdir: Path) -> Evaluator:
     """Returns the evaluator that trains each child, from its nearest ancestor's weights where the config says so."""
-    return _training(config, workdir / CHILDREN if config.strategy.inherit else None, weights=1)
+    return _training(config, workdir / CHILDREN if config.strategy.inherit else None, "weights of children")
 
 
 def from_fresh_training(config: SearchConfig, workdir: Path) -> Evaluator:
     """Returns the evaluator that trains each child from fresh weights, drawn apart from those of the search."""
     del workdir
-    return _training(config, None, weights=2)
+    return _training(config, None, "weights of compared children")
 
 
 def from_table(config: SearchConfig, workdir: Path) -> Evaluator:
@@ -54,13 +55,13 @@ def from_table(config: SearchConfig, workdir: Path) -> Evaluator:
     return table_evaluator(table, ("valid_200",))
 
 
-def _training(config: SearchConfig, folder: Path | None, *, weights: int) -> Evaluator:
+def _training(config: SearchConfig, folder: Path | None, weights: str) -> Evaluator:
     space, problem, settings = get_space(config.space), load_problem(config), config.strategy
     per_epoch = steps_per_epoch(len(problem.train.labels), config.data.batch_size)
     steps = max(round(settings.epochs * per_epoch), 1)
     supernet = make_supernet(space, problem.shape)
     child = make_child(space, supernet)
-    keys = jax.random.split(jax.random.key(config.seed), 3)
+    key = jax.random.key(config.seed)
     train = make_train(
         child,
         make_optimizer(config.optimizer, steps),
@@ -69,8 +70,8 @@ def _training(config: SearchConfig, folder: Path | None, *, weights: int) -> Eva
         batch_size=config.data.batch_size,
         augmentation=config.data.augmentation,
         dtype=config.network.dtype,
-        key=keys[0],
+        key=fold(key, "training batches"),
     )
     score = make_validation(config, problem, child)
     parts = (space, problem.shape, supernet, train, score)
-    return training_evaluator(*parts, images=problem.example, key=keys[weights], folder=folder)
+    return training_evaluator(*parts, images=problem.example, key=fold(key, weights), folder=folder)

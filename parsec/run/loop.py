@@ -45,7 +45,8 @@ def run_steps(
       metrics_every: steps between lines of metrics.jsonl; the last step always has one.
       save_minutes: time between checkpoints; one is also made at the end, and when the run is stopped.
       tensorboard: whether to write TensorBoard events too.
-      fatal: returns why the run cannot go on, judging by a step's metrics, or None; it stops after saving.
+      fatal: returns why the run cannot go on, judging by a step's metrics, or None; the step is then not saved, so that
+        the same command comes to the same end.
 
     Raises:
       UserError: where nothing can be written or restored, or `fatal` gave a reason.
@@ -89,11 +90,12 @@ def run_steps(
                     # The line of a step is on the disk before the checkpoint that makes resuming skip that step.
                     reason = measure(*pending) or reason
                     pending = None
+                    if reason is not None:
+                        # Not saved: a checkpoint of this step would be a run that came to its end.
+                        raise UserError(f"stopped after step {index + 1}: {reason}")
                     checkpoints.save(index + 1, state, {"lines": lines})
                     clock.write(index + 1)
                     saved = time.monotonic()
-                    if reason is not None:
-                        raise UserError(f"stopped after step {index + 1}, saved: {reason}")
                     if stop.signal is not None:
                         raise StoppedError(stop.signal, index + 1)
                 clock.tick()

@@ -15,6 +15,7 @@ import numpy as np
 
 from parsec.errors import UserError
 from parsec.evaluate.contract import Evaluator, Pause, no_pause
+from parsec.keys import fold
 from parsec.run.journal import Asked, Journal, Scored, Told
 from parsec.run.ledger import Ask, Ledger, Rule, Tally, enter_ask, is_over, open_tally
 from parsec.search.contract import Strategy
@@ -38,7 +39,7 @@ def play(
       strategy: proposes and learns.
       evaluator: scores.
       ledger: of this run, empty.
-      key: the strategy's; `init` uses `fold_in(key, 0)` and the i-th ask `fold_in(key, i)`.
+      key: the strategy's; its `init` and its asks each have a key of their own.
       journal: done again first, then written on; None keeps none.
       watch: called with the scores [M] of each evaluation, those of the journal too.
       pause: called before and during evaluations; may raise.
@@ -50,7 +51,7 @@ def play(
       UserError: the strategy proposes what does not exist, or the journal is another run's.
     """
     ask, tell = (jax.jit(strategy.ask), jax.jit(strategy.tell)) if strategy.jittable else (strategy.ask, strategy.tell)
-    state = strategy.init(jax.random.fold_in(key, 0))
+    state = strategy.init(fold(key, "init"))
     asks = 0
     open_asks: dict[int, Ask] = {}
     running: dict[Future[np.ndarray], int] = {}
@@ -58,7 +59,7 @@ def play(
     def begin() -> Asked:
         nonlocal state, asks
         asks += 1
-        proposed, state = ask(jax.random.fold_in(key, asks), state)
+        proposed, state = ask(jax.random.fold_in(fold(key, "ask"), asks), state)
         open_asks[asks] = ledger.admit(proposed)
         return Asked(asks, open_asks[asks].architectures)
 
@@ -150,7 +151,7 @@ def play_lanes(strategy: Strategy, evaluator: Evaluator, rule: Rule, keys: jax.A
     assert lookup is not None and size is not None
 
     def step(asks: jax.Array, key: jax.Array, state: Any, tally: Tally) -> tuple[Any, Tally]:
-        proposed, state = strategy.ask(jax.random.fold_in(key, asks), state)
+        proposed, state = strategy.ask(jax.random.fold_in(fold(key, "ask"), asks), state)
         architectures = jnp.asarray(proposed)
         rows, scores = lookup(architectures)
         offered = (architectures >= 0).any(1)
@@ -172,7 +173,7 @@ def play_lanes(strategy: Strategy, evaluator: Evaluator, rule: Rule, keys: jax.A
         return (~jax.vmap(lambda tally: is_over(rule, tally))(lanes.tallies)).any()
 
     start = Lanes(
-        states=jax.vmap(lambda key: strategy.init(jax.random.fold_in(key, 0)))(keys),
+        states=jax.vmap(lambda key: strategy.init(fold(key, "init")))(keys),
         tallies=jax.vmap(lambda _: open_tally(rule, size))(keys),
         asks=jnp.zeros((), jnp.int32),
     )

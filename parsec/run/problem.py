@@ -20,6 +20,7 @@ from parsec.evaluate.supernet import Score, make_score
 from parsec.joint.contract import Info, Joint, Parts, State
 from parsec.joint.registry import JOINTS, SHARED, Entry
 from parsec.joint.settings import JointSettings
+from parsec.keys import fold
 from parsec.run.evaluators import EVALUATORS
 from parsec.run.settings import OptimizerSettings, SearchConfig
 from parsec.supernet.objective import Child, make_child
@@ -60,7 +61,7 @@ class JointSearch(NamedTuple):
 @lru_cache(maxsize=1)
 def load_problem(config: SearchConfig) -> Problem:
     """Returns the images in the device's memory, parted, and the sizes that follow; raises `UserError`."""
-    dataset = load(config.dataset, config.data_dir, config.data.image_size, config.seed)
+    dataset = load(config.dataset, config.data_dir, config.data.image_size)
     train, valid = split(dataset, config.data.valid_fraction, config.seed)
     mean, std = channel_statistics(dataset.images[train])
     per_epoch = steps_per_epoch(len(train), config.data.batch_size)
@@ -92,13 +93,15 @@ def start_state(config: SearchConfig, joint: JointSearch, problem: Problem, logi
     """Returns the state before the first step, from logits float32 [L, O]; uniform ones by default."""
     space, example = get_space(config.space), problem.example
     images = jnp.zeros(example.shape, example.dtype)
-    return joint.search.init(_keys(config)[0], images, uniform_logits(space) if logits is None else logits)
+    return joint.search.init(
+        fold(jax.random.key(config.seed), "weights"), images, uniform_logits(space) if logits is None else logits
+    )
 
 
 def make_step(config: SearchConfig, joint: JointSearch, problem: Problem) -> Callable[[State, int], tuple[State, Info]]:
     """Returns `step(state, index) -> (state, info)`, compiled once for every child, batch and index."""
-    train_key, valid_key, sample_key = jax.random.split(_keys(config)[1], 3)
-    train, valid = make_sources(config, problem, (train_key, valid_key))
+    sample_key = fold(jax.random.key(config.seed), "children")
+    train, valid = make_sources(config, problem)
 
     @partial(jax.jit, donate_argnums=0)
     def advance(state: State, batch: Batch, held_out: Batch, index: jax.Array) -> tuple[State, Info]:
@@ -110,15 +113,13 @@ def make_step(config: SearchConfig, joint: JointSearch, problem: Problem) -> Cal
     return step
 
 
-def _keys(config: SearchConfig) -> jax.Array:
-    return jax.random.split(jax.random.key(config.seed), 2)
-
-
-def make_sources(config: SearchConfig, problem: Problem, keys: tuple[jax.Array, jax.Array]) -> tuple[Source, Source]:
-    """Returns the sources of batches for the weights and for the architecture, from a key each."""
-    data, dtype = config.data, config.network.dtype
-    train = memory_source(problem.train, keys[0], data.batch_size, augmentation=data.augmentation, dtype=dtype)
-    return train, memory_source(problem.valid, keys[1], data.valid_batch_size, dtype=dtype)
+def make_sources(config: SearchConfig, problem: Problem) -> tuple[Source, Source]:
+    """Returns the sources of batches for the weights and for the architecture."""
+    data, dtype, key = config.data, config.network.dtype, jax.random.key(config.seed)
+    train = memory_source(
+        problem.train, fold(key, "training batches"), data.batch_size, augmentation=data.augmentation, dtype=dtype
+    )
+    return train, memory_source(problem.valid, fold(key, "validation batches"), data.valid_batch_size, dtype=dtype)
 
 
 def make_validation(config: SearchConfig, problem: Problem, child: Child) -> Score:

@@ -18,6 +18,7 @@ from parsec.cells import Space
 from parsec.cells.domain import Domain, product_domain
 from parsec.errors import UserError
 from parsec.evaluate.contract import Evaluated, Evaluator
+from parsec.keys import fold
 from parsec.run.journal import JOURNAL, Journal, Scored
 from parsec.run.ledger import Ledger, Rule
 from parsec.run.metrics import MetricsFile, truncate_after
@@ -90,7 +91,7 @@ def run_strategy(
             metrics.write(after + len(told), {**named, "best": best, "failed_evaluations": failed})
             progress.update(len(told), {"best": best, "failed": failed})
 
-        key = jax.random.fold_in(jax.random.key(seed), 2)
+        key = fold(jax.random.key(seed), "strategy")
         play(strategy, evaluator, ledger, key, journal=journal, watch=watch, pause=pause)
         evaluated = ledger.finished()
         count = len(evaluated.scores)

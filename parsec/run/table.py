@@ -73,7 +73,7 @@ def run_build_table(config: TableConfig, workdir: Path) -> dict[str, Any]:
             _show(result, path)
         return result
     rows = choose_rows(space, config.architectures, config.seed)
-    dataset = load(config.dataset, config.data_dir, config.training.image_size, config.seed)
+    dataset = load(config.dataset, config.data_dir, config.training.image_size)
     parts = load_parts(config, dataset)
     shape = Shape(num_classes=len(dataset.class_names), **asdict(config.network))
     recipe = make_recipe(config, len(parts.train.labels))

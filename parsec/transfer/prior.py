@@ -6,6 +6,7 @@ nothing else is asked of them.
 """
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,12 +50,12 @@ def read_prior(given: str | Path, base: Path) -> NamedLogits:
     Args:
       given: its run directory or its prior.json; a relative path is looked up from `base`, then from the current
         directory.
-      base: a folder.
+      base: a folder, which need not exist.
 
     Raises:
       UserError: there is no such file, or it is no prior.
     """
-    path = base / Path(given).expanduser()
+    path = Path(os.path.normpath(base / Path(given).expanduser()))
     if not path.exists():
         path = Path(given).expanduser()
     if path.is_dir():

@@ -57,7 +57,7 @@ def test_split_parts_the_training_images_and_refuses_an_empty_part():
 
 def test_a_test_part_is_moved_not_copied():
     dataset = _dataset([0, 1, 2] * 10)
-    parted = with_test_part(dataset, 0.2, 7)
+    parted = with_test_part(dataset, 0.2)
     assert len(parted.images) == 24 and len(parted.test_images) == 6
     rows = {image.tobytes() for image in (*parted.images, *parted.test_images)}
     assert rows == {image.tobytes() for image in dataset.images}

@@ -21,7 +21,7 @@ def _fill(root: Path, classes: dict[str, int], count: int) -> None:
 
 def test_classes_are_subfolders_in_order_and_a_fifth_is_the_test_part(tmp_path: Path):
     _fill(tmp_path, {"dogs": 200, "cats": 100}, 10)
-    dataset = load("images", str(tmp_path), 8, seed=1)
+    dataset = load("images", str(tmp_path), 8)
     assert dataset.class_names == ("cats", "dogs") and dataset.notes == ()
     assert dataset.images.shape == (16, 8, 8, 3) and dataset.test_images.shape == (4, 8, 8, 3)
     assert np.bincount(dataset.test_labels).tolist() == [2, 2]
@@ -31,10 +31,8 @@ def test_classes_are_subfolders_in_order_and_a_fifth_is_the_test_part(tmp_path: 
     assert sorted(zip(labels.tolist(), images[:, 0, 0, 1].tolist(), strict=True)) == [
         (label, i) for label in (0, 1) for i in range(10)
     ]
-    again = load("images", str(tmp_path), 8, seed=1)
+    again = load("images", str(tmp_path), 8)
     np.testing.assert_array_equal(dataset.test_images, again.test_images)
-    others = [load("images", str(tmp_path), 8, seed=seed).test_images for seed in (2, 3)]
-    assert any(not np.array_equal(dataset.test_images, other) for other in others)
 
 
 def test_every_kind_of_image_becomes_rgb(tmp_path: Path):

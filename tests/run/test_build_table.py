@@ -107,7 +107,7 @@ def test_every_architecture_is_trained_and_the_table_can_be_compared_on(space: S
         budget=9,
     )
     found = run_compare(compare, tmp_path / "compare")["strategies"]["random"]
-    assert found["valid"]["mean"] == pytest.approx(columns["valid"].max())
+    assert found["objective"]["mean"] == pytest.approx(columns["valid"].max())
 
 
 def test_a_run_cut_short_goes_on_and_gives_the_same(space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
