@@ -5,6 +5,7 @@ run that was killed and resumed leaves the same bytes as one that was not. Tenso
 and may hold clock times.
 """
 
+import importlib.util
 import json
 import math
 from collections.abc import Mapping
@@ -70,6 +71,11 @@ class TensorBoard:
     def close(self) -> None:
         """Writes what is still in memory."""
         self._writer.close()
+
+
+def has_tensorboard() -> bool:
+    """Returns whether tensorboardX, which only TensorBoard events need, is installed."""
+    return importlib.util.find_spec("tensorboardX") is not None
 
 
 class Sinks:
