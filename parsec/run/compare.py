@@ -20,6 +20,7 @@ from parsec.errors import UserError, unknown
 from parsec.report.comparison import comparison_text, regret_curve, summarise
 from parsec.report.regret import draw_regret
 from parsec.run.compare_settings import CompareConfig
+from parsec.run.footprint import check_compare_memory
 from parsec.run.progress import announce
 from parsec.run.signals import StoppedError, graceful_stop
 from parsec.run.trials import Task, Trials, run_trials
@@ -66,6 +67,7 @@ def run_compare(config: CompareConfig, workdir: Path) -> dict[str, Any]:
         with reporting(path):
             _show(config, result, path)
         return result
+    check_compare_memory(config)
     load = functools.partial(load_benchmark, config)
     table, domain = load()
     scores, report = table.objective(config.objective), table.objective(config.report or config.objective)

@@ -37,7 +37,7 @@ class TableConfig:
     seed: int = option(
         0, "of the split, of the draw of architectures and of the training runs", minimum=0, maximum=2**32 - 1
     )
-    seeds: int = option(3, "training runs of each architecture", minimum=1)
+    seeds: int = option(3, "training runs of each architecture", minimum=1, maximum=1000)
     chunk: int = option(32, "architectures trained between two looks at the clock", minimum=1)
     save_minutes: float = option(0.5, "between checkpoints", minimum=0, affects_results=False)
     network: NetworkSettings = option(NetworkSettings(), "")
