@@ -171,6 +171,7 @@ def prepare_process() -> None:
     # A damaged checkpoint is reported by one line of ours; Orbax would add a page for each of its unfinished reads.
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    _pass_over_late_callbacks()
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     folder = compile_cache_folder()
@@ -193,6 +194,22 @@ def compile_cache_folder() -> Path:
         described += [line for line in lines if line.partition("\t")[0].strip() in ("model name", "flags", "Features")]
     key = hashlib.sha256("\n".join(described).encode()).hexdigest()[:12]
     return root / "parsec" / f"jax-{importlib.metadata.version('jax')}-{key}"
+
+
+def _pass_over_late_callbacks() -> None:
+    """Keeps reads and writes that end after Orbax gave up from printing a page each.
+
+    They call back, from threads of TensorStore's, into an event loop that is closed by then.
+    """
+    before = sys.unraisablehook
+
+    def show(lost: Any) -> None:
+        trace = lost.exc_traceback
+        late = trace is not None and trace.tb_frame.f_code.co_name == "call_soon_threadsafe"
+        if not (late and isinstance(lost.exc_value, RuntimeError)):
+            before(lost)
+
+    sys.unraisablehook = show
 
 
 def _check_platforms() -> None:

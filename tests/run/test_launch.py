@@ -1,16 +1,18 @@
 """Configs of one's own: whatever their code does is one line that names the place; and the job they ask for."""
 
+import asyncio
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import main
 from parsec.errors import UserError
-from parsec.run.launch import list_configs, load_config
+from parsec.run.launch import list_configs, load_config, prepare_process
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """from __future__ import annotations
@@ -125,6 +127,29 @@ def test_a_damaged_file_among_the_configs_is_listed_as_such(tmp_path: Path, monk
     with pytest.raises(UserError, match=r"broken\.py.*SyntaxError"):
         load_config("broken")
     monkeypatch.delitem(sys.modules, "configs")
+
+
+def test_writes_that_end_after_their_loop_are_passed_over_and_nothing_else(monkeypatch: pytest.MonkeyPatch):
+    shown: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", shown.append)
+    monkeypatch.setattr(os, "environ", {"JAX_COMPILATION_CACHE_DIR": "kept"})
+    prepare_process()
+    loop = asyncio.new_event_loop()
+    loop.close()
+    # As a thread of TensorStore's calls: nothing of Python is above.
+    with pytest.raises(RuntimeError) as late:
+        loop.call_soon_threadsafe(print)
+    assert late.tb.tb_next is not None
+    lost = SimpleNamespace(exc_value=late.value, exc_traceback=late.tb.tb_next)
+    sys.unraisablehook(lost)
+    assert shown == []
+    for other in (
+        SimpleNamespace(exc_value=ValueError(), exc_traceback=late.tb.tb_next),
+        SimpleNamespace(exc_value=RuntimeError(), exc_traceback=late.tb),
+        SimpleNamespace(exc_value=RuntimeError(), exc_traceback=None),
+    ):
+        sys.unraisablehook(other)
+    assert len(shown) == 3
 
 
 def test_a_device_that_jax_does_not_have_is_one_line(tmp_path: Path):
