@@ -127,7 +127,7 @@ class SearchConfig:
         "children",
     )
 
-    dataset: str = option("digits", "digits, cifar10, cifar100, images or tfds:NAME")
+    dataset: str = option("digits", "digits, digits_on_photos, cifar10, cifar100, images or tfds:NAME")
     data_dir: str = option("", "folder of the dataset's files, where it needs them", affects_results=False)
     space: str = option("darts", "search space: darts, nasbench201, or one that you registered")
     seed: int = option(0, "of everything random", minimum=0, maximum=2**32 - 1)
