@@ -17,6 +17,7 @@ import numpy as np
 
 from parsec.cells.domain import Domain
 from parsec.errors import UserError, unknown
+from parsec.files import expanded
 from parsec.report.comparison import comparison_text, regret_curve, summarise
 from parsec.report.regret import draw_regret
 from parsec.run.compare_settings import CompareConfig
@@ -108,7 +109,7 @@ def _nasbench201(config: CompareConfig) -> tuple[Table, Domain]:
             "the NAS-Bench-201 comparison needs nasbench201.npz; name its folder with --config.data_dir=DIR "
             "(its format is in docs/strategies.md)"
         )
-    table = load_nasbench201(Path(config.data_dir).expanduser() / "nasbench201.npz", config.dataset)
+    table = load_nasbench201(expanded(config.data_dir) / "nasbench201.npz", config.dataset)
     return table, table_domain(table)
 
 
@@ -118,7 +119,7 @@ def _nasbench101(config: CompareConfig) -> tuple[Table, Domain]:
             "the NAS-Bench-101 comparison needs a file of its cells; name it or its folder with --config.data_dir=DIR "
             f"(--config.dataset chooses one of {', '.join(SOURCES)})"
         )
-    return load_nasbench101(config.dataset, Path(config.data_dir).expanduser(), config.max_vertices)
+    return load_nasbench101(config.dataset, expanded(config.data_dir), config.max_vertices)
 
 
 def _digits201(config: CompareConfig) -> tuple[Table, Domain]:
@@ -132,7 +133,7 @@ def _file(config: CompareConfig) -> tuple[Table, Domain]:
         raise UserError(
             "no table given; name an .npz file with --config.table=FILE (its format is in docs/strategies.md)"
         )
-    table = load_table(Path(config.table).expanduser())
+    table = load_table(expanded(config.table))
     return table, table_domain(table)
 
 

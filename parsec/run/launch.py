@@ -26,8 +26,9 @@ from typing import Any, NamedTuple
 
 from parsec.config import check, describe, override
 from parsec.errors import UserError, one_line, shown, unknown
+from parsec.files import expanded
 from parsec.run.terminal import output_error
-from parsec.run.workdir import SOURCE, inspect, locate
+from parsec.run.workdir import RESULT, SOURCE, inspect, locate
 
 FLAGS = ("--config", "--config.KEY=VALUE", "--workdir", "--transfer_to", "--target.KEY=VALUE", "--help")
 # Conditions of the machine that its user can mend; any other OSError is a bug and keeps its traceback.
@@ -84,7 +85,10 @@ def launch(chosen: str, overrides: Sequence[str], workdir: str | None, transfer_
         )
     run_directory = locate(workdir or Path("runs", folder))
     # Before the job's module is imported, which takes seconds.
-    inspect(run_directory / SOURCE if transfer_to is not None else run_directory, config)
+    first = run_directory / SOURCE if transfer_to is not None else run_directory
+    inspect(first, config)
+    if not (first / RESULT).exists():
+        check_paths(config)
     _check_platforms()
     try:
         _entry(job, chosen)(*arguments, run_directory)
@@ -93,6 +97,21 @@ def launch(chosen: str, overrides: Sequence[str], workdir: str | None, transfer_
         if error.errno not in _MENDABLE or (error.filename is None and output_error()):
             raise
         raise UserError(f"cannot write {error.filename or run_directory}: {error.strerror}") from error
+
+
+def check_paths(config: Any) -> None:
+    """Raises `UserError` where a config's `data_dir` or `table` leads nowhere; what is in them, the job checks."""
+    prepares = str(getattr(config, "dataset", "")).startswith("tfds:")
+    for name in ("data_dir", "table"):
+        given = getattr(config, name, "")
+        if not isinstance(given, str) or not given or (name == "data_dir" and prepares):
+            continue
+        try:
+            found = expanded(given).exists()
+        except OSError as error:
+            raise UserError(f"config.{name}={shown(given)}: {error.strerror}") from error
+        if not found:
+            raise UserError(f"config.{name}={shown(given)} does not exist")
 
 
 def list_configs() -> dict[str, str]:

@@ -63,15 +63,17 @@ class TensorBoard:
         # Imported here: it takes seconds, and many runs write no events. The writer is the one beneath SummaryWriter,
         # whose thread prints a page of its own where the disk is full.
         from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.proto import event_pb2
 
-        self._folder, self._event, self._flushed = workdir / TENSORBOARD, Event, time.monotonic()
+        # Its classes are made when it is imported, where no type checker sees them.
+        proto: Any = event_pb2
+        self._folder, self._event, self._flushed = workdir / TENSORBOARD, proto.Event, time.monotonic()
         with writing(self._folder):
             self._folder.mkdir(exist_ok=True)
             self._writer = EventsWriter(str(self._folder / "events"))
             if from_step:
-                start = SessionLog(status=SessionLog.START)
-                self._writer.write_event(Event(wall_time=time.time(), step=from_step + 1, session_log=start))
+                start = proto.SessionLog(status=proto.SessionLog.START)
+                self._writer.write_event(proto.Event(wall_time=time.time(), step=from_step + 1, session_log=start))
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Adds the finite scalars among the values."""
