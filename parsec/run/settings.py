@@ -122,7 +122,7 @@ class SearchConfig:
         "cell.svg",
         "cell.png",
         "report.html",
-        "evaluations.jsonl",
+        "journal.jsonl",
         "compared.jsonl",
         "children",
     )
