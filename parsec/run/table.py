@@ -28,7 +28,8 @@ from parsec.run.progress import announce
 from parsec.run.table_settings import TableConfig
 from parsec.run.workdir import RESULT, Claim, claim, finished_result, locate, reporting, write_json_atomic, writing
 from parsec.tables.table import Table, make_table, save_table
-from parsec.train.many import Parts, Recipe, Train, make_train
+from parsec.train.many import Parts, Train, make_train
+from parsec.train.recipe import Recipe
 
 TABLE = "table.npz"
 # Spaces up to this many architectures are listed one by one.

@@ -20,7 +20,8 @@ from parsec.errors import UserError
 from parsec.supernet.objective import static_child
 from parsec.supernet.supernet import child_weights, make_supernet
 from parsec.train import many
-from parsec.train.many import Outcome, Parts, Recipe, Train, eval_starts, make_train
+from parsec.train.many import Outcome, Parts, Train, eval_starts, make_train
+from parsec.train.recipe import Recipe
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_3x3")
 
