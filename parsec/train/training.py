@@ -53,15 +53,18 @@ def init_state(recipe: Recipe, variables: Variables, *, validates: bool) -> Trai
       variables: fresh, of the scanned form.
       validates: whether the best weights are to be kept by validation.
     """
-    copy = jax.tree.map(jnp.copy, variables)
-    nothing = jnp.array(-1.0, jnp.float32)
+
+    # A buffer of its own for each array: the step takes them all.
+    def copy() -> Variables:
+        return jax.tree.map(jnp.copy, variables)
+
     return TrainState(
-        variables,
+        copy(),
         make_optimizer(recipe).init(variables["params"]),
-        copy if recipe.average else None,
-        jax.tree.map(jnp.copy, variables) if validates else None,
-        nothing,
-        nothing,
+        copy() if recipe.average else None,
+        copy() if validates else None,
+        jnp.full((), -1, jnp.float32),
+        jnp.full((), -1, jnp.float32),
     )
 
 
