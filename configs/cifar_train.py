@@ -30,7 +30,7 @@ def get_config(variant: str = "") -> TrainConfig:
     if variant == "quick":
         return replace(
             published,
-            epochs=8.0,
+            epochs=5.0,
             data=TrainDataSettings(
                 batch_size=96, valid_fraction=0.1, image_size=16, augmentation="crop_flip", cutout=4
             ),
