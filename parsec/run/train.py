@@ -18,7 +18,7 @@ from parsec.config import to_config_dict
 from parsec.data import Dataset, channel_statistics, load, split
 from parsec.data.memory import Batches, held_out_batches, steps_per_epoch, training_batches
 from parsec.errors import UserError
-from parsec.files import arrays_digest
+from parsec.footprint import readable
 from parsec.keys import fold
 from parsec.run.cell_source import CellSource, chosen_cell, make_blueprint
 from parsec.run.loop import run_steps
@@ -34,7 +34,7 @@ from parsec.train.derived import (
     network_costs,
     variable_shapes,
 )
-from parsec.train.footprint import check_fits, training_bytes
+from parsec.train.footprint import check_memory, training_needs
 from parsec.train.model_file import WEIGHTS, Metadata, load_model, save_model
 from parsec.train.recipe import Recipe
 from parsec.train.training import Evaluate, TrainState, evaluated, init_state, judge, make_evaluate, make_step
@@ -86,10 +86,11 @@ def run_train(config: TrainConfig, workdir: Path) -> dict[str, Any]:
     cell, like = chosen_cell(config.from_run, config.genotype)
     task = load_task(config, cell, like)
     height, width, channels = task.metadata.image
-    needed = training_bytes(task.recipe, task.blueprint, (height, width, channels), validates=task.valid is not None)
-    check_fits(needed, "this training")
+    image, validates = (height, width, channels), task.valid is not None
+    needs = training_needs(task.recipe, task.blueprint, image, validates=validates)
+    check_memory(needs)
     with claim(workdir, config, task.digests) as run:
-        announce(f"training on {config.dataset}", _plan(config, task, needed, run.path))
+        announce(f"training on {config.dataset}", _plan(config, task, sum(needs.values()), run.path))
         for note in (*run.notes, *task.notes):
             print(note)
         print("compiling the network, a minute or so on a CPU", flush=True)
@@ -116,7 +117,6 @@ def load_task(config: TrainConfig, cell: CellSource, like: CellSource) -> Task:
     recipe = make_recipe(config, config.steps or max(round(config.epochs * per_epoch), 1))
     _check_together(config, blueprint, (height, width))
     means, stds = (tuple(map(float, values)) for values in (mean, std))
-    images = (dataset.images, dataset.labels, dataset.test_images, dataset.test_labels)
     return Task(
         training_batches(dataset, train, mean, std),
         training_batches(dataset, valid, mean, std) if len(valid) else None,
@@ -124,7 +124,7 @@ def load_task(config: TrainConfig, cell: CellSource, like: CellSource) -> Task:
         blueprint,
         recipe,
         Metadata(blueprint, dataset.class_names, (height, width, channels), means, stds),
-        {"images": arrays_digest(*images)},
+        {"images": dataset.digest},
         dataset.notes,
     )
 
@@ -298,7 +298,7 @@ def _plan(config: TrainConfig, task: Task, needed: int, path: Path) -> dict[str,
         "size": _described(task.blueprint),
         "images": f"{train} to learn from, {valid} for validation, {test} for the test, {task.metadata.image} each",
         "steps": f"{recipe.steps}, {recipe.steps / per_epoch:.4g} epochs; batch {recipe.batch_size}",
-        "memory": f"about {needed / 2**30:.2f} GiB",
+        "memory": f"at least {readable(needed)}",
         "device": f"{jax.devices()[0].device_kind}, jax {jax.__version__}",
         "seed": config.seed,
         "run directory": path,

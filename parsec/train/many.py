@@ -157,7 +157,7 @@ def _train_seed(
     batch_key = jax.random.fold_in(key, 1)
 
     def step(carry: tuple[Weights, Any], index: jax.Array) -> tuple[tuple[Weights, Any], jax.Array]:
-        batch = Batch(*training_batch(recipe, parts.train, batch_key, index, dtype))
+        batch = training_batch(recipe, parts.train, batch_key, index, dtype)
 
         def loss(weights: Weights) -> tuple[jax.Array, None]:
             return -child(weights, batch, architecture).log_likelihood / recipe.batch_size, None

@@ -15,6 +15,7 @@ import optax
 
 from parsec.data.augment import cutout
 from parsec.data.memory import Batches, draw
+from parsec.data.source import Batch
 from parsec.keys import fold
 
 
@@ -78,9 +79,7 @@ def learning_rate(recipe: Recipe, step: Any) -> jax.Array:
     return span * 0.5 * (1 + jnp.cos(jnp.pi * done)) + recipe.final_learning_rate
 
 
-def training_batch(
-    recipe: Recipe, part: Batches, key: jax.Array, step: jax.Array | int, dtype: str
-) -> tuple[jax.Array, jax.Array]:
+def training_batch(recipe: Recipe, part: Batches, key: jax.Array, step: jax.Array | int, dtype: str) -> Batch:
     """Returns a step's batch as the recipe has it.
 
     Args:
@@ -89,15 +88,12 @@ def training_batch(
       key: of the batches, the same for the whole training.
       step: int32 [], from 0; may be traced.
       dtype: of the images returned.
-
-    Returns:
-      Images [B, H, W, C] and labels int32 [B].
     """
-    images, labels = draw(part, key, step, recipe.batch_size, augmentation=recipe.augmentation, dtype=dtype)
-    if recipe.cutout:
-        key = jax.random.fold_in(fold(key, "cutout"), jnp.asarray(step, jnp.int32))
-        images = cutout(key, images, recipe.cutout)
-    return images, labels
+    batch = draw(part, key, step, recipe.batch_size, augmentation=recipe.augmentation, dtype=dtype)
+    if not recipe.cutout:
+        return batch
+    key = jax.random.fold_in(fold(key, "cutout"), jnp.asarray(step, jnp.int32))
+    return batch._replace(images=cutout(key, batch.images, recipe.cutout))
 
 
 def descend(

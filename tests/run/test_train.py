@@ -130,7 +130,7 @@ def test_a_found_cell_is_trained_and_trained_on(finished: Path, tmp_path: Path):
         ({"genotype": "", "from_run": "DAMAGED"}, "not valid JSON"),
         ({"genotype": "", "from_run": "OTHER"}, "the space 'mine', which is not registered"),
         ({"weights": "EMPTY"}, "holds no trained network"),
-        ({"network": TrainNetworkSettings(channels=100_000, cells=1000)}, "GiB and there are"),
+        ({"network": TrainNetworkSettings(channels=100_000, cells=1000)}, "of memory (weights, gradients"),
         ({"network": TrainNetworkSettings(stem="imagenet", stem_stride=2)}, "means nothing to the stem of imagenet"),
         ({"network": TrainNetworkSettings(channels=4, stem_stride=2)}, "fewer than 2 x 2"),
         ({"data": replace(CONFIG.data, batch_size=5000)}, "batch_size 5000 is larger than"),

@@ -121,23 +121,22 @@ def test_the_average_follows_fast_at_first_and_then_by_its_decay():
 
 def test_memory_is_told_without_computing_and_grows_with_the_batch():
     blueprint = Blueprint("resnet", "resnet", Shape(8, 3, 10))
-    needed = [
-        footprint.training_bytes(Recipe(1, batch, 0.1), blueprint, (16, 16, 3), validates=False) for batch in (8, 16)
-    ]
-    # A network of 20 layers keeps at least its layers' inputs, 8 x 16 x 16 numbers of each of the first stage's seven.
-    assert needed[1] - needed[0] > 8 * 7 * 8 * 16 * 16 * 4
-    assert needed[1] < 2 * needed[0]
+    first, second = (
+        footprint.training_needs(Recipe(1, batch, 0.1), blueprint, (16, 16, 3), validates=False) for batch in (8, 16)
+    )
+    kept = "what the forward pass keeps"
+    # 20 layers keep their inputs, 8 x 16 x 16 numbers of each of the first stage's seven; half of it counts.
+    assert second[kept] - first[kept] > 0.5 * 8 * 7 * 8 * 16 * 16 * 4
+    assert second[kept] < 2.01 * first[kept]
+    assert first["weights, gradients, moments and copies"] == second["weights, gradients, moments and copies"]
     huge = Blueprint("resnet", "resnet", Shape(50_000, 3, 10))
-    assert footprint.training_bytes(Recipe(1, 8, 0.1), huge, (16, 16, 3), validates=True) > 1e12
+    assert sum(footprint.training_needs(Recipe(1, 8, 0.1), huge, (16, 16, 3), validates=True).values()) > 1e12
 
 
-def test_too_much_memory_is_refused_with_the_number(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(footprint, "available_bytes", lambda: 2**31)
-    footprint.check_fits(2**31, "this training")
-    with pytest.raises(UserError, match=r"this training needs about 3\.0 GiB and there are 2\.0 GiB; lower"):
-        footprint.check_fits(3 * 2**30, "this training")
-    monkeypatch.setattr(footprint, "available_bytes", lambda: 0)
-    footprint.check_fits(2**60, "nobody knows")
+def test_too_much_memory_is_refused_with_the_number():
+    footprint.check_memory({"weights": 1})
+    with pytest.raises(UserError, match=r"this needs 1\.0 PiB of memory \(weights 1\.0 PiB\), and .* are free; lower"):
+        footprint.check_memory({"weights": 2**50})
 
 
 def test_optax_and_recipe_agree_without_clipping():
