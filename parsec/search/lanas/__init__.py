@@ -11,8 +11,8 @@ stretch), what it is linear in (the features, or their pairwise products too), a
 
 Where the space is small enough to be enumerated, as on every table, the default ranks all of it for each proposal.
 That ranking by ridge regressions, not the tree, is most of its lead there: without a tree (`height=1`) it needs as many
-queries in the median, and only rare runs that a single regression leads astray need more. Where there is no such list
-it ranks what rejection and a walk find, and needs more queries.
+queries in the median on four of six tables. Where there is no such list it ranks what rejection and a walk find, and
+needs more queries.
 """
 
 from dataclasses import dataclass, replace
