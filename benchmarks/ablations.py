@@ -38,6 +38,7 @@ TABLES = {
     "digits201": "valid",
     "nb101_five": "valid_4",
     "nb101_sample": "valid_108",
+    "nb101_surrogate6": "surrogate_valid_108",
 }
 # Strategy, options, and whether it may see the enumerated space.
 VARIANTS: dict[str, tuple[str, dict[str, Any], bool]] = {
@@ -59,6 +60,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], bool]] = {
     "lanas_paper": ("lanas", {"preset": "paper"}, True),
     "lanas_no_pool": ("lanas", {}, False),
     "lanas_no_pool_no_tree": ("lanas", {"height": 1}, False),
+    "la_mcts": ("la_mcts", {}, True),
 }
 CHECKPOINTS = (100, 200, 500)
 
@@ -69,6 +71,8 @@ def load(folder: Path, name: str) -> tuple[Table, Domain]:
         return load_nasbench101("five_vertices", folder, 5)
     if name == "nb101_sample":
         return load_nasbench101("sample", folder, 7)
+    if name == "nb101_surrogate6":
+        return load_nasbench101("surrogate", folder, 6)
     if name == "digits201":
         table = load_digits201()
     else:

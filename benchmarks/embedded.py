@@ -12,6 +12,7 @@ correlation: how well a short training, or another setting, tells the ranking of
 
 import argparse
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,6 +68,15 @@ def free_share(space: Space, architectures: np.ndarray) -> np.ndarray:
         if set(choice.options) <= set(space.operations)
     ]
     return np.mean(slots, 0)
+
+
+def distinct(table: Table) -> Table:
+    """Returns the table with one row of each network that was trained, as others repeat its figures."""
+    if "representative" not in table.columns:
+        return table
+    kept = np.flatnonzero(table.columns["representative"] == np.arange(len(table)))
+    columns = {name: values[kept] for name, values in table.columns.items()}
+    return replace(table, architectures=table.architectures[kept], columns=columns)
 
 
 def seeds_of(table: Table, name: str) -> np.ndarray:
@@ -138,7 +148,7 @@ def main() -> None:
     parser.add_argument("--space", default="darts")
     arguments = parser.parse_args()
     space = get_space(arguments.space)
-    tables = [load_table(path) for path in arguments.tables]
+    tables = [distinct(load_table(path)) for path in arguments.tables]
     for path, table in zip(arguments.tables, tables, strict=True):
         print(path)
         if len(seeds_of(table, "test")[0]) > 1:

@@ -37,7 +37,7 @@ def test_a_command_names_configs_and_options_that_exist(words: list[str]):
     assert not unknown
     if flags.get("config", "NAME") == "NAME" or flags["config"].endswith(".py"):
         return
-    check(override(load_config(flags["config"]).config, parse_overrides(overrides)))
+    check(override(load_config(flags["config"]).config, parse_overrides(overrides).config))
     if "transfer_to" in flags:
         load_config(flags["transfer_to"])
 

@@ -186,6 +186,8 @@ def _darts_cell(space: Space, kind: str, node: ast.expr, concat: tuple[int, ...]
         operation = entries[0].value if entries and isinstance(entries[0], ast.Constant) else None
         if len(entries) != 2 or not isinstance(operation, str):
             raise _darts_error(pair, complaint)
+        if operation not in space.operations:
+            raise _darts_error(pair, str(unknown("operation", _shortened(operation), space.operations)))
         source = _node(entries[1])
         if source >= slot.target:
             raise _darts_error(pair, f"node {slot.target} can read nodes 0 to {slot.target - 1}, not {source}")
@@ -259,6 +261,9 @@ def _read_cell_string(space: Space, text: str) -> Genotype:
             operation, tilde, number = entry.partition("~")
             if not tilde or number != str(source):
                 raise UserError(f"{where}, edge {source + 1}: expected 'operation~{source}', not {_shown(entry)}")
+            if operation not in space.operations:
+                named = unknown("operation", _shortened(operation), space.operations)
+                raise UserError(f"{where}, edge {source + 1}: {named}")
             edges.append(Edge(source, node, operation))
     return {kind: Cell(layout.num_inputs, layout.num_nodes, tuple(edges), layout.concat)}
 

@@ -24,6 +24,8 @@ from parsec.errors import unknown
 Norm = Callable[..., Any]
 
 _BLOCK = 2**14
+# Blocks that are drawn one by one; kernels of more are far larger than any of a search.
+_MOST_BLOCKS = 64
 
 
 def kernel_init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
@@ -33,7 +35,13 @@ def kernel_init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32
     generator for each of them would take longer than the search's first epoch.
     """
     count = math.prod(shape)
-    draws = [_draw(jax.random.fold_in(key, block)) for block in range(-(-count // _BLOCK))]
+    blocks = -(-count // _BLOCK)
+    if blocks > _MOST_BLOCKS:
+        # The same numbers, in a program that does not grow with the kernel.
+        numbered = jnp.arange(blocks, dtype=jnp.uint32)
+        draws = [jax.vmap(lambda block: _draw(jax.random.fold_in(key, block)))(numbered).reshape(-1)]
+    else:
+        draws = [_draw(jax.random.fold_in(key, block)) for block in range(blocks)]
     limit = 1 / math.sqrt(math.prod(shape[:-1]))
     return (jnp.concatenate(draws)[:count].reshape(shape) * limit).astype(dtype)
 

@@ -17,9 +17,11 @@ import numpy as np
 
 from parsec.cells.domain import Domain
 from parsec.errors import UserError, unknown
+from parsec.files import expanded
 from parsec.report.comparison import comparison_text, regret_curve, summarise
 from parsec.report.regret import draw_regret
 from parsec.run.compare_settings import CompareConfig
+from parsec.run.footprint import check_compare_memory
 from parsec.run.progress import announce
 from parsec.run.signals import StoppedError, graceful_stop
 from parsec.run.trials import Task, Trials, run_trials
@@ -66,6 +68,7 @@ def run_compare(config: CompareConfig, workdir: Path) -> dict[str, Any]:
         with reporting(path):
             _show(config, result, path)
         return result
+    check_compare_memory(config)
     load = functools.partial(load_benchmark, config)
     table, domain = load()
     scores, report = table.objective(config.objective), table.objective(config.report or config.objective)
@@ -106,7 +109,7 @@ def _nasbench201(config: CompareConfig) -> tuple[Table, Domain]:
             "the NAS-Bench-201 comparison needs nasbench201.npz; name its folder with --config.data_dir=DIR "
             "(its format is in docs/strategies.md)"
         )
-    table = load_nasbench201(Path(config.data_dir).expanduser() / "nasbench201.npz", config.dataset)
+    table = load_nasbench201(expanded(config.data_dir) / "nasbench201.npz", config.dataset)
     return table, table_domain(table)
 
 
@@ -116,7 +119,7 @@ def _nasbench101(config: CompareConfig) -> tuple[Table, Domain]:
             "the NAS-Bench-101 comparison needs a file of its cells; name it or its folder with --config.data_dir=DIR "
             f"(--config.dataset chooses one of {', '.join(SOURCES)})"
         )
-    return load_nasbench101(config.dataset, Path(config.data_dir).expanduser(), config.max_vertices)
+    return load_nasbench101(config.dataset, expanded(config.data_dir), config.max_vertices)
 
 
 def _digits201(config: CompareConfig) -> tuple[Table, Domain]:
@@ -130,7 +133,7 @@ def _file(config: CompareConfig) -> tuple[Table, Domain]:
         raise UserError(
             "no table given; name an .npz file with --config.table=FILE (its format is in docs/strategies.md)"
         )
-    table = load_table(Path(config.table).expanduser())
+    table = load_table(expanded(config.table))
     return table, table_domain(table)
 
 

@@ -26,8 +26,9 @@ from typing import Any, NamedTuple
 
 from parsec.config import check, describe, override
 from parsec.errors import UserError, one_line, shown, unknown
+from parsec.files import expanded
 from parsec.run.terminal import output_error
-from parsec.run.workdir import SOURCE, inspect, locate
+from parsec.run.workdir import RESULT, SOURCE, inspect, locate
 
 FLAGS = ("--config", "--config.KEY=VALUE", "--workdir", "--transfer_to", "--target.KEY=VALUE", "--help")
 # Conditions of the machine that its user can mend; any other OSError is a bug and keeps its traceback.
@@ -84,7 +85,10 @@ def launch(chosen: str, overrides: Sequence[str], workdir: str | None, transfer_
         )
     run_directory = locate(workdir or Path("runs", folder))
     # Before the job's module is imported, which takes seconds.
-    inspect(run_directory / SOURCE if transfer_to is not None else run_directory, config)
+    first = run_directory / SOURCE if transfer_to is not None else run_directory
+    inspect(first, config)
+    if not (first / RESULT).exists():
+        check_paths(config)
     _check_platforms()
     try:
         _entry(job, chosen)(*arguments, run_directory)
@@ -93,6 +97,21 @@ def launch(chosen: str, overrides: Sequence[str], workdir: str | None, transfer_
         if error.errno not in _MENDABLE or (error.filename is None and output_error()):
             raise
         raise UserError(f"cannot write {error.filename or run_directory}: {error.strerror}") from error
+
+
+def check_paths(config: Any) -> None:
+    """Raises `UserError` where a config's `data_dir` or `table` leads nowhere; what is in them, the job checks."""
+    prepares = str(getattr(config, "dataset", "")).startswith("tfds:")
+    for name in ("data_dir", "table"):
+        given = getattr(config, name, "")
+        if not isinstance(given, str) or not given or (name == "data_dir" and prepares):
+            continue
+        try:
+            found = expanded(given).exists()
+        except OSError as error:
+            raise UserError(f"config.{name}={shown(given)}: {error.strerror}") from error
+        if not found:
+            raise UserError(f"config.{name}={shown(given)} does not exist")
 
 
 def list_configs() -> dict[str, str]:
@@ -171,6 +190,7 @@ def prepare_process() -> None:
     # A damaged checkpoint is reported by one line of ours; Orbax would add a page for each of its unfinished reads.
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    _pass_over_late_callbacks()
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     folder = compile_cache_folder()
@@ -193,6 +213,22 @@ def compile_cache_folder() -> Path:
         described += [line for line in lines if line.partition("\t")[0].strip() in ("model name", "flags", "Features")]
     key = hashlib.sha256("\n".join(described).encode()).hexdigest()[:12]
     return root / "parsec" / f"jax-{importlib.metadata.version('jax')}-{key}"
+
+
+def _pass_over_late_callbacks() -> None:
+    """Keeps reads and writes that end after Orbax gave up from printing a page each.
+
+    They call back, from threads of TensorStore's, into an event loop that is closed by then.
+    """
+    before = sys.unraisablehook
+
+    def show(lost: Any) -> None:
+        trace = lost.exc_traceback
+        late = trace is not None and trace.tb_frame.f_code.co_name == "call_soon_threadsafe"
+        if not (late and isinstance(lost.exc_value, RuntimeError)):
+            before(lost)
+
+    sys.unraisablehook = show
 
 
 def _check_platforms() -> None:

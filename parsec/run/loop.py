@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from parsec.errors import UserError
 from parsec.run.checkpoint import Checkpoints, Restored
-from parsec.run.metrics import MetricsFile, Sinks, TensorBoard, count_lines, truncate_after
+from parsec.run.metrics import MetricsFile, Sinks, TensorBoard, count_lines, has_tensorboard, truncate_after
 from parsec.run.progress import Progress
 from parsec.run.signals import StoppedError, graceful_stop
 from parsec.run.workdir import CHECKPOINTS, METRICS, TIMING, Claim, read_json, write_json_atomic
@@ -44,7 +44,7 @@ def run_steps(
       show: names of the metrics that the progress bar shows; all scalars of the line when empty.
       metrics_every: steps between lines of metrics.jsonl; the last step always has one.
       save_minutes: time between checkpoints; one is also made at the end, and when the run is stopped.
-      tensorboard: whether to write TensorBoard events too.
+      tensorboard: whether to write TensorBoard events too, where tensorboardX is installed.
       fatal: returns why the run cannot go on, judging by a step's metrics, or None; the step is then not saved, so that
         the same command comes to the same end.
 
@@ -58,7 +58,8 @@ def run_steps(
         start = 0 if restored is None else restored.step
         if start >= total:
             return state if restored is None else restored.tree
-        sinks = Sinks(MetricsFile(run.path), *([TensorBoard(run.path, from_step=start)] if tensorboard else []))
+        events = [TensorBoard(run.path, from_step=start)] if tensorboard and has_tensorboard() else []
+        sinks = Sinks(MetricsFile(run.path), *events)
         lines = count_lines(run.path, start)
         clock = _Clock(run, start)
         with sinks, Progress(total, start=start, label=label) as progress:

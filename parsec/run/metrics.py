@@ -5,8 +5,11 @@ run that was killed and resumed leaves the same bytes as one that was not. Tenso
 and may hold clock times.
 """
 
+import contextlib
+import importlib.util
 import json
 import math
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +18,10 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from parsec.files import read_bytes
-from parsec.run.workdir import METRICS, append, write_text_atomic, writing
+from parsec.run.workdir import METRICS, TENSORBOARD, append, write_text_atomic, writing
+
+# Time after which events are handed to the disk.
+_FLUSH_SECONDS = 30.0
 
 
 class Sink(Protocol):
@@ -54,22 +60,46 @@ class TensorBoard:
           workdir: the run directory; events go to its folder `tensorboard`.
           from_step: the step the run goes on from; TensorBoard hides what earlier files hold beyond it.
         """
-        # Imported here: it takes seconds, and many runs write no events.
-        from tensorboardX import SummaryWriter
+        # Imported here: it takes seconds, and many runs write no events. The writer is the one beneath SummaryWriter,
+        # whose thread prints a page of its own where the disk is full.
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto import event_pb2
 
-        with writing(workdir):
-            self._writer = SummaryWriter(str(workdir / "tensorboard"), purge_step=from_step + 1 if from_step else None)
+        # Its classes are made when it is imported, where no type checker sees them.
+        proto: Any = event_pb2
+        self._folder, self._event, self._flushed = workdir / TENSORBOARD, proto.Event, time.monotonic()
+        with writing(self._folder):
+            self._folder.mkdir(exist_ok=True)
+            self._writer = EventsWriter(str(self._folder / "events"))
+            if from_step:
+                start = proto.SessionLog(status=proto.SessionLog.START)
+                self._writer.write_event(proto.Event(wall_time=time.time(), step=from_step + 1, session_log=start))
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Adds the finite scalars among the values."""
-        for name, value in values.items():
-            plain = _plain(value)
-            if isinstance(plain, int | float) and not isinstance(plain, bool):
-                self._writer.add_scalar(name, plain, step)
+        from tensorboardX.summary import scalar
+
+        with writing(self._folder):
+            for name, value in values.items():
+                plain = _plain(value)
+                if isinstance(plain, int | float) and not isinstance(plain, bool):
+                    event = self._event(wall_time=time.time(), step=step, summary=scalar(name, plain))
+                    self._writer.write_event(event)
+            # It waits for the disk, so not after every line.
+            if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+                self._writer.flush()
+                self._flushed = time.monotonic()
 
     def close(self) -> None:
-        """Writes what is still in memory."""
-        self._writer.close()
+        """Writes what is still in memory and closes the file."""
+        # metrics.jsonl holds the same, and says so where the disk is full.
+        with contextlib.suppress(OSError):
+            self._writer.close()
+
+
+def has_tensorboard() -> bool:
+    """Returns whether tensorboardX, which only TensorBoard events need, is installed."""
+    return importlib.util.find_spec("tensorboardX") is not None
 
 
 class Sinks:

@@ -22,6 +22,7 @@ from parsec.joint.registry import JOINTS, SHARED, Entry
 from parsec.joint.settings import JointSettings
 from parsec.keys import fold
 from parsec.run.evaluators import EVALUATORS
+from parsec.run.footprint import check_search_memory
 from parsec.run.settings import OptimizerSettings, SearchConfig
 from parsec.supernet.objective import Child, make_child
 from parsec.supernet.supernet import cell_kinds, make_supernet
@@ -62,6 +63,8 @@ class JointSearch(NamedTuple):
 def load_problem(config: SearchConfig) -> Problem:
     """Returns the images in the device's memory, parted, and the sizes that follow; raises `UserError`."""
     dataset = load(config.dataset, config.data_dir, config.data.image_size)
+    height, width, channels = dataset.images.shape[1:]
+    check_search_memory(config, get_space(config.space), (height, width, channels))
     train, valid = split(dataset, config.data.valid_fraction, config.seed)
     mean, std = channel_statistics(dataset.images[train])
     per_epoch = steps_per_epoch(len(train), config.data.batch_size)

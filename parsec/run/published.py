@@ -1,8 +1,7 @@
 """Published tables in which a search's cell is looked up: only where space, dataset and table match."""
 
-from pathlib import Path
-
 from parsec.errors import UserError
+from parsec.files import expanded
 from parsec.run.settings import SearchConfig
 from parsec.tables.nasbench201 import load_nasbench201
 from parsec.tables.table import Table
@@ -30,4 +29,4 @@ def open_table(config: SearchConfig) -> Table | None:
             f"config.table={config.table} has no figures for config.dataset={config.dataset}; it has them for "
             f"{', '.join(datasets)}"
         )
-    return load_nasbench201(Path(config.table).expanduser(), datasets[config.dataset])
+    return load_nasbench201(expanded(config.table), datasets[config.dataset])

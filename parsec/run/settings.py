@@ -45,7 +45,9 @@ class NetworkSettings:
     """The supernet's size."""
 
     channels: int = option(16, "channels of the first cells; doubled at each reduction", minimum=1)
-    cells: int = option(8, "cells in the network (darts) or in each of its three stages (nasbench201)", minimum=1)
+    cells: int = option(
+        8, "cells in the network (darts) or in each of its three stages (nasbench201)", minimum=1, maximum=1000
+    )
     stem_stride: int = option(1, "2 halves the resolution before the first cell", minimum=1, maximum=2)
     dtype: str = option("float32", "of activations; weights stay float32", choices=("float32", "bfloat16"))
 
@@ -120,16 +122,16 @@ class SearchConfig:
         "cell.svg",
         "cell.png",
         "report.html",
-        "evaluations.jsonl",
+        "journal.jsonl",
         "compared.jsonl",
         "children",
     )
 
-    dataset: str = option("digits", "digits, cifar10, cifar100, images or tfds:NAME")
+    dataset: str = option("digits", "digits, digits_on_photos, cifar10, cifar100, images or tfds:NAME")
     data_dir: str = option("", "folder of the dataset's files, where it needs them", affects_results=False)
     space: str = option("darts", "search space: darts, nasbench201, or one that you registered")
     seed: int = option(0, "of everything random", minimum=0, maximum=2**32 - 1)
-    epochs: float = option(100.0, "passes over the weights' share of the training images", minimum=0)
+    epochs: float = option(100.0, "passes over the weights' share of the training images", minimum=0, maximum=100_000)
     steps: int = option(0, "training steps; above 0 this replaces epochs", minimum=0)
     table: str = option(
         "", "file of published accuracies in which the found cell is looked up (nasbench201.npz)", affects_results=False

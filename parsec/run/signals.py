@@ -101,7 +101,9 @@ def answer_signals() -> Iterator[Answer]:
         answer.over = True
         for number, handler in before.items():
             signal.signal(number, handler)
-        sys.unraisablehook = unraisable
+        # Unless another was put before it meanwhile, which may have to stay until the very end.
+        if sys.unraisablehook is quiet:
+            sys.unraisablehook = unraisable
         signal.set_wakeup_fd(told)
         # The thread closes the other end when this one is gone.
         os.close(writer)

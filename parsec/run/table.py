@@ -22,12 +22,14 @@ from parsec.cells.network import Shape
 from parsec.data import Dataset, channel_statistics, load, split
 from parsec.data.memory import held_out_batches, steps_per_epoch, training_batches
 from parsec.errors import UserError
+from parsec.run.footprint import check_table_memory
 from parsec.run.loop import run_steps
 from parsec.run.progress import announce
 from parsec.run.table_settings import TableConfig
 from parsec.run.workdir import RESULT, Claim, claim, finished_result, locate, reporting, write_json_atomic, writing
 from parsec.tables.table import Table, make_table, save_table
-from parsec.train.many import Parts, Recipe, Train, make_train
+from parsec.train.many import Parts, Train, make_train
+from parsec.train.recipe import Recipe
 
 TABLE = "table.npz"
 # Spaces up to this many architectures are listed one by one.
@@ -72,6 +74,7 @@ def run_build_table(config: TableConfig, workdir: Path) -> dict[str, Any]:
         with reporting(path):
             _show(result, path)
         return result
+    check_table_memory(config, space)
     rows = choose_rows(space, config.architectures, config.seed)
     dataset = load(config.dataset, config.data_dir, config.training.image_size)
     parts = load_parts(config, dataset)

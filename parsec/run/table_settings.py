@@ -30,14 +30,14 @@ class TableConfig:
     JOB: ClassVar[str] = "parsec.run.table:run_build_table"
     WRITES: ClassVar[tuple[str, ...]] = ("table.npz",)
 
-    dataset: str = option("digits", "digits, cifar10, cifar100, images or tfds:NAME")
+    dataset: str = option("digits", "digits, digits_on_photos, cifar10, cifar100, images or tfds:NAME")
     data_dir: str = option("", "folder of the dataset's files, where it needs them", affects_results=False)
     space: str = option("nasbench201", "search space, a key of parsec.cells.SPACES")
     architectures: int = option(0, "distinct architectures to train, drawn by the seed; 0 trains all", minimum=0)
     seed: int = option(
         0, "of the split, of the draw of architectures and of the training runs", minimum=0, maximum=2**32 - 1
     )
-    seeds: int = option(3, "training runs of each architecture", minimum=1)
+    seeds: int = option(3, "training runs of each architecture", minimum=1, maximum=1000)
     chunk: int = option(32, "architectures trained between two looks at the clock", minimum=1)
     save_minutes: float = option(0.5, "between checkpoints", minimum=0, affects_results=False)
     network: NetworkSettings = option(NetworkSettings(), "")

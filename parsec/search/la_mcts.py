@@ -4,7 +4,8 @@ Wang, Fonseca and Tian, "Learning Search Space Partition for Black-box Optimizat
 (NeurIPS 2020, arXiv 2007.00708). A leaf with more than `leaf_size` evaluated architectures is split: k-means finds two
 clusters of [encoding, value], a support vector machine learns their boundary, and both the evaluated architectures and
 those yet to come go where the machine says. The paper optimises inside the chosen leaf with a Gaussian process; here
-the member ranked first by one regression is proposed, or any, by the samplers that LaNAS uses.
+the member ranked first by one regression is proposed, or any, by the samplers that LaNAS uses: where the space is small
+enough to be enumerated, as on every table, all of the leaf is ranked.
 
 A split is a function of the evaluations it was fitted to, so only these are in the state, and a split is fitted when
 a walk first needs it.

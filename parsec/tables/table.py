@@ -21,6 +21,8 @@ from parsec.tables.lookup import dense_lookup, sorted_lookup
 
 # Spaces up to this many combinations are looked up in one dense array; larger ones by binary search.
 _DENSE = 2**22
+# Most options of a choice that are read from a table.
+LARGEST_CHOICE = 2**14
 # Strategies are told float32 numbers, and square and add them.
 _LARGEST_SCORE = 1e15
 
@@ -163,6 +165,11 @@ def make_table(name: str, sizes: np.ndarray, architectures: np.ndarray, columns:
         raise UserError(
             f"row {row} of table {name} repeats the architecture of row {int(first[inverse[row]])}; "
             f"{int((counts - 1).sum())} of its rows are duplicates"
+        )
+    if sizes.max() > LARGEST_CHOICE:
+        raise UserError(
+            f"choice {int(sizes.argmax())} of table {name} has {int(sizes.max()):,} options; strategies keep a "
+            f"number for each, so at most {LARGEST_CHOICE:,} are read"
         )
     if sizes.max() < 2:
         raise UserError(f"sizes of table {name} are all 1; there is nothing to choose")

@@ -7,50 +7,27 @@ that its architecture reads, as the network of that one genotype would.
 The seeds of an architecture are trained at once by `vmap`. They share the choice of operations, so it stays a branch
 where a `vmap` over architectures would run every operation; those are divided among the devices and looped over.
 The recipe is that of NAS-Bench-201 (Dong and Yang, arXiv 2001.00326), shortened by who calls: SGD with Nesterov's
-momentum under a cosine, weight decay, batch normalisation without affine parameters.
+momentum under a cosine, weight decay, batch normalisation without affine parameters. What a recipe says of dropped
+paths, smoothed labels, auxiliary heads and averages is for networks trained by themselves, and refused here.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from parsec.cells.network import Shape
 from parsec.cells.space import Space
-from parsec.data.memory import Batches, draw, normalise, steps_per_epoch, take
+from parsec.data.memory import Batches, normalise, steps_per_epoch, take
 from parsec.data.source import Batch
 from parsec.errors import UserError
 from parsec.supernet.objective import Child, make_child
 from parsec.supernet.supernet import Weights, make_supernet
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How one network is trained and evaluated.
-
-    Attributes:
-      steps: of the optimiser.
-      batch_size: images in a step.
-      learning_rate: at the first step; falls to zero as a cosine.
-      momentum: Nesterov's.
-      weight_decay: added to the gradient, of every weight.
-      augmentation: a name of `parsec.data.augment.AUGMENTATIONS`.
-      eval_batch_size: most images that an evaluation normalises together.
-    """
-
-    steps: int
-    batch_size: int
-    learning_rate: float
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    augmentation: str = "none"
-    eval_batch_size: int = 1000
+from parsec.train.recipe import Recipe, descend, make_optimizer, training_batch
 
 
 class Parts(NamedTuple):
@@ -109,6 +86,11 @@ def make_train(
     per_epoch = steps_per_epoch(len(parts.train.labels), recipe.batch_size)
     if recipe.eval_batch_size < 1:
         raise UserError(f"eval_batch_size {recipe.eval_batch_size} is too small; it must be at least 1")
+    for name in ("label_smoothing", "drop_path", "auxiliary_weight", "average"):
+        if getattr(recipe, name):
+            raise UserError(
+                f"{name} {getattr(recipe, name)} means nothing where many networks share one program; set 0"
+            )
     supernet = make_supernet(space, shape)
     example = jnp.zeros((recipe.batch_size, *parts.train.images.shape[1:]), shape.dtype)
     weights = jax.jit(jax.vmap(lambda key: supernet.init(jax.random.fold_in(key, 0), example)))(keys)
@@ -171,23 +153,17 @@ def _train_seed(
     key: jax.Array,
     architecture: jax.Array,
 ) -> Outcome:
-    optimizer = optax.chain(
-        optax.add_decayed_weights(recipe.weight_decay),
-        optax.sgd(partial(_learning_rate, recipe), recipe.momentum, nesterov=True),
-    )
+    optimizer = make_optimizer(recipe)
     batch_key = jax.random.fold_in(key, 1)
 
-    def loss(weights: Weights, batch: Batch) -> jax.Array:
-        return -child(weights, batch, architecture).log_likelihood / recipe.batch_size
-
     def step(carry: tuple[Weights, Any], index: jax.Array) -> tuple[tuple[Weights, Any], jax.Array]:
-        weights, state = carry
-        images, labels = draw(
-            parts.train, batch_key, index, recipe.batch_size, augmentation=recipe.augmentation, dtype=dtype
-        )
-        value, gradient = jax.value_and_grad(loss)(weights, Batch(images, labels))
-        updates, state = optimizer.update(gradient, state, weights)
-        return (optax.apply_updates(weights, updates), state), value
+        batch = training_batch(recipe, parts.train, batch_key, index, dtype)
+
+        def loss(weights: Weights) -> tuple[jax.Array, None]:
+            return -child(weights, batch, architecture).log_likelihood / recipe.batch_size, None
+
+        weights, state, value, _ = descend(optimizer, loss, *carry)
+        return (weights, state), value
 
     start = (weights, optimizer.init(weights))
     (weights, _), losses = jax.lax.scan(step, start, jnp.arange(recipe.steps, dtype=jnp.int32))
@@ -200,11 +176,6 @@ def _train_seed(
     outcome = Outcome(losses[-last_steps:].mean(), accuracy(parts.valid), accuracy(parts.test))
     finite = jnp.isfinite(losses).all()
     return jax.tree.map(lambda value: jnp.where(finite, value, jnp.nan), outcome)
-
-
-def _learning_rate(recipe: Recipe, step: Any) -> jax.Array:
-    done = jnp.asarray(step).astype(jnp.float32) / recipe.steps
-    return recipe.learning_rate * 0.5 * (1 + jnp.cos(jnp.pi * done))
 
 
 def _accuracy(

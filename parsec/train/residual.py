@@ -21,8 +21,10 @@ from parsec.cells.scan import scan_cells
 # What a genotype says that asks for this network; there is no cell in it.
 RESIDUAL = "resnet"
 STAGES = 3
-# Blocks of a stage, the usual first: 3 make the 20 layers of the smallest network of the paper's family.
-_DEPTHS = (3, 2, 4)
+# Blocks of a stage, the usual first: 3 make the 20 layers of the smallest network of the paper's family. Another depth
+# is for parameters that no width of a usual one comes as near to as this share.
+_DEPTHS = (3, 2, 4, 5, 6)
+_NEAR = 0.05
 
 
 class Size(NamedTuple):
@@ -100,20 +102,24 @@ class PreActivationBlock(nn.Module):
 
 
 def choose_size(params: int, num_classes: int, image_channels: int) -> Size:
-    """Returns the depth and width whose network has the number of parameters nearest to `params`, by their ratio.
+    """Returns a depth and width whose network has about `params` parameters: the usual depth where a width is near.
 
     Args:
       params: wanted, at least 1.
       num_classes: of the data.
       image_channels: 1 or 3.
     """
-    sizes = []
+
+    def distance(size: Size) -> float:
+        return abs(math.log(count_params(size, num_classes, image_channels) / params))
+
+    nearest = []
     for blocks in _DEPTHS:
         # Parameters grow with the square of the width, so the nearest width is beside the square root.
         per_square = count_params(Size(blocks, 64), num_classes, image_channels) / 64**2
-        near = max(round(math.sqrt(params / per_square)), 1)
-        sizes += [Size(blocks, max(near + step, 1)) for step in (0, -1, 1, -2, 2)]
-    return min(sizes, key=lambda size: abs(math.log(count_params(size, num_classes, image_channels) / params)))
+        width = max(round(math.sqrt(params / per_square)), 1)
+        nearest.append(min((Size(blocks, max(width + step, 1)) for step in range(-2, 3)), key=distance))
+    return next((size for size in nearest if distance(size) < _NEAR), min(nearest, key=distance))
 
 
 def count_params(size: Size, num_classes: int, image_channels: int) -> int:

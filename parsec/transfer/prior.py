@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from parsec.cells import Space
-from parsec.errors import UserError
+from parsec.errors import UserError, shown
+from parsec.files import expanded
 
 # The prior that a finished search writes into its run directory.
 PRIOR = "prior.json"
@@ -55,19 +56,23 @@ def read_prior(given: str | Path, base: Path) -> NamedLogits:
     Raises:
       UserError: there is no such file, or it is no prior.
     """
-    path = Path(os.path.normpath(base / Path(given).expanduser()))
-    if not path.exists():
-        path = Path(given).expanduser()
-    if path.is_dir():
-        path = path / PRIOR
-    if not path.is_file():
+    try:
+        path = Path(os.path.normpath(base / expanded(given)))
+        if not path.exists():
+            path = expanded(given)
+        if path.is_dir():
+            path = path / PRIOR
+        found = path.is_file()
+    except OSError as error:
+        raise UserError(f"cannot read the prior {shown(str(given))}: {error.strerror}") from error
+    if not found:
         raise UserError(f"there is no prior {path}; give the directory of a finished parsec search, or its {PRIOR}")
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))["logits"]
         logits = {name: {option: float(x) for option, x in row.items()} for name, row in stored.items()}
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise UserError(f"{path} is not the prior of a search: {type(error).__name__} {error}") from error
     if not all(np.isfinite(x) for row in logits.values() for x in row.values()):
         raise UserError(f"{path} is not the prior of a search: it holds a logit that is no finite number")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.embedded import agreement, better_half, describe, free_share, seeds_of, spread
+from benchmarks.embedded import agreement, better_half, describe, distinct, free_share, seeds_of, spread
 from parsec.cells import get_space
 from parsec.errors import UserError
 from parsec.tables.table import Table, make_table
@@ -73,3 +73,14 @@ def test_a_table_without_seeds_is_refused(architectures: np.ndarray):
     bare = make_table("bare", get_space("darts").sizes, architectures, {"test": np.arange(40.0)})
     with pytest.raises(UserError, match="no column test_0"):
         seeds_of(bare, "test")
+
+
+def test_rows_that_repeat_a_network_are_left_out(architectures: np.ndarray):
+    accuracies = np.random.default_rng(3).standard_normal((40, 2))
+    table = table_of(accuracies, architectures)
+    repeated = np.arange(40)
+    repeated[[3, 30]] = [0, 7]
+    table.columns["representative"] = repeated
+    kept = np.delete(np.arange(40), [3, 30])
+    np.testing.assert_array_equal(distinct(table).architectures, table.architectures[kept])
+    np.testing.assert_array_equal(seeds_of(distinct(table), "test"), accuracies[kept])

@@ -1,16 +1,19 @@
 """Configs of one's own: whatever their code does is one line that names the place; and the job they ask for."""
 
+import asyncio
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import main
 from parsec.errors import UserError
-from parsec.run.launch import list_configs, load_config
+from parsec.run.launch import check_paths, list_configs, load_config, prepare_process
+from parsec.run.settings import SearchConfig
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """from __future__ import annotations
@@ -111,6 +114,22 @@ def test_a_config_file_that_cannot_be_is_one_line(tmp_path: Path, monkeypatch: p
     assert len(str(refused.value)) < 400
 
 
+def test_paths_that_lead_nowhere_are_told_and_those_that_may_be_made_are_not(tmp_path: Path):
+    (tmp_path / "table.npz").write_bytes(b"")
+    for config in (
+        SearchConfig(data_dir=str(tmp_path), table=str(tmp_path / "table.npz")),
+        SearchConfig(dataset="tfds:mnist", data_dir=str(tmp_path / "new")),
+        object(),
+    ):
+        check_paths(config)
+    for config, said in (
+        (SearchConfig(data_dir=str(tmp_path / "new")), "config.data_dir=.* does not exist"),
+        (SearchConfig(dataset="tfds:mnist", table="n" * 300), "config.table=.*File name too long"),
+    ):
+        with pytest.raises(UserError, match=said):
+            check_paths(config)
+
+
 def test_a_damaged_file_among_the_configs_is_listed_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "__init__.py").write_text("")
@@ -124,7 +143,31 @@ def test_a_damaged_file_among_the_configs_is_listed_as_such(tmp_path: Path, monk
     assert listed["broken"].startswith("(cannot be read")
     with pytest.raises(UserError, match=r"broken\.py.*SyntaxError"):
         load_config("broken")
-    monkeypatch.delitem(sys.modules, "configs")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "configs"]:
+        del sys.modules[name]
+
+
+def test_writes_that_end_after_their_loop_are_passed_over_and_nothing_else(monkeypatch: pytest.MonkeyPatch):
+    shown: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", shown.append)
+    monkeypatch.setattr(os, "environ", {"JAX_COMPILATION_CACHE_DIR": "kept"})
+    prepare_process()
+    loop = asyncio.new_event_loop()
+    loop.close()
+    # As a thread of TensorStore's calls: nothing of Python is above.
+    with pytest.raises(RuntimeError) as late:
+        loop.call_soon_threadsafe(print)
+    assert late.tb.tb_next is not None
+    lost = SimpleNamespace(exc_value=late.value, exc_traceback=late.tb.tb_next)
+    sys.unraisablehook(lost)
+    assert shown == []
+    for other in (
+        SimpleNamespace(exc_value=ValueError(), exc_traceback=late.tb.tb_next),
+        SimpleNamespace(exc_value=RuntimeError(), exc_traceback=late.tb),
+        SimpleNamespace(exc_value=RuntimeError(), exc_traceback=None),
+    ):
+        sys.unraisablehook(other)
+    assert len(shown) == 3
 
 
 def test_a_device_that_jax_does_not_have_is_one_line(tmp_path: Path):

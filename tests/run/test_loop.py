@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,14 @@ def test_lines_at_another_interval_are_no_loss(tmp_path: Path, capsys: pytest.Ca
             run_steps(run, start(), step, total, metrics_every=every, tensorboard=False)
     assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2, 3, 4, 5, 6, 8, 9, 10, 12]
     assert "lacks" not in capsys.readouterr().out
+
+
+def test_a_run_without_tensorboardx_writes_everything_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with claim(tmp_path, Settings()) as run:
+        run_steps(run, start(), step, 2)
+    assert len(read_metrics(tmp_path)) == 2
+    assert not (tmp_path / "tensorboard").exists()
 
 
 def test_fatal_metrics_stop_the_run_after_saving_and_it_can_be_resumed(tmp_path: Path):

@@ -220,6 +220,8 @@ def test_a_mistake_is_answered_without_importing_jax(tmp_path: Path):
         (["--config=nothing_like_it"], "unknown config 'nothing_like_it'"),
         (["--config=digits_search", f"--workdir={tmp_path}"], "holds result.json but no config.json"),
         (["--config=digits201_compare", f"--workdir={tmp_path}/run"], "seed was 1, now 0"),
+        (["--config=images_search", "--config.data_dir=/nowhere"], "config.data_dir='/nowhere' does not exist"),
+        (["--config=table_compare", "--config.table=~nosuchuser/a.npz"], "~nosuchuser"),
     )
     code = "import sys, main; code = main.main(sys.argv[1:]); sys.exit(code + 40 * ('jax' in sys.modules))"
     for words, named in commands:

@@ -2,6 +2,8 @@
 
 import json
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -103,6 +105,21 @@ def test_tensorboard_gets_the_finite_scalars(tmp_path: Path):
     scalars = [(e.step, v.tag, v.simple_value) for e in events(tmp_path / "tensorboard") for v in e.summary.value]
     assert scalars == [(1, "loss", 2.0), (2, "loss", 1.0)]
     assert len(read_metrics(tmp_path)) == 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device that is always full")
+def test_events_on_a_full_disk_are_one_line_and_leave_nothing_to_complain_later(tmp_path: Path):
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom tensorboardX import record_writer\n"
+        "record_writer.open_file = lambda path: open('/dev/full', 'wb')\n"
+        "from parsec.errors import UserError\nfrom parsec.run import metrics\n"
+        "metrics._FLUSH_SECONDS = 0\n"
+        "sink = metrics.TensorBoard(Path(sys.argv[1]))\n"
+        "try:\n    sink.write(1, {'loss': 1.0})\nexcept UserError as error:\n    print(error)\nsink.close()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.stdout.startswith(f"cannot write {tmp_path / 'tensorboard'}: No space left on device")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_resumed_tensorboard_hides_the_steps_that_are_done_again(tmp_path: Path):

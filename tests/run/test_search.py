@@ -129,12 +129,43 @@ def test_unusable_data_is_one_line_and_leaves_no_result(changes: dict, message: 
     assert not (tmp_path / "run" / "result.json").exists()
 
 
-def test_a_search_whose_children_all_fail_stops_saved_with_advice(tmp_path: Path):
+def test_a_search_whose_children_all_fail_fails_again_and_concludes_nothing(tmp_path: Path):
     wild = replace(
         CONFIG,
-        steps=30,
+        steps=3,
         optimizer=replace(CONFIG.optimizer, learning_rate=1e30, final_learning_rate=1e30, clip=1e30, weight_decay=1e4),
     )
-    with pytest.raises(UserError, match="learning_rate"):
-        run_search(wild, tmp_path / "run")
-    assert any((tmp_path / "run" / "checkpoints").iterdir())
+    # Its last step is the first that fails; what a checkpoint of it held would look like a finished search.
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"stopped after step \d: every child's loss.*learning_rate"):
+            run_search(wild, tmp_path / "run")
+        assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_a_kind_of_cell_without_a_place_in_the_network_is_refused(tmp_path: Path):
+    few = replace(CONFIG, space="darts", network=replace(CONFIG.network, cells=2))
+    with pytest.raises(UserError, match=r"config\.network\.cells=2 leaves no normal cell in darts"):
+        run_search(few, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_table_of_another_space_or_dataset_is_refused_before_anything_is_written(tmp_path: Path):
+    digits = replace(CONFIG, table="nasbench201.npz")
+    with pytest.raises(UserError, match=r"has no figures for config\.dataset=digits; it has them for cifar10"):
+        run_search(digits, tmp_path / "run")
+    darts = replace(digits, space="darts", network=replace(CONFIG.network, cells=3))
+    with pytest.raises(UserError, match="means nothing in space darts"):
+        run_search(darts, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_found_cell_is_the_mode_of_the_prior_that_was_saved(finished: tuple[Path, str]):
+    result, stored = (json.loads((finished[0] / name).read_text()) for name in ("result.json", "prior.json"))
+    space = get_space("nasbench201")
+    best = [
+        max(range(len(c.options)), key=lambda at, c=c: stored["logits"][c.name][c.options[at]]) for c in space.choices
+    ]
+    assert result["architecture"] == best
+    probabilities = [np.array(list(stored["logits"][choice.name].values())) for choice in space.choices]
+    # A tie would hide a mode that is no mode.
+    assert all((row == row.max()).sum() == 1 for row in probabilities)

@@ -100,6 +100,26 @@ def test_half_of_a_value_is_the_mean_of_predicted_rollouts():
     assert 88.0 < records.rollouts[mixed].mean() < 94.0
 
 
+def test_the_walk_follows_what_was_backed_up_and_exploration_evens_the_visits():
+    """UCT alone, on scores of the first decision: 0, 0.5 or 1."""
+    domain = product_domain((3, 4, 4, 4))
+    visits = {}
+    for exploration in (0.05, 100.0):
+        uct = {"values": "raw", "candidates": 1, "rollouts": 0, "outlook_weight": 0.0, "first_training": 1000}
+        strategy = make(domain, exploration=exploration, **uct)
+        _, state, _ = _run(strategy, 45, score=lambda rows: np.asarray(rows)[:, :1] / 2.0)
+        visits[exploration] = state.tree.visits[0, :3]
+    assert visits[0.05][2] > 30
+    assert np.ptp(visits[100.0]) <= 1
+
+
+@pytest.mark.parametrize(("option", "other"), [("exploration", 0.0), ("outlook_weight", 0.0), ("outlook_weight", 1.0)])
+def test_a_guided_walk_weighs_values_predictions_and_visits(option, other):
+    default, _, _ = _run(make(SMALL, **QUICK), 40)
+    changed, _, _ = _run(make(SMALL, **QUICK, **{option: other}), 40)
+    assert (default != changed).any()
+
+
 def test_ask_backs_up_a_prediction_and_tell_swaps_the_truth_in_without_a_second_visit():
     strategy = make(SMALL, values="raw", rollouts=0, **QUICK)
     _, state, _ = _run(strategy, 30)

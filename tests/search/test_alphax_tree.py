@@ -77,6 +77,21 @@ def test_first_play_decides_whether_a_good_edge_is_deepened_before_all_were_visi
     assert prefix_of(tree, node) == (0,)
 
 
+@pytest.mark.parametrize(("weight", "chosen"), [(0.0, 0), (0.4, 0), (0.6, 1), (1.0, 1)])
+def test_an_outlook_is_mixed_with_what_was_backed_up(weight: float, chosen: int):
+    tree = new_tree(2, 2, lambda prefix: (0, 1))
+    for action, value in ((0, 0.9), (1, 0.1)):
+        tree, leaf = expand(tree, 0, action, lambda prefix: (0, 1))
+        back_up(tree, leaf, value, 1)
+
+    def outlook(node: int, actions: np.ndarray) -> np.ndarray:
+        return np.array([0.1, 0.9])[actions] if node == 0 else np.zeros(len(actions))
+
+    ahead = {"outlook": outlook, "outlook_weight": weight}
+    node, _ = select(tree, np.random.default_rng(0), exploration=0.1, first_play=0.0, **ahead)
+    assert prefix_of(tree, node) == (chosen,)
+
+
 def test_closing_the_last_edge_closes_the_edges_above():
     tree, first = expand(_tree(), 0, 0, _even)
     tree, second = expand(tree, first, 0, _even)

@@ -137,3 +137,16 @@ def test_bananas_proposes_what_is_new_and_distinct(key: jax.Array) -> None:
         seen |= set(rows)
         state, _ = tell(state, asked, jnp.asarray(np.asarray(asked).sum(1), jnp.float32)[:, None])
     assert (3, 3, 3) in seen
+
+
+def test_bananas_proposes_what_its_predictor_ranks_first(key: jax.Array) -> None:
+    """On a sum of six options, of 300 candidates the five predicted best are far above the parents they came from."""
+    domain = product_domain((4,) * 6)
+    strategy = make_strategy("bananas", domain, {"batch": 5, "candidates": 200, "capacity": 128})
+    rows = jnp.asarray(domain.sample(key, 100))
+    told = rows.sum(1).astype(jnp.float32)
+    state, _ = strategy.tell(strategy.init(key)._replace(asked=jnp.array(100)), rows, told[:, None])
+    asked, _ = jax.jit(strategy.ask)(jax.random.key(1), state)
+    parents = jnp.sort(told)[-10:]
+    assert float(asked.sum(1).mean()) > float(parents.mean()) + 0.5
+    assert float(asked.sum(1).min()) >= float(parents.min())

@@ -3,13 +3,15 @@
 import functools
 import io
 import json
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from parsec.cells.domain import Domain, product_domain
 from parsec.evaluate.table import table_evaluator
 from parsec.run.trials import Task, play_run, run_trials
 from parsec.search.contract import Strategy
@@ -38,28 +40,75 @@ GAPS = functools.partial(landscape, (4, 3, 5, 4), True)
 PRODUCT = functools.partial(landscape, (4, 4, 4, 4, 4), False)
 
 
+class Problem(NamedTuple):
+    """A domain, and a score for each of its architectures.
+
+    Attributes:
+      domain: what strategies see.
+      rows: `rows(architectures) -> int [B]`, a number for each; -1 for one that is not valid.
+      score: `score(architectures) -> float [B]`, of valid ones.
+      options: of strategies that would otherwise take long to learn anything.
+    """
+
+    domain: Domain
+    rows: Callable[[np.ndarray], np.ndarray]
+    score: Callable[[np.ndarray], np.ndarray]
+    options: dict[str, dict[str, Any]]
+
+
 @functools.cache
-def strategy_of(name: str) -> Strategy:
-    """The strategy on the domain with invalid combinations, compiled where it can be; shared by the tests."""
-    made = make_strategy(name, table_domain(GAPS()))
+def problem_of(kind: str) -> Problem:
+    """Named "gaps" it has invalid combinations and a pool; "large" is sixty million architectures without one."""
+    if kind == "gaps":
+        table = GAPS()
+        return Problem(table_domain(table), table.find, lambda a: table.columns["score"][table.find(a)], {})
+    sizes = np.full(10, 6)
+    domain = product_domain(tuple(sizes.tolist()))
+    assert domain.pool is None
+    place = 6 ** np.arange(10)
+
+    def rows(architectures: np.ndarray) -> np.ndarray:
+        inside = ((architectures >= 0) & (architectures < sizes)).all(1)
+        return np.where(inside, architectures @ place, -1)
+
+    tree = {"initial": 8, "select": 6, "min_samples": 2, "candidates": 16, "budget": 256}
+    network = {"members": 2, "width": 16, "steps": 20, "first_training": 10}
+    options = {"lanas": tree, "la_mcts": {**tree, "leaf_size": 6}, "alphax": network}
+    return Problem(domain, rows, lambda a: np.cos(a * np.arange(1, 11)).sum(1), options)
+
+
+PROBLEMS = pytest.mark.parametrize("kind", ["gaps", "large"])
+
+
+def make(name: str, kind: str) -> Strategy:
+    problem = problem_of(kind)
+    made = make_strategy(name, problem.domain, problem.options.get(name, {}))
     return made._replace(ask=jax.jit(made.ask), tell=jax.jit(made.tell)) if made.jittable else made
+
+
+@functools.cache
+def strategy_of(name: str, kind: str = "gaps") -> Strategy:
+    """The strategy on a problem, compiled where it can be; shared by the tests."""
+    return make(name, kind)
 
 
 def task(name: str, budget: int) -> Task:
     return Task(name, {}, ("score",), budget, "unique", 0)
 
 
-def advance(strategy: Strategy, state: Any, steps: range, key: jax.Array, fails: Any) -> tuple[list, list, Any]:
+def advance(
+    strategy: Strategy, state: Any, steps: range, key: jax.Array, fails: Any, kind: str = "gaps"
+) -> tuple[list, list, Any]:
     """Asks and tells; `fails(step, rows)` says which scores are NaN. Returns proposals, infos and the state."""
-    table = GAPS()
+    problem = problem_of(kind)
     asked, infos = [], []
     for step in steps:
         architectures, state = strategy.ask(jax.random.fold_in(key, step), state)
         architectures = np.asarray(architectures)
-        rows = table.find(architectures)
+        rows = problem.rows(architectures)
         offered = architectures[:, 0] >= 0
         assert (rows[offered] >= 0).all(), "an invalid architecture was proposed"
-        scores = np.where(offered & ~fails(step, rows), table.columns["score"][rows], np.nan)
+        scores = np.where(offered & ~fails(step, rows), problem.score(architectures), np.nan)
         state, info = strategy.tell(state, architectures, scores.astype(np.float32)[:, None])
         expected = int((offered & np.isnan(scores)).sum())
         assert int(info["failed"]) == expected
@@ -72,27 +121,55 @@ def never(step: int, rows: np.ndarray) -> np.ndarray:
     return np.zeros(len(rows), bool)
 
 
+@PROBLEMS
 @pytest.mark.parametrize("name", NAMES)
-def test_asks_for_valid_int32_architectures_of_one_shape(name: str, key: jax.Array) -> None:
-    asked, infos, _ = advance(strategy_of(name), strategy_of(name).init(key), range(12), key, never)
+def test_asks_for_valid_int32_architectures_of_one_shape(name: str, kind: str, key: jax.Array) -> None:
+    strategy = strategy_of(name, kind)
+    asked, infos, _ = advance(strategy, strategy.init(key), range(12), key, never, kind)
     assert {a.shape for a in asked} == {asked[0].shape} and asked[0].dtype == np.int32
     assert all(np.ndim(value) == 0 for info in infos for value in info.values())
 
 
+@PROBLEMS
 @pytest.mark.parametrize("name", NAMES)
-def test_is_a_function_of_its_key(name: str, key: jax.Array) -> None:
-    strategy = strategy_of(name)
-    first, _, _ = advance(strategy, strategy.init(key), range(12), key, never)
-    again, _, _ = advance(strategy, strategy.init(key), range(12), key, never)
+def test_is_a_function_of_its_key(name: str, kind: str, key: jax.Array) -> None:
+    strategy = strategy_of(name, kind)
+    first, _, _ = advance(strategy, strategy.init(key), range(12), key, never, kind)
+    again, _, _ = advance(strategy, strategy.init(key), range(12), key, never, kind)
     other = jax.random.key(1)
-    different, _, _ = advance(strategy, strategy.init(other), range(12), other, never)
+    different, _, _ = advance(strategy, strategy.init(other), range(12), other, never, kind)
     np.testing.assert_array_equal(first, again)
     assert any((a != b).any() for a, b in zip(first, different, strict=True))
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_uses_every_key_once(name: str, key: jax.Array) -> None:
+    made = make_strategy(name, product_domain((3, 2, 4)))
+    if not made.jittable:
+        pytest.skip("draws from numpy, seeded by the key")
+    start, ask = jax.random.split(key)
+    with jax.debug_key_reuse(True):
+        jax.jit(made.ask)(ask, jax.jit(made.init)(start))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_reads_the_first_objective_alone(name: str, key: jax.Array) -> None:
+    strategy = strategy_of(name)
+    asked, state = strategy.ask(key, strategy.init(key))
+    first = np.linspace(1.0, 2.0, len(asked), dtype=np.float32)
+    first[1:2] = np.nan
+    others = np.stack([first, -first, np.full_like(first, np.nan), np.full_like(first, np.inf)], 1)
+    alone, info = strategy.tell(state, asked, first[:, None])
+    among, info_among = strategy.tell(state, asked, others)
+    jax.tree.map(np.testing.assert_array_equal, (alone, info), (among, info_among))
+    changed, _ = strategy.tell(state, asked, others[:, [1, 0, 2, 3]])
+    leaves = zip(jax.tree.leaves(alone), jax.tree.leaves(changed), strict=True)
+    assert len(asked) == 1 or any(not np.array_equal(a, b, equal_nan=True) for a, b in leaves)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_compiles_once(name: str, key: jax.Array) -> None:
-    made = make_strategy(name, table_domain(GAPS()))
+    made = make_strategy(name, problem_of("gaps").domain)
     if not made.jittable:
         pytest.skip("runs on the host")
     traces = {"ask": 0, "tell": 0}
@@ -110,20 +187,19 @@ def test_compiles_once(name: str, key: jax.Array) -> None:
     assert traces == {"ask": 1, "tell": 1}
 
 
+@PROBLEMS
 @pytest.mark.parametrize("name", NAMES)
-def test_goes_on_from_saved_leaves_as_if_uninterrupted(name: str, key: jax.Array) -> None:
-    strategy = strategy_of(name)
-    _, _, state = advance(strategy, strategy.init(key), range(15), key, never)
-    expected, _, _ = advance(strategy, state, range(15, 25), key, never)
+def test_goes_on_from_saved_leaves_as_if_uninterrupted(name: str, kind: str, key: jax.Array) -> None:
+    strategy = strategy_of(name, kind)
+    _, _, state = advance(strategy, strategy.init(key), range(15), key, never, kind)
+    expected, _, _ = advance(strategy, state, range(15, 25), key, never, kind)
 
     saved = [save_leaf(leaf) for leaf in jax.tree.leaves(state)]
     # A new strategy restores it, so nothing may hide in the old one.
-    fresh = make_strategy(name, table_domain(GAPS()))
-    if fresh.jittable:
-        fresh = fresh._replace(ask=jax.jit(fresh.ask), tell=jax.jit(fresh.tell))
+    fresh = make(name, kind)
     structure = jax.tree.structure(state)
     restored = jax.tree.unflatten(structure, [load_leaf(leaf) for leaf in saved])
-    resumed, _, _ = advance(fresh, restored, range(15, 25), key, never)
+    resumed, _, _ = advance(fresh, restored, range(15, 25), key, never, kind)
     np.testing.assert_array_equal(resumed, expected)
 
 
@@ -141,15 +217,16 @@ def load_leaf(saved: bytes) -> Any:
     return np.load(io.BytesIO(saved[4:]), allow_pickle=False)
 
 
+@PROBLEMS
 @pytest.mark.parametrize("name", NAMES)
-def test_survives_failed_evaluations(name: str, key: jax.Array) -> None:
-    strategy = strategy_of(name)
+def test_survives_failed_evaluations(name: str, kind: str, key: jax.Array) -> None:
+    strategy = strategy_of(name, kind)
 
     def fails(step: int, rows: np.ndarray) -> np.ndarray:
         # Everything fails at first; later a third of the architectures always does.
         return np.full(len(rows), step < 6) | (rows % 3 == 0)
 
-    asked, _, state = advance(strategy, strategy.init(key), range(30), key, fails)
+    asked, _, state = advance(strategy, strategy.init(key), range(30), key, fails, kind)
     # AlphaX marks as NaN what it has no prediction of.
     for leaf in jax.tree.leaves(state) if name != "alphax" else ():
         values = np.asarray(leaf)
@@ -159,9 +236,10 @@ def test_survives_failed_evaluations(name: str, key: jax.Array) -> None:
     assert len(np.unique(late, axis=0)) > 1
 
 
+@PROBLEMS
 @pytest.mark.parametrize("name", NAMES)
-def test_can_be_asked_again_before_it_is_told(name: str, key: jax.Array) -> None:
-    strategy, table = strategy_of(name), GAPS()
+def test_can_be_asked_again_before_it_is_told(name: str, kind: str, key: jax.Array) -> None:
+    strategy, problem = strategy_of(name, kind), problem_of(kind)
     state = strategy.init(key)
     for turn in range(4):
         under_way = []
@@ -169,9 +247,9 @@ def test_can_be_asked_again_before_it_is_told(name: str, key: jax.Array) -> None
             architectures, state = strategy.ask(jax.random.fold_in(key, 3 * turn + at), state)
             under_way.append(np.asarray(architectures))
         for architectures in reversed(under_way):
-            rows = table.find(architectures)
+            rows = problem.rows(architectures)
             assert (rows[architectures[:, 0] >= 0] >= 0).all()
-            scores = np.where(rows >= 0, table.columns["score"][rows], np.nan).astype(np.float32)
+            scores = np.where(rows >= 0, problem.score(architectures), np.nan).astype(np.float32)
             state, _ = strategy.tell(state, architectures, scores[:, None])
 
 

@@ -66,6 +66,7 @@ def test_integer_columns_are_read_and_others_left_out(tmp_path: Path) -> None:
         ({"architectures": ROWS[:0], "accuracy": np.zeros(0)}, "no architecture"),
         ({"architectures": np.concatenate([ROWS[:23], ROWS[4:5]])}, "row 23 of table bad repeats .* row 4; 1 of"),
         ({"sizes": np.ones(3, int), "architectures": ROWS[:1], "accuracy": np.zeros(1)}, "all 1; there is nothing to"),
+        ({"sizes": np.array([3, 2, 10**6])}, "choice 2 of table bad has 1,000,000 options; .* at most 16,384"),
         ({"-accuracy": np.zeros(24)}, "column '-accuracy'; a name may not begin with '-'"),
         ({"accuracy": np.zeros(23)}, r"column 'accuracy' of table bad is float64 \[23\]; it must be \[24\]"),
     ],

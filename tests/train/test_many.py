@@ -17,10 +17,11 @@ from parsec.cells.space import CellLayout, Choice, Slot, Space
 from parsec.data.memory import Batches, draw, normalise
 from parsec.data.source import Batch
 from parsec.errors import UserError
-from parsec.supernet.objective import static_child
+from parsec.supernet.objective import make_child, static_child
 from parsec.supernet.supernet import child_weights, make_supernet
 from parsec.train import many
-from parsec.train.many import Outcome, Parts, Recipe, Train, eval_starts, make_train
+from parsec.train.many import Outcome, Parts, Train, eval_starts, make_train
+from parsec.train.recipe import Recipe
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_3x3")
 
@@ -137,7 +138,9 @@ def test_seeds_trained_at_once_agree_and_keep_the_choice_of_operations_a_branch(
     weights = jax.vmap(lambda key: make_supernet(SPACE, SHAPE).init(key, jnp.zeros((8, 6, 6, 1))))(KEYS)
 
     def one(weights: Any, key: jax.Array, architecture: jax.Array) -> Outcome:
-        return many._train_seed(make_supernet(SPACE, SHAPE), RECIPE, 3, "float32", PARTS, weights, key, architecture)
+        return many._train_seed(
+            make_child(SPACE, make_supernet(SPACE, SHAPE)), RECIPE, 3, "float32", PARTS, weights, key, architecture
+        )
 
     program = str(jax.make_jaxpr(lambda a: many._each_seed(one, weights, KEYS, a))(ARCHITECTURES[0]))
     assert "select_n" in program

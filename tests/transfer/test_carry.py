@@ -88,6 +88,8 @@ def test_a_prior_is_read_from_its_file_or_its_run_and_first_relative_to_the_run(
         (None, "there is no prior"),
         ("{", "is not the prior"),
         ("[]", "is not the prior"),
+        ("[" * 100_000, "is not the prior"),
+        ('{"logits": {"a": {"x": 1' + "0" * 400 + "}}}", "is not the prior"),
         ('{"logits": {"a": {"x": "y"}}}', "is not the prior"),
         ('{"logits": {"a": {"x": NaN}}}', "no finite number"),
     ],
@@ -100,3 +102,9 @@ def test_a_missing_or_foreign_file_is_one_line(text: str | None, message: str, t
         read_prior(path, tmp_path)
     assert str(path) in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("given", ["~nosuchuser/run", "n" * 300])
+def test_a_prior_at_an_impossible_place_is_one_line(given: str, tmp_path: Path):
+    with pytest.raises(UserError, match=r"nosuchuser|File name too long"):
+        read_prior(given, tmp_path)

@@ -1,0 +1,80 @@
+"""Published cells cost what was published, and a genotype's text tells its space or what is wrong with it."""
+
+import pytest
+
+from parsec.cells.genotypes import to_json, to_text
+from parsec.cells.network import Shape
+from parsec.cells.published import PUBLISHED, recognise
+from parsec.errors import UserError
+from parsec.train.derived import Blueprint, network_costs
+
+CIFAR = Shape(channels=36, cells=20, num_classes=10)
+IMAGENET = Shape(channels=48, cells=14, num_classes=1000, stem="imagenet")
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "megaflops"),
+    [
+        # Parameters as the authors' programs print them; multiply-adds where others counted convolutions alone.
+        ("DARTS_V2", 3_349_342, 528),
+        ("P_DARTS", 3_433_798, 532),
+        ("PC_DARTS", 3_634_678, None),
+    ],
+)
+def test_on_cifar_they_have_their_published_size(name: str, params: int, megaflops: int | None):
+    cost = network_costs(Blueprint("darts", PUBLISHED[name].text, CIFAR), (32, 32, 3))
+    assert cost.params == params
+    assert megaflops is None or round(cost.flops / 1e6) == megaflops
+
+
+def test_the_auxiliary_head_is_that_of_darts():
+    blueprint = Blueprint("darts", PUBLISHED["DARTS_V2"].text, CIFAR)
+    with_head = network_costs(blueprint, (32, 32, 3), auxiliary=True)
+    # 1x1 convolution from 576 to 128 channels and 2x2 to 768, both normalised, and a linear layer.
+    head = 576 * 128 + 2 * 128 + 4 * 128 * 768 + 2 * 768 + 768 * 10 + 10
+    assert with_head.params == 3_349_342 + head
+    assert with_head.flops == network_costs(blueprint, (32, 32, 3)).flops + 4 * 576 * 128 + 4 * 128 * 768 + 7_690
+
+
+def test_on_imagenet_darts_has_its_published_size():
+    cost = network_costs(Blueprint("darts", PUBLISHED["DARTS_V2"].text, IMAGENET), (224, 224, 3))
+    assert cost.params == 4_718_752
+    assert cost.flops == 529_912_552
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_cell_is_known_by_name_by_text_and_by_json(name: str):
+    space, architecture = recognise(name)
+    assert space.name == PUBLISHED[name].space and "arXiv" in PUBLISHED[name].source
+    for text in (to_text(space, architecture), to_json(space.decode(architecture))):
+        again, same = recognise(text)
+        assert again is space and (same == architecture).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("DARTS_V22", ["did you mean 'DARTS_V2'", "or give a genotype: Genotype("]),
+        (
+            PUBLISHED["DARTS_V2"].text.replace("('dil_conv_3x3', 2)", "('dil_conv_7x7', 2)"),
+            ["line 1 column 165", "unknown operation 'dil_conv_7x7'", "sep_conv_5x5"],
+        ),
+        (
+            "|none~0|+|none~0|nor_conv_5x5~1|+|none~0|none~1|none~2|",
+            ["node 2, edge 2", "unknown operation 'nor_conv_5x5'", "nor_conv_3x3"],
+        ),
+        ('{"sell": {}}', ["no space has the kinds of cells 'sell'", "nasbench201 has cell"]),
+        ("{", ["genotype JSON, line 1 column 2"]),
+    ],
+)
+def test_what_is_no_genotype_says_where_and_what_was_expected(text: str, says: list[str]):
+    with pytest.raises(UserError) as raised:
+        recognise(text)
+    assert "\n" not in str(raised.value)
+    for part in says:
+        assert part in str(raised.value)
+
+
+def test_a_published_cell_of_another_space_is_refused():
+    with pytest.raises(UserError, match="DARTS_V2 is a cell of darts, not of nasbench201"):
+        recognise("DARTS_V2", "nasbench201")

@@ -1,0 +1,42 @@
+"""What a job says it writes is what it writes: another's file of such a name is refused, so no name may be missing."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from parsec.run import compare, conclude, factories, journal, strategy_search, table
+from parsec.run.compare_settings import CompareConfig
+from parsec.run.settings import SearchConfig
+from parsec.run.table_settings import TableConfig
+from parsec.run.train_settings import TrainConfig
+from parsec.run.workdir import writes
+from parsec.train import model_file
+from parsec.transfer import prior
+
+RUN = Path(compare.__file__).parent
+
+
+def test_the_names_are_those_of_the_modules_that_write():
+    search = {prior.PRIOR, conclude.REPORT, factories.CHILDREN, journal.JOURNAL, strategy_search.COMPARED}
+    assert {*search, "cell.svg", "cell.png"} == set(SearchConfig.WRITES)
+    assert {compare.FINISHED, compare.CURVES, compare.PLOT, compare.TEXT} == set(CompareConfig.WRITES)
+    assert {table.TABLE} == set(TableConfig.WRITES)
+    assert {model_file.MODEL, model_file.WEIGHTS, model_file.LAST} == set(TrainConfig.WRITES)
+
+
+@pytest.mark.parametrize("path", sorted(RUN.glob("*.py")), ids=lambda path: path.stem)
+def test_every_file_name_in_the_runner_is_one_that_a_job_names(path: Path):
+    """A name added to a module, and forgotten in `WRITES`, would be written over another's file."""
+    named = {
+        name for config in (SearchConfig(), CompareConfig(), TableConfig(), TrainConfig()) for name in writes(config)
+    }
+    written = {
+        node.value
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and node.value.endswith((".json", ".jsonl", ".md", ".png", ".svg", ".html"))
+        and " " not in node.value
+    }
+    assert written - named <= {"config.json"}
