@@ -46,6 +46,19 @@ def test_the_streamed_gradient_is_the_weighted_sum(problem, sharpness: float):
     assert children.failed == 0
 
 
+@pytest.mark.parametrize("descending", [False, True])
+def test_a_likelier_child_that_comes_later_takes_weight_from_those_before(problem, descending: bool):
+    """In rising order every child but the first makes the sum be rescaled, in falling order none does."""
+    weights, batch, architectures = problem
+    order = jnp.argsort(likelihoods(weights, batch, architectures), descending=descending)
+    values = likelihoods(weights, batch, architectures[order])
+    assert float(jnp.abs(jnp.diff(values)).max()) > 1
+    shares = jax.lax.stop_gradient(prior.importance_weights(values))
+    expected = jax.grad(lambda w: (shares * likelihoods(w, batch, architectures[order])).sum())(weights)
+    found, _ = weighted_gradient(linear_child, weights, batch, architectures[order], 5, level=lambda k, value: value)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, expected)
+
+
 def test_the_gradient_of_importance_weights_is_that_of_the_evidence(problem):
     weights, batch, architectures = problem
 

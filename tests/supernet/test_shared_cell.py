@@ -1,12 +1,15 @@
 """What a shared cell computes, slot by slot."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from parsec.cells.nasbench201 import NASBENCH201
-from parsec.cells.operations import BatchStatistics, make_operation
+from parsec.cells.operations import OPERATIONS, BatchStatistics, make_operation
+from parsec.cells.space import CellLayout, Hard, Slot
 from parsec.supernet.shared_cell import SharedCell
 
 
@@ -38,6 +41,45 @@ def test_an_auxiliary_skip_stands_beside_every_operation_but_none(operation: str
     found, pull_found = jax.vjp(by_cell, images)
     np.testing.assert_allclose(found, expected, atol=1e-5)
     np.testing.assert_allclose(pull_found(expected)[0], pull(expected)[0], atol=1e-4)
+
+
+ONE_SLOT = CellLayout(1, 1, (Slot(target=1, operation=0, source=0),))
+
+
+@pytest.mark.parametrize(("stride", "dtype"), [(1, "float32"), (2, "bfloat16")])
+def test_every_operation_in_a_cell_is_the_operation_itself_in_value_and_gradient(
+    stride: int, dtype: str, key: jax.Array
+):
+    """One program runs them all, by an index that it is given."""
+    names = tuple(OPERATIONS)
+    module = SharedCell(ONE_SLOT, names, 4, stride, BatchStatistics)
+    images = jax.random.normal(key, (3, 7, 7, 4)).astype(dtype)
+
+    def route(at: jax.Array) -> Hard:
+        return Hard(jnp.zeros(1, jnp.int32), at[None])
+
+    params = module.init(key, (images,), route(jnp.array(0)))["params"]
+
+    @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    def by_cell(params: dict, images: jax.Array, at: jax.Array) -> tuple:
+        result, pull = jax.vjp(lambda p, x: module.apply({"params": p}, (x,), route(at)), params, images)
+        return result, pull(jnp.cos(result))
+
+    for at, name in enumerate(names):
+        made = make_operation(name, channels=4, stride=stride, norm=BatchStatistics)
+        own = jax.tree.map(lambda leaf: leaf[0], params.get(name, {}))
+        expected, pull = jax.vjp(lambda p, x, made=made: made.apply({"params": p}, x), own, images)
+        to_own, to_images = pull(jnp.cos(expected))
+        found, (to_params, to_input) = by_cell(params, images, jnp.array(at))
+        # Eight bits of mantissa, and sums of some hundred of them.
+        close = 1e-4 if dtype == "float32" else 0.1
+        assert found.dtype == jnp.dtype(dtype)
+        for one, other, slack in ((found, expected, 1), (to_input, to_images, 5)):
+            one, other = one.astype(jnp.float32), other.astype(jnp.float32)
+            np.testing.assert_allclose(one, other, atol=slack * close, rtol=close, err_msg=name)
+        for one, other in zip(jax.tree.leaves(to_params.get(name, {})), jax.tree.leaves(to_own), strict=True):
+            scale = max(float(jnp.abs(other).max()), 1e-3)
+            np.testing.assert_allclose(one[0] / scale, other / scale, err_msg=name, atol=5 * close)
 
 
 def test_an_auxiliary_skip_leaves_a_strided_edge_alone(key: jax.Array):
