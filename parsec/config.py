@@ -186,6 +186,18 @@ def changed_settings(stored: Mapping[str, Any], config: Any) -> dict[str, tuple[
     return changed | {path: (before, "absent") for path, before in _extra(cls, stored, "")}
 
 
+def affecting_results(config: Any) -> dict[str, Any]:
+    """Returns the settings of a config dataclass, nested alike, without those that results do not depend on."""
+    kept = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            kept[field.name] = affecting_results(value)
+        elif field.metadata.get("affects_results", True):
+            kept[field.name] = value
+    return kept
+
+
 @dataclasses.dataclass(frozen=True)
 class _Leaf:
     kind: Any

@@ -15,7 +15,7 @@ from parsec.cells.costs import network_cost
 from parsec.cells.drawing import draw_genotype, text_drawing
 from parsec.cells.genotypes import to_text
 from parsec.cells.network import Shape
-from parsec.config import to_config_dict
+from parsec.config import affecting_results
 from parsec.errors import UserError
 from parsec.evaluate.contract import Evaluated
 from parsec.keys import fold
@@ -109,7 +109,7 @@ def conclude(
         "evaluations": None if evaluated is None else len(evaluated.scores),
         "failed_evaluations": None if evaluated is None else int((~np.isfinite(evaluated.scores[:, 0])).sum()),
         "warnings": _warnings(space, found),
-        "config": to_config_dict(config).to_dict(),
+        "config": affecting_results(config),
     }
     if logits is not None:
         write_json_atomic(workdir / PRIOR, named_logits(space, logits))
