@@ -22,7 +22,7 @@ def export_onnx(model: Model) -> bytes:
       UserError: jax2onnx is not installed.
     """
     try:
-        from jax2onnx import to_onnx
+        from jax2onnx import to_onnx  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise UserError(f"ONNX needs jax2onnx ({error}); pip install 'parsec-nas[onnx]'") from error
     wide = in_float32(model)
@@ -33,7 +33,9 @@ def export_onnx(model: Model) -> bytes:
             return probabilities(wide, images)
 
     pixels = ShapeDtypeStruct(export.symbolic_shape(", ".join(["B", *map(str, model.metadata.image)])), jnp.uint8)
-    graph: Any = to_onnx(program, [pixels], model_name="network", input_names=["pixels"], output_names=["probabilities"])
+    graph: Any = to_onnx(
+        program, [pixels], model_name="network", input_names=["pixels"], output_names=["probabilities"]
+    )
     _pool_in_planes(graph.graph)
     return graph.SerializeToString(deterministic=True)
 
@@ -43,7 +45,7 @@ def _pool_in_planes(graph: Any) -> None:
 
     Runtimes have the second alone. A version of jax2onnx that makes it is left as it is.
     """
-    from onnx import TensorProto, helper
+    from onnx import TensorProto, helper  # pyright: ignore
 
     axes, nodes = "planes.axes", []
     for node in graph.node:

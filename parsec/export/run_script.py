@@ -1,14 +1,15 @@
 """load_and_run.py: the shortest program that uses a trained network, for a machine that has jax, numpy and Pillow.
 
-It stands beside the StableHLO program and prepares images as training did (`parsec.data.images`), except that grey of
-16 bits, of which Pillow has no square cut, must be made 8 bits first.
+jax imports flatbuffers when it reads a program, so that this must be installed too. The script stands beside
+the StableHLO program and prepares images as training did (`parsec.data.images`), but for grey of 16 bits, which it does
+not scale to 8.
 """
 
 import hashlib
 
 from parsec.train.model_file import Metadata
 
-_TEXT = '''"""Prints the class and its probability for image files: python load_and_run.py IMAGE ...; needs jax, numpy, pillow."""
+_TEXT = '''"""Prints class and probability of images: python load_and_run.py FILE ... (jax, flatbuffers, pillow)."""
 
 import hashlib, sys
 from pathlib import Path

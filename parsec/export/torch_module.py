@@ -30,7 +30,7 @@ def export_torch(model: Model) -> tuple[str, bytes]:
       UserError: torch is not installed, or the network is of a space or has an operation of one's own.
     """
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
 
         from parsec.export import torch_network
     except ImportError as error:

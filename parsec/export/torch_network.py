@@ -6,9 +6,9 @@ are in the state dict, to be trained further: `network.train()` normalises by th
 
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+import torch  # pyright: ignore[reportMissingImports]
+from torch import Tensor, nn  # pyright: ignore[reportMissingImports]
+from torch.nn import functional  # pyright: ignore[reportMissingImports]
 
 
 def load(path: Any) -> "Network":
@@ -64,7 +64,7 @@ class Network(nn.Module):
             else:
                 x = getattr(self, name)(x)
         if self.space != "darts":
-            x = F.relu(self.last_norm(x))
+            x = functional.relu(self.last_norm(x))
         return self.head["linear"](x.mean((2, 3)))
 
     def _add_darts(self, description: dict[str, Any], channels: int, older: int, newer: int) -> int:
@@ -151,7 +151,7 @@ class ReluConv(nn.Module):
         self.kernel, self.norm = conv(size, inputs, channels, stride), norm(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.kernel(F.relu(x)))
+        return self.norm(self.kernel(functional.relu(x)))
 
 
 class Separable(nn.Module):
@@ -166,7 +166,7 @@ class Separable(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for at in range(self.repeats):
-            x = getattr(self, f"depthwise_{at}")(F.relu(x))
+            x = getattr(self, f"depthwise_{at}")(functional.relu(x))
             x = getattr(self, f"norm_{at}")(getattr(self, f"pointwise_{at}")(x))
         return x
 
@@ -179,8 +179,8 @@ class FactorizedReduce(nn.Module):
         self.norm = norm(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(x)
-        shifted = F.pad(x, (0, 1, 0, 1))[:, :, 1:, 1:]
+        x = functional.relu(x)
+        shifted = functional.pad(x, (0, 1, 0, 1))[:, :, 1:, 1:]
         return self.norm(torch.cat([self.even(x), self.odd(shifted)], 1))
 
 
@@ -192,7 +192,7 @@ class ResidualBlock(nn.Module):
         self.shortcut = conv(1, inputs, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        pooled = F.avg_pool2d(x, 2, 2, ceil_mode=True, count_include_pad=False)
+        pooled = functional.avg_pool2d(x, 2, 2, ceil_mode=True, count_include_pad=False)
         return self.second(self.first(x)) + self.shortcut(pooled)
 
 
@@ -204,8 +204,8 @@ class PreActivationBlock(nn.Module):
         self.shortcut = conv(1, inputs, channels, stride) if stride > 1 or inputs != channels else None
 
     def forward(self, x: Tensor) -> Tensor:
-        active = F.relu(self.norm_0(x))
-        added = self.kernel_1(F.relu(self.norm_1(self.kernel_0(active))))
+        active = functional.relu(self.norm_0(x))
+        added = self.kernel_1(functional.relu(self.norm_1(self.kernel_0(active))))
         return added + (x if self.shortcut is None else self.shortcut(active))
 
 

@@ -1,11 +1,11 @@
 """The exports of a trained network, in its run directory: written by a training at its end, or by `--export=RUN_DIR`.
 
-    model.stablehlo                pixels to probabilities as one program, see `parsec.export.stablehlo`
-    load_and_run.py                a script that runs it without this package
-    model.onnx                     the same as an ONNX graph, where jax2onnx is installed and it is asked for
-    torch_network.py, model.pt     the same as a PyTorch module and its weights, likewise with torch
-    export.json                    {"schema": 1, "model": sha256 of model.json, "files": {name: sha256}, "jax",
-                                   "platforms", "input", "output"}
+model.stablehlo                pixels to probabilities as one program, see `parsec.export.stablehlo`
+load_and_run.py                a script that runs it without this package
+model.onnx                     the same as an ONNX graph, where jax2onnx is installed and it is asked for
+torch_network.py, model.pt     the same as a PyTorch module and its weights, likewise with torch
+export.json                    {"schema": 1, "model": sha256 of model.json, "files": {name: sha256}, "jax",
+                               "platforms", "input", "output"}
 """
 
 import hashlib

@@ -101,13 +101,11 @@ def predict(directory: Path, paths: Sequence[Path]) -> Iterator[Prediction]:
                     pixels[at] = image
             probabilities = np.asarray(network(pixels))
             for path, image, row in zip(some, read, probabilities, strict=False):
-                best = int(row.argmax())
-                known = not isinstance(image, str)
-                yield (
-                    Prediction(path, metadata.class_names[best], float(row[best]), "")
-                    if known
-                    else Prediction(path, None, 0.0, image)
-                )
+                if isinstance(image, str):
+                    yield Prediction(path, None, 0.0, image)
+                else:
+                    best = int(row.argmax())
+                    yield Prediction(path, metadata.class_names[best], float(row[best]), "")
 
 
 def _read(path: Path, metadata: Metadata) -> np.ndarray | str:
