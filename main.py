@@ -2,12 +2,16 @@
 
 usage: python main.py --config=NAME[:VARIANT] [--config.KEY=VALUE ...] [--workdir=DIR] [--help]
        python main.py --config=SOURCE --transfer_to=TARGET[:VARIANT] [--target.KEY=VALUE ...]
+       python main.py --predict=RUN_DIR FILES_OR_FOLDERS [--out=FILE.csv]
+       python main.py --export=RUN_DIR [stablehlo] [onnx] [torch]
 
   --config       a config listed below, or the path of a .py file of your own; alone, it runs it
   --config.KEY   changes one setting; any number of these; --config=NAME --help lists the settings
   --workdir      the run directory, runs/<config>[-<variant>] by default; the same command resumes an unfinished run
   --transfer_to  a second config, to which the prior that the first one learnt is carried over
   --target.KEY   changes one setting of that second config
+  --predict      the run directory of a finished training; prints class and probability of each image, --out as a table
+  --export       the same; writes its network in the forms named, or in all whose packages are installed
 """
 
 import sys
@@ -39,9 +43,11 @@ def _run(arguments: Sequence[str] | None) -> None:
     from absl import flags
 
     from parsec.run.launch import explain, launch, list_configs, parse_overrides
+    from parsec.run.network_commands import NETWORK_FLAGS, run_network_command
 
     given = flags.FlagValues()
-    for name in ("config", "workdir", "transfer_to"):
+    given.set_gnu_getopt()
+    for name in ("config", "workdir", "transfer_to", *NETWORK_FLAGS):
         flags.DEFINE_string(name, None, "see the top of this file", flag_values=given)
     flags.DEFINE_boolean("help", False, "see the top of this file", short_name="h", flag_values=given)
     try:
@@ -49,7 +55,9 @@ def _run(arguments: Sequence[str] | None) -> None:
         _, *overrides = given(["main.py", *(sys.argv[1:] if arguments is None else arguments)], known_only=True)
     except flags.Error as error:
         raise UserError(f"{error}; python main.py --help lists the flags") from None
-    if given.config and given.help:
+    if any(given[name].value is not None for name in NETWORK_FLAGS):
+        run_network_command({name: given[name].value for name in given}, overrides)
+    elif given.config and given.help:
         print(explain(given.config, given.transfer_to))
     elif given.config:
         launch(given.config, overrides, given.workdir, given.transfer_to)

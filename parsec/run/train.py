@@ -3,7 +3,7 @@
 The images are parted into those to learn from, those to choose the best weights by, if any, and the test part. The step
 is `parsec.train.training`'s; each epoch ends with a validation. The last thing is the test: of the best weights by
 validation, or of the last where nothing was held out. Files: model.json with model.safetensors and last.safetensors,
-which `parsec.train.model_file` describes, and result.json.
+which `parsec.train.model_file` describes, the exports of `parsec.run.export`, and result.json.
 """
 
 from pathlib import Path
@@ -21,6 +21,7 @@ from parsec.errors import UserError
 from parsec.footprint import readable
 from parsec.keys import fold
 from parsec.run.cell_source import CellSource, chosen_cell, make_blueprint
+from parsec.run.export import export_model
 from parsec.run.loop import run_steps
 from parsec.run.progress import announce
 from parsec.run.train_settings import TrainConfig
@@ -246,6 +247,7 @@ def _conclude(config: TrainConfig, task: Task, evaluate: Evaluate, state: TrainS
     best = last if state.best is None else state.best
     cost = network_costs(task.blueprint, task.metadata.image)
     save_model(path, task.metadata, best, last)
+    export_model(path)
     shape = task.blueprint.shape
     settings = to_config_dict(config).to_dict()
     result: dict[str, Any] = {

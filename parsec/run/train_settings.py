@@ -81,7 +81,17 @@ class TrainConfig:
     """Training one network from scratch."""
 
     JOB: ClassVar[str] = "parsec.run.train:run_train"
-    WRITES: ClassVar[tuple[str, ...]] = ("model.json", "model.safetensors", "last.safetensors")
+    WRITES: ClassVar[tuple[str, ...]] = (
+        "model.json",
+        "model.safetensors",
+        "last.safetensors",
+        "export.json",
+        "model.stablehlo",
+        "load_and_run.py",
+        "model.onnx",
+        "torch_network.py",
+        "model.pt",
+    )
 
     dataset: str = option("cifar10", "digits, cifar10, cifar100, images or tfds:NAME")
     data_dir: str = option("", "folder of the dataset's files, where it needs them", affects_results=False)

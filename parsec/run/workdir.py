@@ -186,11 +186,16 @@ def write_json_atomic(path: Path, value: Any) -> None:
 
 def write_text_atomic(path: Path, text: str) -> None:
     """Replaces the file by the text, as `write_json_atomic` does."""
+    write_bytes_atomic(path, text.encode())
+
+
+def write_bytes_atomic(path: Path, content: bytes) -> None:
+    """Replaces the file by the content, as `write_json_atomic` does."""
     hidden = path.with_name(f".{path.name}.tmp")
     with writing(path):
         try:
-            with hidden.open("w", encoding="utf-8") as file:
-                file.write(text)
+            with hidden.open("wb") as file:
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             hidden.replace(path)

@@ -1,7 +1,8 @@
 """A trained network on a disk: what it is in model.json, its weights in model.safetensors.
 
     model.json          {"schema": 1, "space", "genotype", "shape": {channels, cells, num_classes, stem_stride, dtype,
-                        stem}, "class_names", "image": [height, width, channels], "mean", "std"}
+                        stem}, "class_names", "image": [height, width, channels], "mean", "std",
+                        "sha256": {file of weights: digest}}
     model.safetensors   the weights to be used: the best by validation, or the last where nothing was held out
     last.safetensors    the weights after the last step
 
@@ -11,6 +12,7 @@ and do not occur. `mean` and `std` are those of each channel of the training ima
 an input is (pixel - mean) / std. Equal weights give equal files, byte for byte.
 """
 
+import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -90,9 +92,11 @@ def save_model(folder: Path, metadata: Metadata, weights: Variables, last: Varia
         "mean": list(metadata.mean),
         "std": list(metadata.std),
     }
-    _write(folder / LAST, save(_named(last)))
-    _write(folder / WEIGHTS, save(_named(weights)))
-    _write(folder / MODEL, (json.dumps(described, indent=2) + "\n").encode())
+    contents = {LAST: save(_named(last)), WEIGHTS: save(_named(weights))}
+    for name, content in contents.items():
+        _write(folder / name, content)
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    _write(folder / MODEL, (json.dumps(described | {"sha256": digests}, indent=2) + "\n").encode())
 
 
 def load_model(folder: Path, weights: str = WEIGHTS) -> Model:
@@ -105,10 +109,14 @@ def load_model(folder: Path, weights: str = WEIGHTS) -> Model:
     Raises:
       UserError: a file is missing or damaged, of a later schema, or the weights are not those of this network.
     """
-    metadata = load_metadata(folder)
+    metadata, digests = _read(folder)
     path = folder / weights
+    content = read_bytes(path)
+    if (found := hashlib.sha256(content).hexdigest()) != digests.get(weights):
+        known = str(digests.get(weights))
+        raise UserError(f"{path} is damaged or of another training: its sha256 is {found[:12]}..., not {known[:12]}...")
     try:
-        named = load(read_bytes(path))
+        named = load(content)
     except SafetensorError as error:
         raise UserError(f"{path} is damaged: {one_line(error)}") from error
     tree = unflatten_dict({tuple(name.split(".")): value for name, value in named.items()})
@@ -118,6 +126,20 @@ def load_model(folder: Path, weights: str = WEIGHTS) -> Model:
 
 def load_metadata(folder: Path) -> Metadata:
     """Returns what model.json says; raises `UserError` where there is none or it is not such a file."""
+    return _read(folder)[0]
+
+
+def logits(model: Model, images: jax.Array | np.ndarray) -> jax.Array:
+    """Returns logits float32 [B, classes] for raw images uint8 [B, H, W, C] of the model's size; may be traced."""
+    metadata = model.metadata
+    mean, std = jnp.asarray(metadata.mean, jnp.float32), jnp.asarray(metadata.std, jnp.float32)
+    inputs = normalise(jnp.asarray(images), mean, std, metadata.blueprint.shape.dtype)
+    found: Any = model.network.apply(model.variables, inputs)
+    return found
+
+
+def _read(folder: Path) -> tuple[Metadata, dict[str, str]]:
+    """Returns what model.json says of the network, and the sha256 of each file of weights."""
     path = folder / MODEL
     if not path.is_file():
         raise UserError(f"{folder} holds no trained network: there is no {MODEL}; a finished training writes it")
@@ -139,21 +161,13 @@ def load_metadata(folder: Path) -> Metadata:
             tuple(map(float, found["mean"])),
             tuple(map(float, found["std"])),
         )
+        digests = dict(found["sha256"])
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not the description of a trained network: {one_line(error)}") from error
     if len(metadata.class_names) != metadata.blueprint.shape.num_classes:
         classes = metadata.blueprint.shape.num_classes
         raise UserError(f"{path} names {len(metadata.class_names)} classes for a network of {classes}")
-    return metadata
-
-
-def logits(model: Model, images: jax.Array | np.ndarray) -> jax.Array:
-    """Returns logits float32 [B, classes] for raw images uint8 [B, H, W, C] of the model's size; may be traced."""
-    metadata = model.metadata
-    mean, std = jnp.asarray(metadata.mean, jnp.float32), jnp.asarray(metadata.std, jnp.float32)
-    inputs = normalise(jnp.asarray(images), mean, std, metadata.blueprint.shape.dtype)
-    found: Any = model.network.apply(model.variables, inputs)
-    return found
+    return metadata, digests
 
 
 def _named(variables: Variables) -> dict[str, np.ndarray]:

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 from configs import digits_train
 from parsec.data import load
 from parsec.errors import UserError
+from parsec.files import file_digest
 from parsec.run.metrics import read_metrics
 from parsec.run.train import run_train
 from parsec.run.train_settings import RegularisationSettings, TrainConfig, TrainDataSettings, TrainNetworkSettings
@@ -166,6 +167,7 @@ def test_weights_of_other_classes_or_another_network_are_refused(finished: Path,
 
     save_file({name: np.ascontiguousarray(value) for name, value in weights.items()}, tmp_path / WEIGHTS)
     description["shape"]["num_classes"], description["class_names"] = 7, list("abcdefg")
+    description["sha256"][WEIGHTS] = file_digest(tmp_path / WEIGHTS)
     (tmp_path / "model.json").write_text(json.dumps(description))
     with pytest.raises(UserError, match=r"its weights are of 7 classes, these images of 10; train its cell anew"):
         run_train(replace(CONFIG, weights=str(tmp_path)), tmp_path / "seven")

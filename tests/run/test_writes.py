@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from parsec.run import compare, conclude, factories, journal, strategy_search, table
+from parsec.run import compare, conclude, export, factories, journal, strategy_search, table
 from parsec.run.compare_settings import CompareConfig
 from parsec.run.settings import SearchConfig
 from parsec.run.table_settings import TableConfig
@@ -22,7 +22,8 @@ def test_the_names_are_those_of_the_modules_that_write():
     assert {*search, "cell.svg", "cell.png"} == set(SearchConfig.WRITES)
     assert {compare.FINISHED, compare.CURVES, compare.PLOT, compare.TEXT} == set(CompareConfig.WRITES)
     assert {table.TABLE} == set(TableConfig.WRITES)
-    assert {model_file.MODEL, model_file.WEIGHTS, model_file.LAST} == set(TrainConfig.WRITES)
+    exports = {export.PROGRAM, export.SCRIPT, export.GRAPH, export.TORCH_SOURCE, export.TORCH_WEIGHTS, export.MANIFEST}
+    assert {model_file.MODEL, model_file.WEIGHTS, model_file.LAST, *exports} == set(TrainConfig.WRITES)
 
 
 @pytest.mark.parametrize("path", sorted(RUN.glob("*.py")), ids=lambda path: path.stem)
