@@ -16,6 +16,7 @@ from configs.digits_search import get_config
 from parsec.cells import get_space
 from parsec.cells.genotypes import from_text
 from parsec.errors import UserError
+from parsec.run.problem import load_problem
 from parsec.run.search import run_search
 from parsec.run.settings import SearchConfig
 
@@ -75,13 +76,16 @@ def test_a_run_says_what_it_does_and_ends_with_a_cell(finished: tuple[Path, str]
 
 def test_killed_anywhere_the_same_command_ends_in_the_same_bytes(finished: tuple[Path, str], tmp_path: Path):
     workdir = tmp_path / "run"
-    for lines, how in ((2, signal.SIGKILL), (5, signal.SIGTERM)):
-        process = start(workdir)
+    # The second is killed steps after its last checkpoint: how often to save is nothing that results depend on.
+    for lines, how, more in ((2, signal.SIGTERM, ()), (5, signal.SIGKILL, ("--config.save_minutes=60",))):
+        process = start(workdir, *more)
         wait_for_lines(workdir / "metrics.jsonl", lines, process)
         process.send_signal(how)
         process.communicate(timeout=600)
         assert process.returncode == (-9 if how == signal.SIGKILL else 143)
         assert not (workdir / "result.json").exists()
+    saved = max(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit())
+    assert saved < len((workdir / "metrics.jsonl").read_text().splitlines())
     process = start(workdir)
     out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
@@ -157,6 +161,17 @@ def test_a_table_of_another_space_or_dataset_is_refused_before_anything_is_writt
     with pytest.raises(UserError, match="means nothing in space darts"):
         run_search(darts, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_the_parts_of_a_problem_are_disjoint_and_the_test_part_is_every_seeds():
+    parts = []
+    for seed in (0, 1):
+        problem = load_problem(replace(CONFIG, dataset="digits_on_photos", seed=seed))
+        images = problem.train.images, problem.valid.images, problem.dataset.test_images
+        parts.append([{image.tobytes() for image in np.asarray(part)} for part in images])
+    for train, valid, test in parts:
+        assert not train & valid and not train & test and not valid & test
+    assert parts[0][2] == parts[1][2] and parts[0][0] != parts[1][0]
 
 
 def test_the_found_cell_is_the_mode_of_the_prior_that_was_saved(finished: tuple[Path, str]):
