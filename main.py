@@ -46,7 +46,6 @@ def _run(arguments: Sequence[str] | None) -> None:
     from parsec.run.network_commands import NETWORK_FLAGS, run_network_command
 
     given = flags.FlagValues()
-    given.set_gnu_getopt()
     for name in ("config", "workdir", "transfer_to", *NETWORK_FLAGS):
         flags.DEFINE_string(name, None, "see the top of this file", flag_values=given)
     flags.DEFINE_boolean("help", False, "see the top of this file", short_name="h", flag_values=given)

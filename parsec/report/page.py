@@ -34,6 +34,7 @@ section { overflow-x: auto } .curves { display: flex; flex-wrap: wrap; gap: 8px 
 .figures { display: flex; flex-wrap: wrap; gap: 12px; margin: 22px 0 } .figures > div { flex: 1 1 150px }
 .figures b { display: block; font-size: 24px } .figures span { color: #57606a; font-size: 13px }
 .warning { border-left: 5px solid #e69100; margin: 8px 0 }
+.verdict { border-left: 5px solid #0072b2; margin: 18px 0 0 }
 table { border-collapse: collapse } td, th { padding: 3px 18px 3px 0; text-align: left; vertical-align: top }
 th { color: #57606a; font-weight: normal }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; font-size: 13px }
@@ -64,6 +65,7 @@ def report_page(result: Mapping[str, Any], config: Mapping[str, Any], metrics: S
             f'<section class="warning"><b>Warning.</b> {escape(str(line))}</section>'
             for line in result.get("warnings") or ()
         ),
+        *_verdict(result),
         _figures(result),
         f"<section>{genotype_svg(genotype)}</section>",
     ]
@@ -109,12 +111,33 @@ network = derive(space, space.decode(architecture), shape)  # a Flax module
 """
 
 
+def _verdict(result: Mapping[str, Any]) -> list[str]:
+    """Returns the box of what trainings from scratch say, where there were any."""
+    retrained = result.get("retrained")
+    if not retrained:
+        return []
+    return [f'<section class="verdict"><b>Verdict.</b> {escape(retrained["sentence"])}.</section>']
+
+
 def _figures(result: Mapping[str, Any]) -> str:
-    trained = result.get("evaluator") == "train"
-    how, likewise = ("trained from scratch", "trained alike") if trained else ("under the shared weights", "likewise")
-    figures = [
-        (_percent(result["valid_accuracy"]), f"validation accuracy {how}"),
-        (_percent(result["random_valid_accuracy"]), f"mean of random children, {likewise}"),
+    retrained = result.get("retrained")
+    if retrained:
+        how = f"{retrained['seeds']} seeds of {retrained['steps']:,} steps from scratch"
+        figures = [
+            (_percent(retrained["found"]), f"test accuracy, {how}"),
+            (_percent(retrained["random_mean"]), f"mean of {retrained['random_cells']} random cells, trained alike"),
+            (_percent(retrained["residual"]), "plain residual network of about as many parameters, trained alike"),
+        ]
+    else:
+        trained = result.get("evaluator") == "train"
+        how, likewise = (
+            ("trained from scratch", "trained alike") if trained else ("under the shared weights", "likewise")
+        )
+        figures = [
+            (_percent(result["valid_accuracy"]), f"validation accuracy {how}"),
+            (_percent(result["random_valid_accuracy"]), f"mean of random children, {likewise}"),
+        ]
+    figures += [
         (_count(result["params"]), "parameters at the searched size"),
         (_count(result["flops"]), "FLOPs at the searched size (multiply-adds for one image)"),
     ]

@@ -51,14 +51,18 @@ def cell_of_text(text: str) -> CellSource:
     return CellSource(space.name, to_text(space, architecture))
 
 
-def cell_of_run(directory: str) -> CellSource:
+def cell_of_run(directory: str, setting: str = "config.from_run") -> CellSource:
     """Returns the cell in the result of a finished run.
+
+    Args:
+      directory: the run directory.
+      setting: what the user named it by, for errors.
 
     Raises:
       UserError: the directory is no run's, the run has not finished, or its result holds no cell.
     """
     path = Path(directory).expanduser()
-    where = f"config.from_run={shown(directory)}"
+    where = f"{setting}={shown(directory)}"
     if not path.is_dir():
         raise UserError(f"{where}: there is no such directory")
     if not (path / RESULT).is_file():

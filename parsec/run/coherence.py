@@ -8,7 +8,7 @@ from parsec.config import flatten
 from parsec.errors import UserError
 from parsec.joint.registry import JOINTS
 from parsec.run.evaluators import EVALUATORS
-from parsec.run.settings import SearchConfig
+from parsec.run.settings import LEAST_CELLS, SearchConfig
 from parsec.run.strategy_search import check_strategy
 
 
@@ -68,6 +68,21 @@ CONDITIONS = (
         "config.derive.rule=best_of_samples",
     ),
     Condition(("derive.ranked_cells",), lambda config: bool(config.table), "config.table=FILE"),
+    Condition(
+        ("verify.seeds", "verify.epochs", "verify.steps", "verify.share", "verify.learning_rate"),
+        lambda config: config.verify.random > 0,
+        f"config.verify.random={LEAST_CELLS} or more",
+    ),
+    Condition(
+        ("verify.random",),
+        lambda config: config.verify.random == 0 or config.verify.random >= LEAST_CELLS,
+        f"at least {LEAST_CELLS} random cells for a verdict, or 0 for none",
+    ),
+    Condition(
+        ("verify.share",),
+        lambda config: not config.verify.epochs and not config.verify.steps,
+        "config.verify.epochs=0 and config.verify.steps=0",
+    ),
     Condition(("strategy.epochs", "strategy.inherit"), _trains, "config.strategy.evaluator=train"),
     Condition(
         ("strategy.options", "strategy.evaluations"),

@@ -1,6 +1,6 @@
 """The end of a search: the found architecture, its figures and its files."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from parsec.errors import UserError
 from parsec.evaluate.contract import Evaluated
 from parsec.keys import fold
 from parsec.report.page import NEEDED, report_page
+from parsec.report.verdict import percent
 from parsec.run.metrics import read_metrics
 from parsec.run.progress import announce
 from parsec.run.settings import SearchConfig
@@ -62,6 +63,7 @@ def conclude(
     image: tuple[int, int, int],
     table: Table | None,
     workdir: Path,
+    retrained: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Judges the found architecture, and writes result.json, prior.json, the drawing and report.html.
 
@@ -73,6 +75,7 @@ def conclude(
       image: height, width and channels of an image.
       table: of published figures for the space, or None.
       workdir: the run directory.
+      retrained: what trainings from scratch say of the found architecture, of `parsec.run.verify`; or None.
 
     Returns:
       What result.json holds; accuracies in percent. Nothing in it depends on the clock.
@@ -94,6 +97,7 @@ def conclude(
         "genotype": to_text(space, found),
         "seed": config.seed,
         "num_classes": shape.num_classes,
+        "retrained": None if retrained is None else dict(retrained),
         "valid_accuracy": _finite(outcome.score(found)),
         "random_valid_accuracy": _finite(np.mean(finite) if finite else np.nan),
         "random_valid_deviation": _finite(np.std(finite) if finite else np.nan),
@@ -165,12 +169,18 @@ def show_result(workdir: Path, result: dict[str, Any]) -> None:
     print("\n".join(text_drawing(space.decode(np.array(result["architecture"])))))
     print(f"\n{result['genotype']}\n")
     how = "trained from scratch" if result["evaluator"] == "train" else "with the shared weights"
-    rows: dict[str, Any] = {
-        "validation accuracy": f"{_percent(result['valid_accuracy'])} {how}",
-        "random children": " ± ".join(_percent(result[f"random_valid_{name}"]) for name in ("accuracy", "deviation")),
-        "parameters": f"{result['params']:,}",
-        "FLOPs": f"{result['flops']:,}",
-    }
+    # Under shared weights an accuracy proves nothing, so it is told only where there is no proof.
+    rows: dict[str, Any] = (
+        _proof(result["retrained"])
+        if result.get("retrained")
+        else {
+            "validation accuracy": f"{_percent(result['valid_accuracy'])} {how}",
+            "random children": " ± ".join(
+                _percent(result[f"random_valid_{name}"]) for name in ("accuracy", "deviation")
+            ),
+        }
+    )
+    rows |= {"parameters": f"{result['params']:,}", "FLOPs": f"{result['flops']:,}"}
     if result["evaluations"] is not None:
         failed = f", {result['failed_evaluations']} of them failed" if result["failed_evaluations"] else ""
         rows["evaluations"] = f"{result['evaluations']:,} by {result['strategy']}{failed}"
@@ -183,6 +193,18 @@ def show_result(workdir: Path, result: dict[str, Any]) -> None:
     announce("found cell", rows)
     for warning in result["warnings"]:
         print(f"warning: {warning}")
+
+
+def _proof(retrained: Mapping[str, Any]) -> dict[str, str]:
+    low, high = retrained["beaten_interval"]
+    return {
+        "verdict": f"{retrained['sentence']}.",
+        "test accuracy": f"{percent(retrained['found'], retrained['found_deviation'])}, {retrained['seeds']} seeds of "
+        f"{retrained['steps']} steps from scratch",
+        "random cells": f"{percent(retrained['random_mean'], retrained['random_deviation'])}; beaten: "
+        f"{retrained['beaten']:.0%} of {retrained['random_cells']}, or {low:.0%} to {high:.0%} of all (95 %)",
+        "plain residual network": percent(retrained["residual"], retrained["residual_deviation"]),
+    }
 
 
 def _finite(value: Any) -> float | None:

@@ -5,7 +5,8 @@ that was killed and resumed gives the same state and the same metrics.jsonl as o
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from parsec.errors import UserError
@@ -101,6 +102,19 @@ def run_steps(
                         raise StoppedError(stop.signal, index + 1)
                 clock.tick()
         return state
+
+
+@contextmanager
+def timed(run: Claim, name: str) -> Iterator[None]:
+    """Adds the seconds spent inside to timing.json, over all the processes that worked on the run."""
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        path = run.path / TIMING
+        timing = read_json(path) if path.exists() else {}
+        spent = timing.get(name, 0.0) + time.monotonic() - began
+        write_json_atomic(path, timing | {name: round(spent, 3)})
 
 
 def _lost(restored: Restored, found: int) -> tuple[str, ...]:

@@ -2,8 +2,8 @@
 
 It loads and parts the images and searches: jointly, where weights and architecture learn together, or by a strategy
 that is told the scores of an evaluator. Either goes on where an earlier process stopped. The found architecture is
-compared with random ones and looked up in a published table where one is given; result.json, prior.json, the drawing
-and report.html last.
+trained from scratch beside random ones, and looked up in a published table where one is given; result.json, prior.json,
+the drawing and report.html last.
 """
 
 from pathlib import Path
@@ -35,6 +35,7 @@ from parsec.run.progress import announce
 from parsec.run.published import open_table
 from parsec.run.settings import SearchConfig
 from parsec.run.strategy_search import COMPARED, best, remembered, run_strategy
+from parsec.run.verify import plan_verification, verify
 from parsec.run.workdir import Claim, claim, finished_result, locate, reporting
 from parsec.transfer.prior import Carried, carry_logits, read_prior
 
@@ -76,8 +77,10 @@ def run_search(config: SearchConfig, workdir: Path) -> dict[str, Any]:
             outcome = search_by_scores(config, space, problem, run)
         else:
             outcome = search_jointly(config, space, problem, run, initial.logits)
+        retrained = verify(config, space, problem, outcome.architecture, run)
         height, width, channels = problem.valid.images.shape[1:]
-        result = conclude(config, space, problem.shape, outcome, (height, width, channels), table, run.path)
+        image = (height, width, channels)
+        result = conclude(config, space, problem.shape, outcome, image, table, run.path, retrained)
         show_result(run.path, result)
         return result
 
@@ -163,6 +166,7 @@ def _plan(config: SearchConfig, space: Space, problem: Problem, path: Path) -> d
         "images": f"{train} for the weights, {valid} for the prior, {problem.train.images.shape[1:]} each",
         "network": f"{config.network.cells} cells, {config.network.channels} channels, {config.network.dtype}",
         "steps": steps,
+        "verification": plan_verification(config, problem).words,
         "device": f"{jax.devices()[0].device_kind}, jax {jax.__version__}",
         "seed": config.seed,
         "run directory": path,

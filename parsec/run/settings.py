@@ -23,10 +23,13 @@ __all__ = [
     "SearchConfig",
     "StrategySettings",
     "SupernetSettings",
+    "VerifySettings",
 ]
 
 # The keys of `parsec.data.augment.AUGMENTATIONS`, written out: reading options must not wait for JAX.
 AUGMENTATION_NAMES = ("none", "flip", "shift", "crop_flip")
+# Those of `parsec.report.verdict`, written out as well.
+LEAST_CELLS, LEAST_SEEDS = 5, 3
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,23 @@ class StrategySettings:
 
 
 @dataclass(frozen=True)
+class VerifySettings:
+    """How the found cell is proved at the end: trained from scratch beside random cells and a plain network."""
+
+    random: int = option(8, "random cells that are trained alike; 0 for no verification", minimum=0)
+    seeds: int = option(3, "training runs of each network", minimum=LEAST_SEEDS)
+    epochs: float = option(0.0, "passes over all training images; 0 for as many as share allows", minimum=0)
+    steps: int = option(0, "training steps; above 0 this replaces epochs", minimum=0)
+    share: float = option(
+        0.5,
+        "of the search's cost that verification may have, where neither epochs nor steps is given; with less than 50 "
+        "steps for each network there is none",
+        minimum=0,
+    )
+    learning_rate: float = option(0.1, "at the first step; falls to zero as a cosine", minimum=0)
+
+
+@dataclass(frozen=True)
 class SearchConfig:
     """A search on a supernet."""
 
@@ -124,6 +144,7 @@ class SearchConfig:
         "report.html",
         "journal.jsonl",
         "compared.jsonl",
+        "retrained.jsonl",
         "children",
     )
 
@@ -147,3 +168,4 @@ class SearchConfig:
     prior: PriorSettings = option(PriorSettings(), "")
     strategy: StrategySettings = option(StrategySettings(), "")
     derive: DeriveSettings = option(DeriveSettings(), "")
+    verify: VerifySettings = option(VerifySettings(), "")

@@ -6,9 +6,7 @@ under way and nothing else, and the strategy's state needs no checkpoint.
 
 import json
 import math
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import jax
@@ -21,12 +19,13 @@ from parsec.evaluate.contract import Evaluated, Evaluator
 from parsec.keys import fold
 from parsec.run.journal import JOURNAL, Journal, Scored
 from parsec.run.ledger import Ledger, Rule
+from parsec.run.loop import timed
 from parsec.run.metrics import MetricsFile, truncate_after
 from parsec.run.play import play
 from parsec.run.progress import Progress
 from parsec.run.settings import StrategySettings
 from parsec.run.signals import StoppedError, graceful_stop
-from parsec.run.workdir import TIMING, Claim, append, read_json, write_json_atomic, write_text_atomic
+from parsec.run.workdir import Claim, append, write_text_atomic
 from parsec.search.contract import Strategy
 from parsec.search.registry import make_strategy
 
@@ -73,7 +72,7 @@ def run_strategy(
 
     with (
         graceful_stop() as stop,
-        _timed(run),
+        timed(run, "evaluation_seconds"),
         Progress(settings.evaluations, start=recorded, label=settings.name) as progress,
     ):
         if recorded:
@@ -153,16 +152,3 @@ def _make(settings: StrategySettings, space: Space) -> Strategy:
             raise UserError(f"config.strategy.options has {text!r}; write OPTION=VALUE, such as batch=8")
         options[name] = value
     return make_strategy(settings.name, _domain(space), options)
-
-
-@contextmanager
-def _timed(run: Claim) -> Iterator[None]:
-    """Adds the seconds spent inside to timing.json, over all the processes that worked on the run."""
-    began = time.monotonic()
-    try:
-        yield
-    finally:
-        path = run.path / TIMING
-        timing = read_json(path) if path.exists() else {}
-        spent = timing.get("evaluation_seconds", 0.0) + time.monotonic() - began
-        write_json_atomic(path, timing | {"evaluation_seconds": round(spent, 3)})

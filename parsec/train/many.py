@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,16 +26,16 @@ from parsec.cells.space import Space
 from parsec.data.memory import Batches, normalise, steps_per_epoch, take
 from parsec.data.source import Batch
 from parsec.errors import UserError
-from parsec.supernet.objective import Child, make_child
+from parsec.supernet.objective import Child, ChildResult, classification, make_child
 from parsec.supernet.supernet import Weights, make_supernet
 from parsec.train.recipe import Recipe, descend, make_optimizer, training_batch
 
 
 class Parts(NamedTuple):
-    """The images to train on, to choose by and to report; `test` is None where the dataset has none."""
+    """The images to train on, to choose by and to report; either of the last two may be missing."""
 
     train: Batches
-    valid: Batches
+    valid: Batches | None
     test: Batches | None
 
 
@@ -43,8 +44,8 @@ class Outcome(NamedTuple):
 
     Attributes:
       loss: mean cross-entropy over the training batches of the last epoch, each before its step; nats.
-      valid: accuracy in percent on the validation part, after the last step.
-      test: likewise on the test part; NaN where there is none.
+      valid: accuracy in percent on the validation part, after the last step; NaN where there is none.
+      test: likewise on the test part.
     """
 
     loss: jax.Array
@@ -83,41 +84,49 @@ def make_train(
     Raises:
       UserError: a batch is empty or larger than the part that it is drawn from.
     """
-    per_epoch = steps_per_epoch(len(parts.train.labels), recipe.batch_size)
-    if recipe.eval_batch_size < 1:
-        raise UserError(f"eval_batch_size {recipe.eval_batch_size} is too small; it must be at least 1")
-    for name in ("label_smoothing", "drop_path", "auxiliary_weight", "average"):
-        if getattr(recipe, name):
-            raise UserError(
-                f"{name} {getattr(recipe, name)} means nothing where many networks share one program; set 0"
-            )
     supernet = make_supernet(space, shape)
-    example = jnp.zeros((recipe.batch_size, *parts.train.images.shape[1:]), shape.dtype)
-    weights = jax.jit(jax.vmap(lambda key: supernet.init(jax.random.fold_in(key, 0), example)))(keys)
-    mesh = Mesh(np.array(devices or jax.local_devices()), ("architectures",))
-    one = partial(_train_seed, make_child(space, supernet), recipe, min(per_epoch, recipe.steps), shape.dtype)
-    # Every device trains the same number; what fills up is trained and dropped.
-    filled = -(-count // mesh.size) * mesh.size
+    networks = _Networks(supernet.init, make_child(space, supernet), len(space.choices))
+    return _compile(networks, shape.dtype, recipe, parts, keys, count, devices)
 
-    def train_share(weights: Weights, keys: jax.Array, parts: Parts, architectures: jax.Array) -> Outcome:
-        return jax.lax.map(partial(_each_seed, partial(one, parts), weights, keys), architectures)
 
-    # The images are arguments: closed over, they would become constants of the compiled program.
-    whole, divided = PartitionSpec(), PartitionSpec("architectures")
-    share = jax.shard_map(
-        train_share, mesh=mesh, in_specs=(whole, whole, whole, divided), out_specs=divided, check_vma=False
-    )
-    everywhere = jax.device_put((weights, keys, parts), NamedSharding(mesh, whole))
-    divide = NamedSharding(mesh, divided)
-    example_rows = jax.ShapeDtypeStruct((filled, len(space.choices)), jnp.int32, sharding=divide)
-    compiled = jax.jit(share).lower(*everywhere, example_rows).compile()
+def make_train_one(
+    network: nn.Module,
+    dtype: str,
+    recipe: Recipe,
+    parts: Parts,
+    keys: jax.Array,
+    *,
+    devices: Sequence[Any] | None = None,
+) -> Callable[[], Outcome]:
+    """Returns the function that trains one network from scratch as `make_train` trains a space's, already compiled.
 
-    def train(architectures: np.ndarray) -> Outcome:
-        rows = np.resize(np.asarray(architectures, np.int32), (filled, len(space.choices)))
-        outcome = jax.device_get(compiled(*everywhere, jax.device_put(rows, divide)))
-        return jax.tree.map(lambda values: values[:count], outcome)
+    Args:
+      network: a Flax module from images [B, H, W, C] to logits float32 [B, classes]; its weights are its parameters, so
+        it must normalise by `BatchStatistics`.
+      dtype: of the images that it is given.
+      recipe: of training.
+      parts: the images.
+      keys: one for each seed, [S].
+      devices: the first of them trains; all local ones by default.
 
-    return train
+    Returns:
+      `train()`, which returns an `Outcome` of [1, S], on the host.
+
+    Raises:
+      UserError: a batch is empty or larger than the part that it is drawn from.
+    """
+
+    def init(key: jax.Array, images: jax.Array) -> Weights:
+        return network.lazy_init(key, jax.ShapeDtypeStruct(images.shape, images.dtype))["params"]
+
+    def child(weights: Weights, batch: Batch, architecture: jax.Array) -> ChildResult:
+        del architecture
+        outputs: Any = network.apply({"params": weights}, batch.images)
+        return classification(outputs, batch)
+
+    first = list(devices or jax.local_devices())[:1]
+    train = _compile(_Networks(init, child, 1), dtype, recipe, parts, keys, 1, first)
+    return lambda: train(np.zeros((1, 1), np.int32))
 
 
 def eval_starts(num_examples: int, batch_size: int) -> tuple[np.ndarray, int]:
@@ -134,6 +143,59 @@ def eval_starts(num_examples: int, batch_size: int) -> tuple[np.ndarray, int]:
     count = -(-num_examples // batch_size)
     size = -(-num_examples // count)
     return np.minimum(np.arange(count) * size, num_examples - size).astype(np.int32), size
+
+
+class _Networks(NamedTuple):
+    """Networks that share a program: `init(key, images) -> weights`, a child, and L, the length of an architecture."""
+
+    init: Callable[[jax.Array, jax.Array], Weights]
+    child: Child
+    length: int
+
+
+def _compile(
+    networks: _Networks,
+    dtype: str,
+    recipe: Recipe,
+    parts: Parts,
+    keys: jax.Array,
+    count: int,
+    devices: Sequence[Any] | None,
+) -> Train:
+    per_epoch = steps_per_epoch(len(parts.train.labels), recipe.batch_size)
+    if recipe.eval_batch_size < 1:
+        raise UserError(f"eval_batch_size {recipe.eval_batch_size} is too small; it must be at least 1")
+    for name in ("label_smoothing", "drop_path", "auxiliary_weight", "average"):
+        if getattr(recipe, name):
+            raise UserError(
+                f"{name} {getattr(recipe, name)} means nothing where many networks share one program; set 0"
+            )
+    example = jnp.zeros((recipe.batch_size, *parts.train.images.shape[1:]), dtype)
+    weights = jax.jit(jax.vmap(lambda key: networks.init(jax.random.fold_in(key, 0), example)))(keys)
+    mesh = Mesh(np.array(devices or jax.local_devices()), ("architectures",))
+    one = partial(_train_seed, networks.child, recipe, min(per_epoch, recipe.steps), dtype)
+    # Every device trains the same number; what fills up is trained and dropped.
+    filled = -(-count // mesh.size) * mesh.size
+
+    def train_share(weights: Weights, keys: jax.Array, parts: Parts, architectures: jax.Array) -> Outcome:
+        return jax.lax.map(partial(_each_seed, partial(one, parts), weights, keys), architectures)
+
+    # The images are arguments: closed over, they would become constants of the compiled program.
+    whole, divided = PartitionSpec(), PartitionSpec("architectures")
+    share = jax.shard_map(
+        train_share, mesh=mesh, in_specs=(whole, whole, whole, divided), out_specs=divided, check_vma=False
+    )
+    everywhere = jax.device_put((weights, keys, parts), NamedSharding(mesh, whole))
+    divide = NamedSharding(mesh, divided)
+    example_rows = jax.ShapeDtypeStruct((filled, networks.length), jnp.int32, sharding=divide)
+    compiled = jax.jit(share).lower(*everywhere, example_rows).compile()
+
+    def train(architectures: np.ndarray) -> Outcome:
+        rows = np.resize(np.asarray(architectures, np.int32), (filled, networks.length))
+        outcome = jax.device_get(compiled(*everywhere, jax.device_put(rows, divide)))
+        return jax.tree.map(lambda values: values[:count], outcome)
+
+    return train
 
 
 def _each_seed(one: Callable[..., Outcome], weights: Weights, keys: jax.Array, architecture: jax.Array) -> Outcome:
@@ -174,27 +236,33 @@ def _train_seed(
         return _accuracy(child, recipe.eval_batch_size, dtype, weights, part, architecture)
 
     outcome = Outcome(losses[-last_steps:].mean(), accuracy(parts.valid), accuracy(parts.test))
+    # The losses were taken before each step: an accuracy that is NaN tells of the last one.
     finite = jnp.isfinite(losses).all()
+    for value, part in ((outcome.valid, parts.valid), (outcome.test, parts.test)):
+        finite &= jnp.isfinite(value) if part is not None else True
     return jax.tree.map(lambda value: jnp.where(finite, value, jnp.nan), outcome)
 
 
 def _accuracy(
     child: Child, batch_size: int, dtype: str, weights: Weights, part: Batches, architecture: jax.Array
 ) -> jax.Array:
-    """Returns the percentage of a part's images that a child labels rightly, each counted once."""
+    """Returns the percentage of a part's images that a child labels rightly, each counted once; NaN if it diverged."""
     starts, size = eval_starts(len(part.labels), batch_size)
     # What a batch goes over again has been counted by the one before.
     again = np.maximum(np.append(0, starts[:-1] + size) - starts, 0).astype(np.int32)
 
-    def count(batch: tuple[jax.Array, jax.Array]) -> jax.Array:
+    def count(batch: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         images, labels = take(part, batch[0] + jnp.arange(size, dtype=jnp.int32))
         # A label that no class has is never right.
         counted = jnp.where(jnp.arange(size, dtype=jnp.int32) < batch[1], -1, labels)
         images = normalise(images, part.mean, part.std, dtype)
-        return child(weights, Batch(images, counted), architecture).correct
+        found = child(weights, Batch(images, counted), architecture)
+        return found.correct, found.log_likelihood
 
-    correct = jax.lax.map(count, (jnp.asarray(starts), jnp.asarray(again))).sum(dtype=jnp.int32)
-    return correct.astype(jnp.float32) * np.float32(100 / len(part.labels))
+    correct, likelihoods = jax.lax.map(count, (jnp.asarray(starts), jnp.asarray(again)))
+    accuracy = correct.sum(dtype=jnp.int32).astype(jnp.float32) * np.float32(100 / len(part.labels))
+    # Outputs that are no numbers have a most likely class as well, the first.
+    return jnp.where(jnp.isfinite(likelihoods).all(), accuracy, jnp.nan)
 
 
 def _one_by_one() -> bool:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from parsec.run import compare, conclude, export, factories, journal, strategy_search, table
+from parsec.run import alike, compare, conclude, export, factories, journal, retrain, strategy_search, table
 from parsec.run.compare_settings import CompareConfig
+from parsec.run.retrain_settings import RetrainConfig
 from parsec.run.settings import SearchConfig
 from parsec.run.table_settings import TableConfig
 from parsec.run.train_settings import TrainConfig
@@ -19,18 +20,21 @@ RUN = Path(compare.__file__).parent
 
 def test_the_names_are_those_of_the_modules_that_write():
     search = {prior.PRIOR, conclude.REPORT, factories.CHILDREN, journal.JOURNAL, strategy_search.COMPARED}
-    assert {*search, "cell.svg", "cell.png"} == set(SearchConfig.WRITES)
+    assert {*search, alike.RETRAINED, "cell.svg", "cell.png"} == set(SearchConfig.WRITES)
     assert {compare.FINISHED, compare.CURVES, compare.PLOT, compare.TEXT} == set(CompareConfig.WRITES)
     assert {table.TABLE} == set(TableConfig.WRITES)
     exports = {export.PROGRAM, export.SCRIPT, export.GRAPH, export.TORCH_SOURCE, export.TORCH_WEIGHTS, export.MANIFEST}
     assert {model_file.MODEL, model_file.WEIGHTS, model_file.LAST, *exports} == set(TrainConfig.WRITES)
+    assert {alike.RETRAINED, retrain.TABLE, retrain.PLOT} == set(RetrainConfig.WRITES)
 
 
 @pytest.mark.parametrize("path", sorted(RUN.glob("*.py")), ids=lambda path: path.stem)
 def test_every_file_name_in_the_runner_is_one_that_a_job_names(path: Path):
     """A name added to a module, and forgotten in `WRITES`, would be written over another's file."""
     named = {
-        name for config in (SearchConfig(), CompareConfig(), TableConfig(), TrainConfig()) for name in writes(config)
+        name
+        for config in (SearchConfig(), CompareConfig(), TableConfig(), TrainConfig(), RetrainConfig())
+        for name in writes(config)
     }
     written = {
         node.value

@@ -1,5 +1,6 @@
 """Training in one program: equal to training each network by itself, whatever runs beside it, on any devices."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -12,16 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parsec.cells.network import BuildCell, Head, Shape, Stem
-from parsec.cells.operations import Norm
+from parsec.cells.operations import BatchStatistics, Norm
 from parsec.cells.space import CellLayout, Choice, Slot, Space
 from parsec.data.memory import Batches, draw, normalise
 from parsec.data.source import Batch
 from parsec.errors import UserError
-from parsec.supernet.objective import make_child, static_child
+from parsec.supernet.objective import ChildResult, classification, make_child, static_child
 from parsec.supernet.supernet import child_weights, make_supernet
 from parsec.train import many
-from parsec.train.many import Outcome, Parts, Train, eval_starts, make_train
+from parsec.train.many import Outcome, Parts, Train, eval_starts, make_train, make_train_one
 from parsec.train.recipe import Recipe
+from parsec.train.residual import ResidualNetwork
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_3x3")
 
@@ -68,6 +70,28 @@ def make_part(seed: int, count: int) -> Batches:
 PARTS = Parts(make_part(0, 24), make_part(1, 21), make_part(2, 10))
 
 
+def trained_by_hand(run: Callable[[Any, Batch], ChildResult], weights: Any, key: jax.Array) -> tuple[Any, list[float]]:
+    """Returns the mean loss of the last three of six steps, and the accuracies in percent on the two held-out parts."""
+    gradient = jax.jit(jax.value_and_grad(lambda weights, batch: -run(weights, batch).log_likelihood / 8))
+    rates = jnp.array([0.1 * (1 + np.cos(np.pi * index / 6)) / 2 for index in range(6)], jnp.float32)
+    optimizer = optax.chain(
+        optax.add_decayed_weights(5e-4), optax.sgd(lambda step: rates[jnp.asarray(step)], 0.9, nesterov=True)
+    )
+    state: Any = optimizer.init(weights)
+    losses = []
+    for index in range(6):
+        loss, slope = gradient(weights, draw(PARTS.train, jax.random.fold_in(key, 1), index, 8))
+        updates, state = optimizer.update(slope, state, weights)
+        weights = optax.apply_updates(weights, updates)
+        losses.append(float(loss))
+    accuracies = []
+    for part in (PARTS.valid, PARTS.test):
+        assert part is not None
+        correct = run(weights, Batch(normalise(part.images, part.mean, part.std), part.labels)).correct
+        accuracies.append(100 * int(correct) / len(part.labels))
+    return np.mean(losses[-3:]), accuracies
+
+
 @pytest.fixture(scope="module")
 def train() -> Train:
     return make_train(SPACE, SHAPE, RECIPE, PARTS, KEYS, len(ARCHITECTURES), devices=jax.devices()[:1])
@@ -82,27 +106,11 @@ def outcome(train: Train) -> Outcome:
 def test_a_run_equals_the_networks_own_training(outcome: Outcome, row: int):
     genotype = SPACE.decode(ARCHITECTURES[row])
     run = static_child(SPACE, genotype, SHAPE)
-    gradient = jax.jit(jax.value_and_grad(lambda weights, batch: -run(weights, batch).log_likelihood / 8))
-    rates = jnp.array([0.1 * (1 + np.cos(np.pi * index / 6)) / 2 for index in range(6)], jnp.float32)
-    optimizer = optax.chain(
-        optax.add_decayed_weights(5e-4), optax.sgd(lambda step: rates[jnp.asarray(step)], 0.9, nesterov=True)
-    )
     for seed, key in enumerate(KEYS):
         drawn = make_supernet(SPACE, SHAPE).init(jax.random.fold_in(key, 0), jnp.zeros((8, 6, 6, 1)))
-        weights = child_weights(SPACE, SHAPE, drawn, genotype)
-        state: Any = optimizer.init(weights)
-        losses = []
-        for index in range(6):
-            batch = draw(PARTS.train, jax.random.fold_in(key, 1), index, 8)
-            loss, slope = gradient(weights, batch)
-            updates, state = optimizer.update(slope, state, weights)
-            weights = optax.apply_updates(weights, updates)
-            losses.append(float(loss))
-        np.testing.assert_allclose(outcome.loss[row, seed], np.mean(losses[-3:]), rtol=2e-4)
-        for part, accuracy in ((PARTS.valid, outcome.valid), (PARTS.test, outcome.test)):
-            assert part is not None
-            correct = run(weights, Batch(normalise(part.images, part.mean, part.std), part.labels)).correct
-            np.testing.assert_allclose(accuracy[row, seed], 100 * int(correct) / len(part.labels), atol=1e-4)
+        loss, accuracies = trained_by_hand(run, child_weights(SPACE, SHAPE, drawn, genotype), key)
+        np.testing.assert_allclose(outcome.loss[row, seed], loss, rtol=2e-4)
+        np.testing.assert_allclose([outcome.valid[row, seed], outcome.test[row, seed]], accuracies, atol=1e-4)
 
 
 def test_training_learns(outcome: Outcome):
@@ -137,10 +145,10 @@ def test_seeds_trained_at_once_agree_and_keep_the_choice_of_operations_a_branch(
 
     weights = jax.vmap(lambda key: make_supernet(SPACE, SHAPE).init(key, jnp.zeros((8, 6, 6, 1))))(KEYS)
 
+    child = make_child(SPACE, make_supernet(SPACE, SHAPE))
+
     def one(weights: Any, key: jax.Array, architecture: jax.Array) -> Outcome:
-        return many._train_seed(
-            make_child(SPACE, make_supernet(SPACE, SHAPE)), RECIPE, 3, "float32", PARTS, weights, key, architecture
-        )
+        return many._train_seed(child, RECIPE, 3, "float32", PARTS, weights, key, architecture)
 
     program = str(jax.make_jaxpr(lambda a: many._each_seed(one, weights, KEYS, a))(ARCHITECTURES[0]))
     assert "select_n" in program
@@ -157,6 +165,37 @@ def test_a_run_that_diverges_is_nan_throughout():
     wild = Recipe(steps=6, batch_size=8, learning_rate=1e30)
     found = make_train(SPACE, SHAPE, wild, PARTS, KEYS, 1)(ARCHITECTURES[:1])
     assert all(np.isnan(values).all() for values in found)
+
+
+def test_a_run_that_diverges_at_its_last_step_is_nan_throughout(monkeypatch: pytest.MonkeyPatch):
+    # One step: its loss is that of fresh weights, and only the weights after it tell.
+    wild = Recipe(steps=1, batch_size=8, learning_rate=3e38, weight_decay=0.0)
+    found = make_train(SPACE, SHAPE, wild, PARTS, KEYS, 1)(ARCHITECTURES[:1])
+    assert all(np.isnan(values).all() for values in found)
+
+    # Weights that are finite may still give outputs that are none.
+    def overflow(child: Any, *arguments: Any) -> Any:
+        return many_accuracy(lambda *given: child(*given)._replace(log_likelihood=jnp.float32(jnp.nan)), *arguments)
+
+    many_accuracy = many._accuracy
+    monkeypatch.setattr(many, "_accuracy", overflow)
+    found = make_train(SPACE, SHAPE, RECIPE, PARTS._replace(test=None), KEYS, 1)(ARCHITECTURES[:1])
+    assert all(np.isnan(values).all() for values in found)
+
+
+def test_one_network_of_its_own_is_trained_likewise():
+    network = ResidualNetwork(SHAPE, BatchStatistics)
+    found = make_train_one(network, "float32", RECIPE, PARTS, KEYS)()
+    assert found.loss.shape == (1, 2)
+
+    def run(weights: Any, batch: Batch) -> ChildResult:
+        outputs: Any = network.apply({"params": weights}, batch.images)
+        return classification(outputs, batch)
+
+    weights = network.init(jax.random.fold_in(KEYS[1], 0), jnp.zeros((8, 6, 6, 1)))["params"]
+    loss, accuracies = trained_by_hand(run, weights, KEYS[1])
+    np.testing.assert_allclose(found.loss[0, 1], loss, rtol=2e-4)
+    np.testing.assert_allclose([found.valid[0, 1], found.test[0, 1]], accuracies, atol=1e-4)
 
 
 def test_batches_that_do_not_fit_are_refused():

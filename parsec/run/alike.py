@@ -1,0 +1,230 @@
+"""Found cells, random cells and a plain residual network trained alike: the same images, steps, batches and optimiser.
+
+All cells share one compiled program, the plain network has another. What a network reached goes to retrained.jsonl as
+soon as it is known, so that a run that was stopped or killed goes on there and ends in the same bytes.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from parsec.cells import Space
+from parsec.cells.costs import network_cost
+from parsec.cells.genotypes import to_text
+from parsec.cells.isomorphism import representatives
+from parsec.cells.network import Shape
+from parsec.cells.operations import BatchStatistics
+from parsec.data import Dataset, channel_statistics
+from parsec.data.memory import held_out_batches, training_batches
+from parsec.errors import UserError
+from parsec.keys import fold
+from parsec.run.loop import timed
+from parsec.run.progress import Progress
+from parsec.run.signals import StoppedError, graceful_stop
+from parsec.run.workdir import Claim, append, write_text_atomic
+from parsec.train.many import Outcome, Parts, make_train, make_train_one
+from parsec.train.recipe import Recipe
+from parsec.train.residual import RESIDUAL, ResidualNetwork, Size, choose_size, count_params
+
+RETRAINED = "retrained.jsonl"
+# Draws of a random cell that may meet one that is there already, in a row.
+_PATIENCE = 1000
+
+
+class Entrants(NamedTuple):
+    """The networks that are trained alike.
+
+    Attributes:
+      space: of the cells.
+      shape: of their networks.
+      found: int32 [M, L].
+      random: int32 [N, L].
+      residual: shape of the plain network; its `cells` are the blocks of a stage.
+    """
+
+    space: Space
+    shape: Shape
+    found: np.ndarray
+    random: np.ndarray
+    residual: Shape
+
+
+class Accuracies(NamedTuple):
+    """Test accuracies in percent, NaN where a run diverged.
+
+    Attributes:
+      found: float [M, S] for S seeds.
+      random: float [N, S].
+      residual: float [S].
+    """
+
+    found: np.ndarray
+    random: np.ndarray
+    residual: np.ndarray
+
+
+def choose_entrants(
+    space: Space, shape: Shape, found: np.ndarray, count: int, seed: int, image: tuple[int, int, int]
+) -> Entrants:
+    """Returns found cells int32 [M, L], `count` random ones, and the plain network nearest in parameters to the former.
+
+    Args:
+      space: of the cells.
+      shape: of their networks.
+      found: the found cells, each once.
+      count: N random cells, different networks from each other and from the found ones where the space can tell.
+      seed: of the draw.
+      image: height, width and channels.
+
+    Raises:
+      UserError: the space has too few cells.
+    """
+    params = [network_cost(space, cell, shape, image).params for cell in found]
+    size = choose_size(round(math.exp(np.log(params).mean())), shape.num_classes, image[2])
+    residual = replace(shape, channels=size.channels, cells=size.blocks)
+    return Entrants(space, shape, found, draw_random(space, found, count, seed), residual)
+
+
+def draw_random(space: Space, found: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Returns `count` random cells, int32 [count, L]; see `choose_entrants`."""
+    # A list, so that this stream is no other's of that seed.
+    rng = np.random.default_rng([seed, 1])
+    kept, misses, texts = np.asarray(found, np.int32), 0, {to_text(space, cell) for cell in found}
+    start = len(kept)
+    while len(kept) < start + count:
+        drawn = rng.integers(0, space.sizes, len(space.sizes), dtype=np.int32)
+        with_it, text = np.concatenate([kept, drawn[None]]), to_text(space, drawn)
+        new = text not in texts and representatives(space, with_it)[-1] == len(kept)
+        texts.add(text)
+        kept, misses = (with_it, 0) if new else (kept, misses + 1)
+        if misses > _PATIENCE:
+            raise UserError(
+                f"{space.name} has no {count} cells beside the found ones; it has {space.cardinality} architectures, "
+                "some of them the same network"
+            )
+    return kept[start:]
+
+
+def whole_parts(dataset: Dataset) -> Parts:
+    """Returns all training images and the test images in the devices' memory; raises `UserError` without a test."""
+    if not len(dataset.test_labels):
+        raise UserError(f"dataset {dataset.name!r} has no test part, by which networks could be compared")
+    every = np.arange(len(dataset.labels), dtype=np.int32)
+    mean, std = channel_statistics(dataset.images)
+    return Parts(training_batches(dataset, every, mean, std), None, held_out_batches(dataset, mean, std))
+
+
+def train_alike(run: Claim, entrants: Entrants, recipe: Recipe, parts: Parts, seed: int, seeds: int) -> Accuracies:
+    """Returns the test accuracies of all networks, going on where retrained.jsonl ends.
+
+    A seed's weights and batches are drawn from the same key for every cell, so that cells differ by themselves alone.
+
+    Args:
+      run: the claimed run directory.
+      entrants: the networks.
+      recipe: of training.
+      parts: the images.
+      seed: of the training runs.
+      seeds: S, training runs of each network.
+
+    Raises:
+      UserError: the journal is damaged or another run's, or a batch does not fit the images.
+      StoppedError: when SIGTERM or Ctrl-C asked for a stop; what was trained is in the journal.
+    """
+    space, path = entrants.space, run.path / RETRAINED
+    keys = jax.random.split(fold(jax.random.key(seed), "trained alike"), seeds)
+    cells = np.concatenate([entrants.found, entrants.random])
+    names = [to_text(space, cell) for cell in cells]
+    known = dict(_read(path, seeds))
+    pending = [at for at, name in enumerate(names) if name not in known]
+    total = len(names) + 1
+    together = min(jax.local_device_count(), max(len(pending), 1))
+
+    with (
+        graceful_stop(at_stake=False) as stop,
+        timed(run, "retraining_seconds"),
+        Progress(total, start=len(known), label="networks trained from scratch") as progress,
+    ):
+
+        def keep(trained: list[str], outcome: Outcome) -> None:
+            lines = ""
+            for name, loss, test in zip(trained, outcome.loss, outcome.test, strict=True):
+                entry = {"network": name, "loss": _plain(loss), "test": _plain(test)}
+                lines += json.dumps(entry) + "\n"
+                # As a run that goes on reads it.
+                known[name] = _numbers(entry["test"])
+            append(path, lines)
+            finite = outcome.test[np.isfinite(outcome.test)]
+            progress.update(len(known), {"accuracy": float(finite.mean()) if finite.size else math.nan})
+            if stop.signal is not None:
+                raise StoppedError(stop.signal, len(known))
+
+        if pending:
+            progress.note("compiling one program for every cell, a minute or so on a CPU")
+            train = make_train(space, entrants.shape, recipe, parts, keys, together)
+            for first in range(0, len(pending), together):
+                places = pending[first : first + together]
+                stop.at_stake = True
+                outcome = train(cells[places])
+                keep([names[at] for at in places], Outcome(*(values[: len(places)] for values in outcome)))
+                stop.at_stake = False
+        if RESIDUAL not in known:
+            progress.note("compiling the plain residual network")
+            network = ResidualNetwork(entrants.residual, BatchStatistics)
+            train_residual = make_train_one(network, entrants.shape.dtype, recipe, parts, keys)
+            stop.at_stake = True
+            keep([RESIDUAL], train_residual())
+    count = len(entrants.found)
+    found, random = (np.stack([known[name] for name in some]) for some in (names[:count], names[count:]))
+    return Accuracies(found, random, known[RESIDUAL])
+
+
+def residual_params(entrants: Entrants, image: tuple[int, int, int]) -> int:
+    """Returns the parameters of the plain network on images of that height, width and channels."""
+    shape = entrants.residual
+    return count_params(Size(shape.cells, shape.channels), shape.num_classes, image[2])
+
+
+def plan_of(entrants: Entrants, recipe: Recipe, seeds: int) -> str:
+    """Returns in words what is trained, and for how long."""
+    cells = f"{len(entrants.found)} found and {len(entrants.random)} random cells and a plain residual network"
+    return f"{cells}, {seeds} seeds, {recipe.steps} steps each, batch {recipe.batch_size}"
+
+
+def _read(path: Path, seeds: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields what the journal holds, accuracies float64 [S] by network; a last line that was cut short is dropped."""
+    if not path.exists():
+        return
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        write_text_atomic(path, whole)
+    for number, line in enumerate(whole.splitlines(), 1):
+        try:
+            entry = json.loads(line)
+            name, test = entry["network"], _numbers(entry["test"])
+            if not isinstance(name, str) or len(test) != seeds:
+                raise ValueError
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise UserError(
+                f"line {number} of {path} is not {seeds} accuracies of a network; choose another --workdir"
+            ) from None
+        yield name, test
+
+
+def _numbers(values: Sequence[float | None]) -> np.ndarray:
+    return np.array([math.nan if value is None else float(value) for value in values], np.float64)
+
+
+def _plain(values: Any) -> list[float | None]:
+    """Returns float32 values as JSON holds them: in their own shortest form, None where they are not finite."""
+    return [float(str(value)) if np.isfinite(value) else None for value in np.asarray(values, np.float32)]

@@ -1,0 +1,344 @@
+"""Proof by training: the cells of finished searches against random cells and a plain residual network.
+
+All are trained alike and from scratch, with several seeds, and judged once on the test images by `report.verdict`. A
+search that cannot beat cells drawn at random, trained under the same budget, was not worth its time (Yang, Esperança,
+Carlucci 2020, "NAS evaluation is frustratingly hard", arXiv 1912.12522). Networks are normalised by the statistics of
+the batch, and their accuracies are those of short trainings: they rank networks, and are no final training's.
+
+Files: retrained.jsonl with a line for each network as it is trained, accuracies.png, table.md and result.json.
+"""
+
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from parsec.cells import Space, get_space
+from parsec.cells.costs import network_cost
+from parsec.cells.genotypes import from_text, to_text
+from parsec.cells.network import Shape
+from parsec.config import affecting_results, from_config_dict
+from parsec.data import Dataset, load
+from parsec.data.memory import steps_per_epoch
+from parsec.errors import UserError, shown
+from parsec.footprint import require_memory
+from parsec.report.accuracies import Row, draw_accuracies, ordered
+from parsec.report.verdict import judge, percent, rank, summarise
+from parsec.run.alike import (
+    Accuracies,
+    Entrants,
+    choose_entrants,
+    plan_of,
+    residual_params,
+    train_alike,
+    whole_parts,
+)
+from parsec.run.cell_source import cell_of_run
+from parsec.run.footprint import network_needs
+from parsec.run.problem import missing_cells
+from parsec.run.progress import announce
+from parsec.run.retrain_settings import RetrainConfig
+from parsec.run.settings import NetworkSettings, SearchConfig
+from parsec.run.workdir import (
+    CONFIG,
+    RESULT,
+    claim,
+    finished_result,
+    locate,
+    read_json,
+    reporting,
+    write_json_atomic,
+    write_text_atomic,
+    writing,
+)
+from parsec.train.many import Parts
+from parsec.train.recipe import Recipe
+
+TABLE, PLOT = "table.md", "accuracies.png"
+
+
+class Searched(NamedTuple):
+    """A finished search.
+
+    Attributes:
+      run: its run directory, as it was given.
+      architecture: the found one, int32 [L].
+      config: of the search.
+      images: the digest of its dataset; empty where the run does not say.
+    """
+
+    run: str
+    architecture: np.ndarray
+    config: SearchConfig
+    images: str
+
+
+def run_retrain(config: RetrainConfig, workdir: Path) -> dict[str, Any]:
+    """Compares found cells with random ones, goes on with a comparison that was cut short, or reports a finished one.
+
+    Args:
+      config: see `RetrainConfig`.
+      workdir: the run directory.
+
+    Returns:
+      What result.json holds; accuracies in percent. Nothing in it depends on the clock.
+
+    Raises:
+      UserError: for runs that are unfinished, no searches, or not of the same space, data and size; unusable data; or a
+        run directory that belongs to another run.
+      StoppedError: when SIGTERM or Ctrl-C asked for a stop; what was trained is kept.
+    """
+    path = locate(workdir)
+    result = finished_result(path, config)
+    if result is not None:
+        with reporting(path):
+            show_comparison(path, result)
+        return result
+    searches = read_searches(config.from_runs)
+    _check_sizes(config, searches)
+    first = searches[0].config
+    space = get_space(first.space)
+    dataset = load(first.dataset, config.data_dir or first.data_dir, first.data.image_size)
+    _check_images(searches, dataset)
+    parts, shape = whole_parts(dataset), _shape(config, first, space, len(dataset.class_names))
+    recipe = _recipe(config, first, len(dataset.labels))
+    image = dataset.images.shape[1:]
+    _check_memory(config, shape, space, (image[0], image[1], image[2]))
+    by_text = {to_text(space, each.architecture): each for each in searches}
+    found = np.stack([each.architecture for each in by_text.values()])
+    entrants = choose_entrants(space, shape, found, config.random, config.seed, (image[0], image[1], image[2]))
+    digests = {"images": dataset.digest, "cells": sha256("\n".join(by_text).encode()).hexdigest()}
+    with claim(path, config, digests) as run:
+        announce(
+            f"found against random cells of {space.name} on {first.dataset}",
+            _plan(config, entrants, recipe, parts, run.path),
+        )
+        for note in (*run.notes, *dataset.notes):
+            print(note)
+        accuracies = train_alike(run, entrants, recipe, parts, config.seed, config.seeds)
+        runs = {text: [each.run for each in searches if to_text(space, each.architecture) == text] for text in by_text}
+        result = _describe(config, first, entrants, accuracies, recipe, parts, list(runs.values()))
+        with writing(run.path):
+            _write_plot(run.path / PLOT, accuracies, result["summary"]["sentence"])
+        write_text_atomic(run.path / TABLE, table_text(result))
+        write_json_atomic(run.path / RESULT, result)
+        result = read_json(run.path / RESULT)
+        show_comparison(run.path, result)
+        return result
+
+
+def read_searches(runs: tuple[str, ...]) -> list[Searched]:
+    """Returns the finished searches in run directories, which must agree in space, data and size.
+
+    Raises:
+      UserError: none is given, one is unfinished or no search, or two do not agree; it names the run and what differs.
+    """
+    if not runs:
+        raise UserError("no search is given; name run directories with --config.from_runs=RUN,RUN")
+    searches = [_read_search(run) for run in runs]
+    first = searches[0]
+    for other in searches[1:]:
+        for name, mine, theirs in (
+            ("space", first.config.space, other.config.space),
+            ("dataset", first.config.dataset, other.config.dataset),
+            ("data.image_size", first.config.data.image_size, other.config.data.image_size),
+        ):
+            if mine != theirs:
+                raise UserError(
+                    f"config.from_runs: {first.run} has {name}={mine} and {other.run} {name}={theirs}; cells are "
+                    "compared on the same images in the same space"
+                )
+    return searches
+
+
+def show_comparison(workdir: Path, result: dict[str, Any]) -> None:
+    """Prints a finished comparison: the verdict first, then the figures of each network."""
+    summary, residual = result["summary"], result["residual"]
+    low, high = summary["beaten_interval"]
+    rows: dict[str, Any] = {"verdict": f"{summary['sentence']}."}
+    for each in result["found"]:
+        rows[f"found, rank {each['rank']} of {each['among']}"] = f"{_runs(each)}  {each['genotype']}"
+    rows["random cells beaten"] = f"{summary['beaten']:.0%}, of all cells of the space {low:.0%} to {high:.0%} (95 %)"
+    rows["plain residual network"] = f"{_runs(residual)}  {residual['blocks']} blocks, {residual['channels']} channels"
+    if summary["failed"]:
+        rows["failed"] = f"{summary['failed']} training runs diverged"
+    rows |= {"table": workdir / TABLE, "plot": workdir / PLOT}
+    print()
+    announce(f"found cells on {result['dataset']}", rows)
+
+
+def table_text(result: dict[str, Any]) -> str:
+    """Returns the Markdown table of all networks, from the best mean to the worst, under the verdict."""
+    lines = [
+        f"{result['summary']['sentence']}.",
+        "",
+        "| | network | test accuracy | deviation | runs | parameters |",
+        "|---|---|---|---|---|---|",
+    ]
+    rows = [("found", each) for each in result["found"]] + [("random", each) for each in result["random"]]
+    rows += [("residual", result["residual"])]
+    for kind, each in sorted(rows, key=lambda row: -np.inf if row[1]["mean"] is None else -row[1]["mean"]):
+        runs = ", ".join("diverged" if value is None else f"{value:.2f}" for value in each["test"])
+        name = f"`{each['genotype']}`" if "genotype" in each else "plain residual network"
+        mean, deviation = (_two_digits(each[key]) for key in ("mean", "deviation"))
+        # A cell of the text holds no bar.
+        name = name.replace("|", "\\|")
+        lines.append(f"| {kind} | {name} | {mean} | {deviation} | {runs} | {each['params']:,} |")
+    return "\n".join(lines) + "\n"
+
+
+def _read_search(run: str) -> Searched:
+    cell, where = cell_of_run(run, "config.from_runs"), f"config.from_runs={shown(run)}"
+    stored = read_json(Path(run).expanduser() / CONFIG)
+    job = stored.get("job") if isinstance(stored, dict) else None
+    if job != SearchConfig.JOB:
+        raise UserError(f"{where} is the run of another job, {shown(job)}; give run directories of searches")
+    try:
+        config = from_config_dict(SearchConfig, stored["config"])
+    except (UserError, KeyError, TypeError) as error:
+        raise UserError(f"{where} is not the run of a search: {error}") from None
+    space = get_space(cell.space)
+    digests = stored.get("digests") or {}
+    return Searched(run, from_text(space, cell.genotype), config, str(digests.get("images", "")))
+
+
+def _check_sizes(config: RetrainConfig, searches: list[Searched]) -> None:
+    """Raises `UserError` where networks are to be as large as the searched ones, and those differ."""
+    first = searches[0]
+    for name, given in asdict(config.network).items():
+        for other in searches[1:]:
+            mine, theirs = (getattr(each.config.network, name) for each in (first, other))
+            if given in (0, "searched") and mine != theirs:
+                raise UserError(
+                    f"config.from_runs: {first.run} has network.{name}={mine} and {other.run} {theirs}; say which with "
+                    f"--config.network.{name}"
+                )
+
+
+def _check_images(searches: list[Searched], dataset: Dataset) -> None:
+    """Raises `UserError` where a search learnt from other images, among which those of this test part may be."""
+    for each in searches:
+        if each.images and each.images != dataset.digest:
+            raise UserError(
+                f"config.from_runs: {shown(each.run)} searched on other images than {dataset.name} has now: their "
+                f"sha256 was {each.images[:12]}, now {dataset.digest[:12]}; give its --config.data_dir"
+            )
+
+
+def _shape(config: RetrainConfig, searched: SearchConfig, space: Space, num_classes: int) -> Shape:
+    settings = asdict(searched.network)
+    given = {name: value for name, value in asdict(config.network).items() if value not in (0, "searched")}
+    shape = Shape(num_classes=num_classes, **(settings | given))
+    missing = missing_cells(space, shape)
+    if missing:
+        raise UserError(
+            f"config.network.cells={shape.cells} leaves no {' and no '.join(missing)} cell in {space.name}; give more"
+        )
+    return shape
+
+
+def _check_memory(config: RetrainConfig, shape: Shape, space: Space, image: tuple[int, int, int]) -> None:
+    """Raises `UserError` where one training, or the random cells, certainly do not fit in memory."""
+    size = NetworkSettings(shape.channels, shape.cells, shape.stem_stride, shape.dtype)
+    needs = network_needs(size, space, image, config.training.batch_size)
+    cells = {"random cells": config.random * len(space.choices) * 4}
+    require_memory(
+        needs | cells, "lower config.network.channels, config.training.batch_size or whichever is the largest"
+    )
+
+
+def _recipe(config: RetrainConfig, searched: SearchConfig, num_train: int) -> Recipe:
+    training = config.training
+    steps = training.steps or max(round(training.epochs * steps_per_epoch(num_train, training.batch_size)), 1)
+    return Recipe(
+        steps,
+        training.batch_size,
+        training.learning_rate,
+        training.momentum,
+        training.weight_decay,
+        searched.data.augmentation if training.augmentation == "searched" else training.augmentation,
+        training.eval_batch_size,
+    )
+
+
+def _plan(config: RetrainConfig, entrants: Entrants, recipe: Recipe, parts: Parts, path: Path) -> dict[str, Any]:
+    test = 0 if parts.test is None else len(parts.test.labels)
+    size = entrants.shape
+    return {
+        "networks": plan_of(entrants, recipe, config.seeds),
+        "images": f"{len(parts.train.labels)} to train, {test} for the test, {parts.train.images.shape[1:]} each",
+        "cells": f"{size.cells} cells, {size.channels} channels, {size.dtype}",
+        "plain network": f"{entrants.residual.cells} blocks a stage, {entrants.residual.channels} channels",
+        "device": f"{jax.local_device_count()} x {jax.devices()[0].device_kind}, jax {jax.__version__}",
+        "run directory": path,
+    }
+
+
+def _describe(
+    config: RetrainConfig,
+    searched: SearchConfig,
+    entrants: Entrants,
+    accuracies: Accuracies,
+    recipe: Recipe,
+    parts: Parts,
+    runs: list[list[str]],
+) -> dict[str, Any]:
+    space, shape = entrants.space, entrants.shape
+    height, width, channels = parts.train.images.shape[1:]
+    images = 0 if parts.test is None else len(parts.test.labels)
+
+    def cell(architecture: np.ndarray, test: np.ndarray) -> dict[str, Any]:
+        params = network_cost(space, architecture, shape, (height, width, channels)).params
+        return {"genotype": to_text(space, architecture), "params": params, **_figures(test)}
+
+    found = []
+    for architecture, test, of in zip(entrants.found, accuracies.found, runs, strict=True):
+        place, verdict = rank(test, accuracies.random), judge(test[None], accuracies.random, images)
+        found.append(
+            {"runs": of, **cell(architecture, test)}
+            | {"rank": place.rank, "among": place.among, "beaten": place.beaten}
+            | {"beaten_interval": list(place.interval), "verdict": verdict.words, "p_better": verdict.p_better}
+        )
+    plain = {"blocks": entrants.residual.cells, "channels": entrants.residual.channels}
+    return {
+        "space": space.name,
+        "dataset": searched.dataset,
+        "seed": config.seed,
+        "summary": summarise(*accuracies, images),
+        "found": found,
+        "random": [
+            cell(architecture, test) for architecture, test in zip(entrants.random, accuracies.random, strict=True)
+        ],
+        "residual": plain
+        | {"params": residual_params(entrants, (height, width, channels)), **_figures(accuracies.residual)},
+        "network": asdict(shape),
+        "recipe": asdict(recipe),
+        "config": affecting_results(config),
+    }
+
+
+def _figures(test: np.ndarray) -> dict[str, Any]:
+    finite = test[np.isfinite(test)]
+    return {
+        "test": [float(value) if np.isfinite(value) else None for value in test],
+        "mean": float(finite.mean()) if finite.size else None,
+        "deviation": float(finite.std(ddof=1)) if finite.size > 1 else None,
+    }
+
+
+def _write_plot(path: Path, accuracies: Accuracies, title: str) -> None:
+    rows = [Row("found", runs) for runs in accuracies.found] + [Row("random", runs) for runs in accuracies.random]
+    hidden = path.with_name(f".{path.name}")
+    draw_accuracies(hidden, ordered([*rows, Row("residual", accuracies.residual)]), title)
+    hidden.replace(path)
+
+
+def _runs(network: dict[str, Any]) -> str:
+    return percent(network["mean"], network["deviation"])
+
+
+def _two_digits(value: float | None) -> str:
+    return "none" if value is None else f"{value:.2f}"
