@@ -11,12 +11,12 @@ import numpy as np
 from parsec.cells.space import Cell, Space
 
 _ZERO = "#"
-# Spaces whose cells keep the resolution, so that a skip connection is the identity everywhere.
-_WITH_RULE = ("nasbench201",)
 
 
 def cell_expression(cell: Cell) -> str:
     """Returns what a cell of stride 1 computes, as text; two cells are the same where their texts are equal.
+
+    Only where cells keep the resolution is a skip connection the identity everywhere.
 
     Args:
       cell: decoded, with "none" and "skip_connect" as its zero and identity; each node's terms are put in order.
@@ -29,7 +29,7 @@ def cell_expression(cell: Cell) -> str:
 
 
 def representatives(space: Space, architectures: np.ndarray) -> np.ndarray:
-    """Returns the row of the first architecture that is the same network as each; itself where the space has no rule.
+    """Returns the row of the first architecture that is the same network as each; its own without a canonical form.
 
     Args:
       space: of the architectures.
@@ -38,13 +38,13 @@ def representatives(space: Space, architectures: np.ndarray) -> np.ndarray:
     Returns:
       int32 [N], each at most its own row.
     """
-    if space.name not in _WITH_RULE:
+    if space.canonical is None:
         return np.arange(len(architectures), dtype=np.int32)
     first: dict[tuple[str, ...], int] = {}
     rows = []
     for row, architecture in enumerate(architectures):
         genotype = space.decode(architecture)
-        rows.append(first.setdefault(tuple(cell_expression(cell) for cell in genotype.values()), row))
+        rows.append(first.setdefault(tuple(map(space.canonical, genotype.values())), row))
     return np.array(rows, np.int32)
 
 

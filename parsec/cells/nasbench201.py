@@ -4,6 +4,7 @@ Four nodes, six edges, five operations: 15,625 architectures, whose published ac
 sum of its edges; the last node is the output. Three stages of cells, a residual block of stride 2 between them.
 """
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,7 @@ import flax.linen as nn
 import jax
 
 from parsec.cells.convolution import average_pool, convolve
+from parsec.cells.isomorphism import cell_expression
 from parsec.cells.network import BuildCell, Head, Shape, make_auxiliary, make_stem
 from parsec.cells.operations import Norm, ReluConv, kernel_init
 from parsec.cells.scan import scan_cells
@@ -87,10 +89,14 @@ class ResidualBlock(nn.Module):
 
 
 def make_space(name: str, operations: tuple[str, ...]) -> Space:
-    """Returns the space of NAS-Bench-201 cells over the given operations, names of `operations.OPERATIONS`."""
+    """Returns the space of NAS-Bench-201 cells over the given operations, names of `operations.OPERATIONS`.
+
+    In its canonical form "none" and "skip_connect" are zero and identity, and other operations differ from each other.
+    """
     choices = tuple(Choice(f"edge_{source}_{target}", operations) for source, target in EDGES)
     slots = tuple(Slot(target, at, source) for at, (source, target) in enumerate(EDGES))
-    return Space(name, choices, operations, {"cell": CellLayout(1, 3, slots)}, NasBench201Network)
+    cells = {"cell": CellLayout(1, 3, slots)}
+    return Space(name, choices, operations, cells, NasBench201Network, canonical=cell_expression)
 
 
-NASBENCH201 = make_space("nasbench201", OPERATIONS)
+NASBENCH201 = replace(make_space("nasbench201", OPERATIONS), benchmark="nasbench201")

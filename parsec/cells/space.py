@@ -124,6 +124,10 @@ class Space:
       cells: layout of each kind of cell, by name.
       network: the Flax module that places the cells, built with `shape`, `build_cell` and `norm`
         (see `parsec.cells.network`).
+      canonical: a cell's canonical form as text, equal for cells that are the same network; None where every
+        architecture counts as its own.
+      benchmark: the published table that knows this space's cells, a key of `parsec.tables.published.BENCHMARKS`, or
+        nothing.
     """
 
     name: str
@@ -131,6 +135,8 @@ class Space:
     operations: tuple[str, ...]
     cells: dict[str, CellLayout]
     network: Callable[..., Any]
+    canonical: Callable[[Cell], str] | None = None
+    benchmark: str = ""
 
     @cached_property
     def sizes(self) -> np.ndarray:

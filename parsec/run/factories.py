@@ -13,8 +13,7 @@ from parsec.evaluate.table import table_evaluator
 from parsec.evaluate.training import make_train, training_evaluator
 from parsec.keys import fold
 from parsec.run.checkpoint import Checkpoints
-from parsec.run.problem import load_problem, make_joint, make_optimizer, make_validation, start_state
-from parsec.run.published import open_table
+from parsec.run.problem import load_problem, make_joint, make_optimizer, make_validation, open_table, start_state
 from parsec.run.settings import SearchConfig
 from parsec.run.workdir import CHECKPOINTS
 from parsec.supernet.objective import make_child

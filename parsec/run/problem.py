@@ -17,6 +17,7 @@ from parsec.data import Dataset, channel_statistics, load, split
 from parsec.data.memory import Batches, memory_source, steps_per_epoch, training_batches
 from parsec.data.source import Batch, Source
 from parsec.evaluate.supernet import Score, make_score
+from parsec.files import expanded
 from parsec.joint.contract import Info, Joint, Parts, State
 from parsec.joint.registry import JOINTS, SHARED, Entry
 from parsec.joint.settings import JointSettings
@@ -26,6 +27,8 @@ from parsec.run.footprint import check_search_memory
 from parsec.run.settings import OptimizerSettings, SearchConfig
 from parsec.supernet.objective import Child, make_child
 from parsec.supernet.supernet import cell_kinds, make_supernet
+from parsec.tables.published import open_published
+from parsec.tables.table import Table
 
 
 class Problem(NamedTuple):
@@ -147,6 +150,15 @@ def make_optimizer(settings: OptimizerSettings, steps: int) -> optax.GradientTra
             optax.cosine_decay_schedule(settings.learning_rate, steps, alpha), settings.momentum, settings.nesterov
         ),
     )
+
+
+def open_table(config: SearchConfig) -> Table | None:
+    """Returns the published table in which the config looks its cell up, or None where it names none.
+
+    Raises:
+      UserError: it is unusable, or has no figures for this space or dataset.
+    """
+    return open_published(get_space(config.space), config.dataset, expanded(config.table)) if config.table else None
 
 
 def missing_cells(space: Space, shape: Shape) -> list[str]:

@@ -29,10 +29,10 @@ from parsec.run.problem import (
     make_step,
     make_validation,
     missing_cells,
+    open_table,
     start_state,
 )
 from parsec.run.progress import announce
-from parsec.run.published import open_table
 from parsec.run.settings import SearchConfig
 from parsec.run.strategy_search import COMPARED, best, remembered, run_strategy
 from parsec.run.verify import plan_verification, verify
