@@ -87,7 +87,8 @@ def test_the_augmentation_differs_between_epochs_of_the_same_image(key: jax.Arra
     image = np.random.default_rng(0).integers(0, 256, (1, 8, 8, 1), np.uint8)
     part = Batches(jnp.asarray(image), jnp.zeros(1, jnp.int32), jnp.zeros(1), jnp.ones(1))
     once = jax.jit(lambda step: draw(part, key, step, 1, augmentation="crop_flip")[0])
-    assert len({np.asarray(once(step)).tobytes() for step in range(20)}) > 12
+    # Nine places, mirrored or not.
+    assert len({np.asarray(once(step)).tobytes() for step in range(60)}) > 14
 
 
 def test_held_out_batches_and_take():

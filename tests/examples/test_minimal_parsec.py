@@ -20,6 +20,7 @@ def example():
     return module
 
 
+@pytest.mark.slow
 def test_the_mode_beats_random_children(example, capsys):
     # As a user runs it, under JAX's own rules of promotion; Optax needs them.
     with jax.numpy_dtype_promotion("standard"):

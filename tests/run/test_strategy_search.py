@@ -113,6 +113,8 @@ def test_a_space_too_large_to_enumerate_is_searched_too(name: str, tmp_path: Pat
 
 def test_a_record_of_another_run_is_refused_and_left_alone(tmp_path: Path):
     settings = StrategySettings(name="random", evaluations=4)
+    with claim(tmp_path, replace(CONFIG, strategy=settings)):
+        pass
     for text, message in (
         ('{"ask": 1, "architectures": [[0, 0, 0, 0, 0, 0]]}\n', "line 1 of .* is not what this run does"),
         ('{"architecture": [0, 0, 0, 0, 0, 0], "scores": [1.0]}\n', "line 1 of .* is not what this run does"),

@@ -52,7 +52,7 @@ class Parts(NamedTuple):
 
 @pytest.fixture(scope="module")
 def parts() -> Parts:
-    dataset = load("digits", "", 0, 0)
+    dataset = load("digits")
     statistics = channel_statistics(dataset.images)
     train, valid = (training_batches(dataset, np.arange(a, b), *statistics) for a, b in ((0, 640), (640, 1280)))
     supernet = make_supernet(SPACE, SHAPE)
