@@ -6,9 +6,9 @@ soon as it is known, so that a run that was stopped or killed goes on there and 
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -24,10 +24,11 @@ from parsec.data import Dataset, channel_statistics
 from parsec.data.memory import held_out_batches, training_batches
 from parsec.errors import UserError
 from parsec.keys import fold
+from parsec.run.lines import read_lines
 from parsec.run.loop import timed
 from parsec.run.progress import Progress
 from parsec.run.signals import StoppedError, graceful_stop
-from parsec.run.workdir import Claim, append, write_text_atomic
+from parsec.run.workdir import Claim, append
 from parsec.train.many import Outcome, Parts, make_train, make_train_one
 from parsec.train.recipe import Recipe
 from parsec.train.residual import RESIDUAL, ResidualNetwork, Size, choose_size, count_params
@@ -141,7 +142,7 @@ def train_alike(run: Claim, entrants: Entrants, recipe: Recipe, parts: Parts, se
     keys = jax.random.split(fold(jax.random.key(seed), "trained alike"), seeds)
     cells = np.concatenate([entrants.found, entrants.random])
     names = [to_text(space, cell) for cell in cells]
-    known = dict(_read(path, seeds))
+    known = dict(read_lines(path, partial(_parse, seeds), f"{seeds} accuracies of a network"))
     pending = [at for at, name in enumerate(names) if name not in known]
     total = len(names) + 1
     together = min(jax.local_device_count(), max(len(pending), 1))
@@ -197,28 +198,11 @@ def plan_of(entrants: Entrants, recipe: Recipe, seeds: int) -> str:
     return f"{cells}, {seeds} seeds, {recipe.steps} steps each, batch {recipe.batch_size}"
 
 
-def _read(path: Path, seeds: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields what the journal holds, accuracies float64 [S] by network; a last line that was cut short is dropped."""
-    if not path.exists():
-        return
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        write_text_atomic(path, whole)
-    for number, line in enumerate(whole.splitlines(), 1):
-        try:
-            entry = json.loads(line)
-            name, test = entry["network"], _numbers(entry["test"])
-            if not isinstance(name, str) or len(test) != seeds:
-                raise ValueError
-        except (ValueError, KeyError, TypeError, RecursionError):
-            raise UserError(
-                f"line {number} of {path} is not {seeds} accuracies of a network; choose another --workdir"
-            ) from None
-        yield name, test
+def _parse(seeds: int, line: Any) -> tuple[str, np.ndarray]:
+    name, test = line["network"], _numbers(line["test"])
+    if not isinstance(name, str) or len(test) != seeds:
+        raise ValueError
+    return name, test
 
 
 def _numbers(values: Sequence[float | None]) -> np.ndarray:

@@ -8,14 +8,14 @@ and is in no line is evaluated again.
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from parsec.errors import UserError
-from parsec.run.workdir import append, write_text_atomic
+from parsec.run.lines import read_lines
+from parsec.run.workdir import append
 
 JOURNAL = "journal.jsonl"
 
@@ -53,7 +53,7 @@ class Journal:
           UserError: where it cannot be read, or a line is no entry.
         """
         self.path = workdir / JOURNAL
-        self.entries = list(_read(self.path)) if self.path.exists() else []
+        self.entries = read_lines(self.path, _parse, "an entry of a journal")
 
     def write(self, entry: Entry) -> None:
         """Adds an entry; raises `UserError` where it cannot be written."""
@@ -72,21 +72,6 @@ def _plain(entry: Entry) -> dict[str, Any]:
     # The shortest text that reads back as the same float32.
     scores = [float(str(score)) if math.isfinite(score) else None for score in np.asarray(entry.scores, np.float32)]
     return {"architecture": entry.architecture.tolist(), "scores": scores}
-
-
-def _read(path: Path) -> Iterator[Entry]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        write_text_atomic(path, whole)
-    for number, line in enumerate(whole.splitlines(), 1):
-        try:
-            yield _parse(json.loads(line))
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise UserError(f"line {number} of {path} is no entry of a journal; choose another --workdir") from error
 
 
 def _parse(line: dict[str, Any]) -> Entry:

@@ -6,8 +6,9 @@ under way and nothing else, and the strategy's state needs no checkpoint.
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,13 +20,14 @@ from parsec.evaluate.contract import Evaluated, Evaluator
 from parsec.keys import fold
 from parsec.run.journal import JOURNAL, Journal, Scored
 from parsec.run.ledger import Ledger, Rule
+from parsec.run.lines import read_lines
 from parsec.run.loop import timed
 from parsec.run.metrics import MetricsFile, truncate_after
 from parsec.run.play import play
 from parsec.run.progress import Progress
 from parsec.run.settings import StrategySettings
 from parsec.run.signals import StoppedError, graceful_stop
-from parsec.run.workdir import Claim, append, write_text_atomic
+from parsec.run.workdir import Claim, append
 from parsec.search.contract import Strategy
 from parsec.search.registry import make_strategy
 
@@ -108,7 +110,7 @@ def best(evaluated: Evaluated) -> np.ndarray:
 
 def remembered(path: Path, score: Callable[[np.ndarray], float]) -> Callable[[np.ndarray], float]:
     """Returns `score`, which keeps what it has answered in a file of lines, architecture and score."""
-    known = dict(_read_scores(path))
+    known = dict(read_lines(path, _parse_score, "an evaluation"))
 
     def scored(architecture: np.ndarray) -> float:
         name = tuple(np.asarray(architecture).tolist())
@@ -121,23 +123,8 @@ def remembered(path: Path, score: Callable[[np.ndarray], float]) -> Callable[[np
     return scored
 
 
-def _read_scores(path: Path) -> Iterator[tuple[tuple[int, ...], float]]:
-    """Yields what a file of `remembered` holds; a last line that was cut short is dropped."""
-    if not path.exists():
-        return
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        write_text_atomic(path, whole)
-    for number, line in enumerate(whole.splitlines(), 1):
-        try:
-            entry = json.loads(line)
-            yield tuple(map(int, entry["architecture"])), math.nan if entry["score"] is None else float(entry["score"])
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise UserError(f"line {number} of {path} is not an evaluation; choose another --workdir") from error
+def _parse_score(line: Any) -> tuple[tuple[int, ...], float]:
+    return tuple(map(int, line["architecture"])), math.nan if line["score"] is None else float(line["score"])
 
 
 def _domain(space: Space) -> Domain:

@@ -119,8 +119,8 @@ def test_a_record_of_another_run_is_refused_and_left_alone(tmp_path: Path):
         ('{"ask": 1, "architectures": [[0, 0, 0, 0, 0, 0]]}\n', "line 1 of .* is not what this run does"),
         ('{"architecture": [0, 0, 0, 0, 0, 0], "scores": [1.0]}\n', "line 1 of .* is not what this run does"),
         ('{"tell": 1}\n', "line 1 of .* is not what this run does"),
-        ("nonsense\n", "line 1 of .* is no entry"),
-        ("[" * 100_000 + "\n", "line 1 of .* is no entry"),
+        ("nonsense\n", "line 1 of .* is not an entry"),
+        ("[" * 100_000 + "\n", "line 1 of .* is not an entry"),
     ):
         (tmp_path / JOURNAL).write_text(text)
         evaluate = Counting()
