@@ -67,7 +67,8 @@ def run_trials(load: Load, task: Task, runs: int, workers: int = 1) -> Trials:
     """Returns what `runs` independent runs of a strategy evaluated.
 
     A jittable strategy runs as one compiled program, vectorised over runs. Any other loops on the host, over `workers`
-    processes. The result depends on neither `workers` nor the number of cores.
+    processes. On a CPU the result depends on neither `workers` nor the number of cores; beside an accelerator, workers
+    still play on the CPU and one process on the accelerator, whose rounding may lead elsewhere.
 
     Args:
       load: returns the table and its domain; picklable where `workers` is above 1.

@@ -78,6 +78,14 @@ def test_figures_files_resume_and_a_second_run_byte_for_byte(
     assert "random was finished before" in shown and "damaged" in shown
     assert files_of(tmp_path / "cut") == whole
 
+    # The same file's name, another table: what was saved is not of it.
+    (tmp_path / "cut" / "result.json").unlink()
+    other = small_table()
+    save_table(tmp_path / "small.npz", replace(other, columns={**other.columns, "cost": other.columns["cost"] + 1}))
+    with pytest.raises(UserError, match="table"):
+        run_compare(config, tmp_path / "cut")
+    save_table(tmp_path / "small.npz", other)
+
     assert run_compare(config, tmp_path / "run") == result
     assert "queries to the optimum" in capsys.readouterr().out
     with pytest.raises(UserError, match="config: budget was 12, now 13"):

@@ -12,6 +12,7 @@ from parsec.cells.nasbench201 import NASBENCH201
 from parsec.cells.network import Shape
 from parsec.run.conclude import Outcome, conclude, show_result
 from parsec.run.workdir import write_json_atomic
+from parsec.tables.digits201 import load_digits201
 
 FOUND = np.array([3, 1, 3, 2, 0, 3], np.int32)
 
@@ -42,3 +43,21 @@ def test_scores_that_are_not_finite_are_null_and_left_out_of_means(
     assert (result["random_valid_accuracy"], result["random_valid_deviation"]) == (mean, deviation)
     show_result(tmp_path, result)
     assert "not finite" in capsys.readouterr().out
+
+
+def test_scores_that_are_all_alike_have_no_rank_correlation(tmp_path: Path):
+    """NaN, which a correlation of constants is, would be no JSON."""
+    table = load_digits201()
+    table = replace(table, columns={"test_200": table.columns["test"]})
+    config = get_config("quick")
+    config = replace(config, derive=replace(config.derive, ranked_cells=5))
+    write_json_atomic(tmp_path / "config.json", {})
+    (tmp_path / "metrics.jsonl").write_text("")
+    for judge, correlated in (
+        (lambda architecture: 50.0, False),
+        (lambda architecture: float(architecture.sum()), True),
+    ):
+        outcome = Outcome(FOUND, judge, None, None, ranks=True)
+        result = conclude(config, NASBENCH201, Shape(4, 1, 10), outcome, (8, 8, 1), table, tmp_path)
+        assert (result["spearman"] is not None) == correlated
+        assert "NaN" not in (tmp_path / "result.json").read_text()

@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -16,7 +17,7 @@ from configs.digits_search import get_config
 from parsec.cells import get_space
 from parsec.cells.genotypes import from_text
 from parsec.errors import UserError
-from parsec.run.problem import load_problem
+from parsec.run.problem import load_problem, make_joint, make_step, start_state
 from parsec.run.search import run_search
 from parsec.run.settings import SearchConfig
 
@@ -172,6 +173,13 @@ def test_the_parts_of_a_problem_are_disjoint_and_the_test_part_is_every_seeds():
     for train, valid, test in parts:
         assert not train & valid and not train & test and not valid & test
     assert parts[0][2] == parts[1][2] and parts[0][0] != parts[1][0]
+
+
+def test_a_step_takes_over_the_memory_of_the_state_before_it():
+    problem, joint = load_problem(CONFIG), make_joint(CONFIG)
+    before = start_state(CONFIG, joint, problem)
+    make_step(CONFIG, joint, problem)(before, 0)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves((before.weights, before.optimizer)) if leaf.size > 1)
 
 
 def test_the_found_cell_is_the_mode_of_the_prior_that_was_saved(finished: tuple[Path, str]):
