@@ -26,7 +26,7 @@ from parsec.run.alike import choose_entrants, draw_random, residual_params, trai
 from parsec.run.retrain import run_retrain
 from parsec.run.retrain_settings import RetrainConfig, RetrainTrainingSettings
 from parsec.run.search import run_search
-from parsec.run.settings import NetworkSettings, SearchConfig
+from parsec.run.settings import NetworkSettings, SearchConfig, VerifySettings
 from parsec.run.verify import LEAST_STEPS, Plan, plan_verification, searched_images
 from parsec.run.workdir import claim, read_json, write_json_atomic
 from parsec.train.recipe import Recipe
@@ -216,7 +216,7 @@ def test_verification_costs_at_most_its_share_of_the_search():
         dataset = load("digits")
 
     problem: Any = Fake
-    config = digits_search()
+    config = replace(digits_search(), verify=VerifySettings())
     cost = searched_images(config, problem)
     assert cost == pytest.approx(600 * 4 * (64 + 64 / 3))
     plan = plan_verification(config, problem)
