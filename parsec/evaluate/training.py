@@ -21,6 +21,7 @@ from parsec.evaluate.supernet import OBJECTIVE, Score
 from parsec.supernet.objective import Child
 from parsec.supernet.supernet import Supernet, Weights, cell_kinds, child_weights
 from parsec.train.inherit import inherit, load_child, nearest, save_child
+from parsec.train.recipe import descend
 
 # `train(weights, architecture int32 [L], pause) -> weights`; `pause()` is called between stretches of steps.
 Train = Callable[[Weights, np.ndarray, Pause], Weights]
@@ -70,13 +71,12 @@ def make_train(
             weights, moments = carry
             batch = draw(part, key, index, batch_size, augmentation=augmentation, dtype=dtype)
 
-            def loss(weights: Weights) -> jax.Array:
-                return -child(weights, batch, architecture).log_likelihood / batch_size
+            def loss(weights: Weights) -> tuple[jax.Array, jax.Array]:
+                result = child(weights, batch, architecture)
+                return -result.log_likelihood / batch_size, result.correct
 
-            # Optax multiplies Python floats by its int32 step count, which strict promotion refuses.
-            with jax.numpy_dtype_promotion("standard"):
-                change, moments = optimizer.update(jax.grad(loss)(weights), moments, weights)
-            return optax.apply_updates(weights, change), moments
+            weights, moments, _, _ = descend(optimizer, loss, weights, moments)
+            return weights, moments
 
         return jax.lax.fori_loop(start, stop, step, (weights, moments))
 

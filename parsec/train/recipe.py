@@ -108,7 +108,9 @@ def descend(
       moments: the optimiser's state.
     """
     (value, beside), gradient = jax.value_and_grad(loss, has_aux=True)(weights)
-    changes, moments = optimizer.update(gradient, moments, weights)
+    # Optax may multiply Python floats by its int32 step count, which strict promotion refuses.
+    with jax.numpy_dtype_promotion("standard"):
+        changes, moments = optimizer.update(gradient, moments, weights)
     return optax.apply_updates(weights, changes), moments, value, beside
 
 
