@@ -7,7 +7,7 @@ from parsec.cells import Space
 from parsec.config import flatten
 from parsec.errors import UserError
 from parsec.joint.registry import JOINTS
-from parsec.run.evaluators import EVALUATORS
+from parsec.run.evaluators import EVALUATORS, joint_entry
 from parsec.run.settings import LEAST_CELLS, SearchConfig
 from parsec.run.strategy_search import check_strategy
 
@@ -40,7 +40,7 @@ def check_search(config: SearchConfig, space: Space) -> None:
 
 
 def _is_joint(config: SearchConfig) -> bool:
-    return EVALUATORS[config.strategy.evaluator].shared and config.strategy.name in JOINTS
+    return joint_entry(config) is not None
 
 
 def _trains(config: SearchConfig) -> bool:

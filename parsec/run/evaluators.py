@@ -12,6 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from parsec.joint.registry import JOINTS
+from parsec.joint.registry import Entry as JointEntry
+
 # Only for annotations: listing the evaluators must not wait for JAX.
 if TYPE_CHECKING:
     from parsec.evaluate.contract import Evaluator
@@ -49,3 +52,8 @@ EVALUATORS: dict[str, Entry] = {
     ),
     "table": Entry(f"{_FACTORIES}:from_table", "published scores, of config.table"),
 }
+
+
+def joint_entry(config: SearchConfig) -> JointEntry | None:
+    """Returns the joint search that a config asks for, or None where its strategy is told scores instead."""
+    return JOINTS.get(config.strategy.name) if EVALUATORS[config.strategy.evaluator].shared else None

@@ -19,10 +19,10 @@ from parsec.data.source import Batch, Source
 from parsec.evaluate.supernet import Score, make_score
 from parsec.files import expanded
 from parsec.joint.contract import Info, Joint, Parts, State
-from parsec.joint.registry import JOINTS, SHARED, Entry
+from parsec.joint.registry import SHARED
 from parsec.joint.settings import JointSettings
 from parsec.keys import fold
-from parsec.run.evaluators import EVALUATORS
+from parsec.run.evaluators import joint_entry
 from parsec.run.footprint import check_search_memory
 from parsec.run.settings import OptimizerSettings, SearchConfig
 from parsec.supernet.objective import Child, make_child
@@ -76,11 +76,6 @@ def load_problem(config: SearchConfig) -> Problem:
     steps = config.steps or max(round(config.epochs * per_epoch), 1)
     for_weights, for_prior = (training_batches(dataset, rows, mean, std) for rows in (train, valid))
     return Problem(dataset, for_weights, for_prior, shape, steps)
-
-
-def joint_entry(config: SearchConfig) -> Entry | None:
-    """Returns the joint search that a config asks for, or None where its strategy is told scores instead."""
-    return JOINTS.get(config.strategy.name) if EVALUATORS[config.strategy.evaluator].shared else None
 
 
 def make_joint(config: SearchConfig) -> JointSearch:

@@ -18,12 +18,11 @@ from parsec.errors import UserError
 from parsec.evaluate.contract import Evaluated, no_pause
 from parsec.run.coherence import check_search
 from parsec.run.conclude import Judge, Outcome, conclude, derive_architecture, show_result
-from parsec.run.evaluators import EVALUATORS
+from parsec.run.evaluators import EVALUATORS, joint_entry
 from parsec.run.loop import run_steps
 from parsec.run.problem import (
     JointSearch,
     Problem,
-    joint_entry,
     load_problem,
     make_joint,
     make_step,

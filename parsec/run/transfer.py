@@ -7,7 +7,7 @@ from typing import Any
 from parsec.cells import get_space
 from parsec.cells.space import uniform_logits
 from parsec.errors import UserError
-from parsec.run.problem import joint_entry
+from parsec.run.evaluators import joint_entry
 from parsec.run.search import run_search
 from parsec.run.settings import SearchConfig
 from parsec.run.workdir import SOURCE, TARGET, inspect

@@ -12,8 +12,8 @@ from parsec.cells import Space
 from parsec.data.memory import steps_per_epoch
 from parsec.report.verdict import summarise
 from parsec.run.alike import choose_entrants, train_alike, whole_parts
-from parsec.run.evaluators import EVALUATORS
-from parsec.run.problem import Problem, joint_entry
+from parsec.run.evaluators import EVALUATORS, joint_entry
+from parsec.run.problem import Problem
 from parsec.run.settings import SearchConfig
 from parsec.run.workdir import Claim
 from parsec.train.recipe import Recipe
