@@ -5,6 +5,7 @@ and its source are independent categoricals (Casale, Gordon, Fusi 2019, arXiv 19
 DARTS (arXiv 1806.09055) without "none", since the topology is explicit. 32 choices, 168 logits, 6.9e21 architectures.
 """
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -124,4 +125,4 @@ def make_space(name: str, operations: tuple[str, ...]) -> Space:
     return Space(name, tuple(choices), operations, cells, DartsNetwork)
 
 
-DARTS = make_space("darts", OPERATIONS)
+DARTS = replace(make_space("darts", OPERATIONS), benchmark="nasbench301")

@@ -1,6 +1,6 @@
 """Published benchmarks by name: how each is read, and for which datasets it has figures.
 
-A space names the benchmark that knows its cells (`Space.benchmark`); a search's cell is looked up where space, dataset
+A space names the benchmark that knows its cells (`Space.benchmark`); a search's cell is judged where space, dataset
 and table match, and nowhere else.
 """
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from parsec.cells.space import Space
 from parsec.errors import UserError
 from parsec.tables.nasbench201 import load_nasbench201
+from parsec.tables.nasbench301 import load_nasbench301
 from parsec.tables.table import Table
 
 
@@ -30,6 +31,9 @@ class Benchmark:
 BENCHMARKS: dict[str, Benchmark] = {
     "nasbench201": Benchmark(
         load_nasbench201, {"cifar10": "cifar10", "tfds:cifar10": "cifar10", "cifar100": "cifar100"}
+    ),
+    "nasbench301": Benchmark(
+        lambda path, dataset: load_nasbench301(path), {"cifar10": "cifar10", "tfds:cifar10": "cifar10"}
     ),
 }
 

@@ -38,6 +38,7 @@ class Table:
       columns: named numbers, float64 [N] each; NaN where the evaluation failed.
       resolve: for spaces in which several vectors describe one architecture: int32 [B, L] to the row int32 [B] or -1,
         on traced arrays; None where every vector stands for itself.
+      ranked_by: the column whose highest figure is the best architecture, where the table's makers have one; else "".
     """
 
     name: str
@@ -45,6 +46,7 @@ class Table:
     architectures: np.ndarray
     columns: dict[str, np.ndarray]
     resolve: Callable[[ArrayLike], jax.Array] | None = None
+    ranked_by: str = ""
 
     def __len__(self) -> int:
         return len(self.architectures)
