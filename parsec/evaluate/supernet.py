@@ -1,10 +1,11 @@
-"""Scores architectures by the shared weights: the accuracy of each as a child on held-out images.
+"""Scores architectures by the shared weights: how each does as a child on held-out images.
 
 Every child sees the same images in the same batches and is normalised by each batch's own statistics, so scoring one
 child never changes another's score. One compiled program scores any architecture.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +17,21 @@ from parsec.evaluate.contract import Evaluated, Evaluator, Pause
 from parsec.supernet.objective import Child
 from parsec.supernet.supernet import Weights
 
-# `score(weights, architecture int32 [L]) -> accuracy in percent`, NaN where the child's likelihood is not finite.
-Score = Callable[[Weights, np.ndarray], float]
 
+class Scored(NamedTuple):
+    """What a child made of held-out images; both are NaN where its likelihood is not finite.
+
+    Attributes:
+      accuracy: in percent.
+      log_likelihood: mean of log p(label | image), in nats; NaN where only the accuracy was measured.
+    """
+
+    accuracy: float
+    log_likelihood: float
+
+
+# `score(weights, architecture int32 [L]) -> Scored`.
+Score = Callable[[Weights, np.ndarray], Scored]
 
 # What shared weights and short trainings say of an architecture.
 OBJECTIVE = "valid_accuracy"
@@ -48,14 +61,17 @@ def make_score(child: Child, part: Batches, *, batch_size: int, num_images: int,
             images, labels = take(part, rows)
             batch = Batch(normalise(images, part.mean, part.std, dtype), labels)
             value, correct = child(weights, batch, architecture)
-            return (total[0] + correct.astype(jnp.int32), total[1] & jnp.isfinite(value)), None
+            return (total[0] + correct.astype(jnp.int32), total[1] + value.astype(jnp.float32)), None
 
-        start = (jnp.zeros((), jnp.int32), jnp.array(True))
+        start = (jnp.zeros((), jnp.int32), jnp.zeros((), jnp.float32))
         return jax.lax.scan(add, start, indices)[0]
 
-    def score(weights: Weights, architecture: np.ndarray) -> float:
-        correct, finite = count(weights, part, jnp.asarray(architecture, jnp.int32))
-        return 100.0 * int(correct) / indices.size if bool(finite) else float("nan")
+    def score(weights: Weights, architecture: np.ndarray) -> Scored:
+        correct, value = count(weights, part, jnp.asarray(architecture, jnp.int32))
+        # A sum is finite only where every batch's value is.
+        if not np.isfinite(value):
+            return Scored(float("nan"), float("nan"))
+        return Scored(100.0 * int(correct) / indices.size, float(value) / indices.size)
 
     return score
 
@@ -65,6 +81,6 @@ def supernet_evaluator(score: Score, weights: Weights) -> Evaluator:
 
     def evaluate(architecture: np.ndarray, evaluated: Evaluated, pause: Pause) -> np.ndarray:
         del evaluated, pause
-        return np.array([score(weights, architecture)], np.float32)
+        return np.array([score(weights, architecture).accuracy], np.float32)
 
     return Evaluator((OBJECTIVE,), evaluate)

@@ -132,7 +132,7 @@ def training_evaluator(
             weights, _ = inherit(weights, kinds, genotype, before, load_child(child_file(folder, parent)))
             weights = jax.tree.map(jnp.asarray, weights)
         weights = train(weights, architecture, pause)
-        accuracy = score(weights, architecture)
+        accuracy = score(weights, architecture).accuracy
         own = child_weights(space, shape, jax.device_get(weights), genotype)
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(own)):
             return np.full(1, np.nan, np.float32)

@@ -13,6 +13,7 @@ from parsec.cells import get_space
 from parsec.cells.drawing import genotype_svg
 from parsec.cells.genotypes import from_text
 from parsec.report.curves import line_chart
+from parsec.report.ranking import ranking_words
 
 # What a search records, in the order of the page; whatever else it recorded follows under its own name.
 _TITLES = {
@@ -71,6 +72,9 @@ def report_page(result: Mapping[str, Any], config: Mapping[str, Any], metrics: S
     ]
     if result.get("table"):
         body += ["<h2>The cell in the benchmark's table</h2>", _table(_flat(result["table"]))]
+    ranks = ranking_words(result.get("rank_correlation") or {})
+    if ranks:
+        body += ["<h2>How the search's scores rank the table's cells (Spearman)</h2>", _table(ranks)]
     body += ["<h2>How to use it</h2>", f"<section><pre>{escape(usage(result))}</pre></section>"]
     if metrics:
         body += ["<h2>The search</h2>", f'<section class="curves">{"".join(_curves(metrics))}</section>']
@@ -141,8 +145,6 @@ def _figures(result: Mapping[str, Any]) -> str:
         (_count(result["params"]), "parameters at the searched size"),
         (_count(result["flops"]), "FLOPs at the searched size (multiply-adds for one image)"),
     ]
-    if _is_number(result.get("spearman")):
-        figures.append((f"{result['spearman']:.3f}", "rank correlation of the shared weights with the table"))
     boxes = "".join(f"<div><b>{escape(value)}</b><span>{escape(name)}</span></div>" for value, name in figures)
     return f'<div class="figures">{boxes}</div>'
 

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import stats
 
 from parsec import prior as priors
 from parsec.cells import Space, get_space
@@ -18,13 +17,16 @@ from parsec.cells.network import Shape
 from parsec.config import affecting_results
 from parsec.errors import UserError
 from parsec.evaluate.contract import Evaluated
+from parsec.evaluate.supernet import Scored
 from parsec.keys import fold
 from parsec.report.page import NEEDED, report_page
+from parsec.report.ranking import ranking, ranking_words
 from parsec.report.verdict import percent
 from parsec.run.metrics import read_metrics
 from parsec.run.progress import announce
 from parsec.run.settings import SearchConfig
 from parsec.run.workdir import CONFIG, RESULT, read_json, write_json_atomic, write_text_atomic
+from parsec.tables.standing import standing
 from parsec.tables.table import Table
 from parsec.transfer.prior import PRIOR, named_logits
 
@@ -33,8 +35,8 @@ REPORT = "report.html"
 # Share of skip connections and zero operations among a mode's operations above which the search is called collapsed.
 _COLLAPSED = 0.5
 
-# `score(architecture int32 [L]) -> accuracy in percent`, NaN where it is not finite.
-Judge = Callable[[np.ndarray], float]
+# `score(architecture int32 [L]) -> Scored`.
+Judge = Callable[[np.ndarray], Scored]
 
 
 class Outcome(NamedTuple):
@@ -42,7 +44,7 @@ class Outcome(NamedTuple):
 
     Attributes:
       architecture: the found one, int32 [L].
-      score: `score(architecture) -> accuracy in percent` on validation, by which it is compared with others.
+      score: `score(architecture) -> Scored` on validation, by which it is compared with others.
       logits: the learnt prior, float32 [L, O], or None.
       evaluated: what a strategy evaluated on its way, or None.
       ranks: whether scores are cheap enough to rank random architectures by.
@@ -86,7 +88,7 @@ def conclude(
     rng = np.random.default_rng(config.seed)
     found, logits, evaluated = outcome.architecture, outcome.logits, outcome.evaluated
     random_scores = [
-        outcome.score(architecture)
+        outcome.score(architecture).accuracy
         for architecture in rng.integers(0, space.sizes, (config.derive.random_children, len(space.sizes)))
     ]
     finite = [score for score in random_scores if np.isfinite(score)]
@@ -98,16 +100,16 @@ def conclude(
         "seed": config.seed,
         "num_classes": shape.num_classes,
         "retrained": None if retrained is None else dict(retrained),
-        "valid_accuracy": _finite(outcome.score(found)),
+        "valid_accuracy": _finite(outcome.score(found).accuracy),
         "random_valid_accuracy": _finite(np.mean(finite) if finite else np.nan),
         "random_valid_deviation": _finite(np.std(finite) if finite else np.nan),
         "entropy": None if logits is None else float(priors.entropy(logits, space.mask)),
         "params": cost.params,
         "flops": cost.flops,
-        "table": None if table is None else _looked_up(table, found),
-        "spearman": None
+        "table": None if table is None else standing(space, table, found),
+        "rank_correlation": None
         if table is None or not outcome.ranks
-        else _rank_correlation(config, space, outcome.score, table, rng),
+        else _rank_correlation(config.derive.ranked_cells, space, outcome.score, table, rng),
         "strategy": config.strategy.name,
         "evaluator": config.strategy.evaluator,
         "evaluations": None if evaluated is None else len(evaluated.scores),
@@ -158,7 +160,7 @@ def derive_architecture(
     key = fold(jax.random.key(config.seed), "derived samples")
     samples = np.asarray(priors.sample(key, logits, jnp.asarray(space.mask), config.derive.samples))
     candidates = np.unique(np.concatenate([mode[None], samples]), axis=0)
-    scores = [score(candidate) for candidate in candidates]
+    scores = [score(candidate).accuracy for candidate in candidates]
     return candidates[int(np.nanargmax(scores))] if np.isfinite(scores).any() else mode
 
 
@@ -186,8 +188,8 @@ def show_result(workdir: Path, result: dict[str, Any]) -> None:
         rows["evaluations"] = f"{result['evaluations']:,} by {result['strategy']}{failed}"
     for name, value in (result["table"] or {}).items():
         rows[f"table: {name}"] = value
-    if result["spearman"] is not None:
-        rows["rank correlation"] = f"{result['spearman']:.3f} with the table"
+    for name, words in ranking_words(result["rank_correlation"] or {}).items():
+        rows[f"ranks by {name}"] = words
     rows["run directory"] = workdir
     rows["open first"] = workdir / "report.html"
     announce("found cell", rows)
@@ -216,25 +218,32 @@ def _percent(value: float | None) -> str:
     return "not finite" if value is None else f"{value:.2f} %"
 
 
-def _looked_up(table: Table, architecture: np.ndarray) -> dict[str, float]:
-    row = int(table.find(architecture[None])[0])
-    return {name: round(float(column[row]), 4) for name, column in table.columns.items()}
-
-
 def _rank_correlation(
-    config: SearchConfig, space: Space, score: Judge, table: Table, rng: np.random.Generator
-) -> float | None:
-    """Returns Spearman's correlation between the supernet's and the table's ranking of random architectures."""
-    if config.derive.ranked_cells < 2:
+    count: int, space: Space, score: Judge, table: Table, rng: np.random.Generator
+) -> dict[str, Any] | None:
+    """Returns how the scores rank cells that the table knows, as `parsec.report.ranking` says it, or None for none.
+
+    Uniform cells where the table holds every one; else its own, `count` of them or as many as there are.
+    """
+    if not count:
         return None
-    cells = rng.integers(0, space.sizes, (config.derive.ranked_cells, len(space.sizes))).astype(np.int32)
-    ours = [score(cell) for cell in cells]
-    published = table.columns["test_200"][table.find(cells)]
-    both = np.isfinite(ours) & np.isfinite(published)
-    if both.sum() < 2 or np.ptp(np.array(ours)[both]) == 0 or np.ptp(published[both]) == 0:
-        return None
-    correlation: Any = stats.spearmanr(np.array(ours)[both], published[both])
-    return round(float(correlation.statistic), 4)
+    if table.complete:
+        cells = rng.integers(0, space.sizes, (count, len(space.sizes))).astype(np.int32)
+        rows, drawn_from = table.find(cells), "space"
+    else:
+        rows, drawn_from = np.arange(len(table)), "table"
+        if count < len(table):
+            rows = np.sort(rng.choice(rows, count, replace=False))
+        cells = table.architectures[rows]
+    scored = [score(cell) for cell in cells]
+    told = {name: np.array([getattr(each, name) for each in scored]) for name in Scored._fields}
+    return {
+        "cells": len(cells),
+        "drawn_from": drawn_from,
+        "failed": int((~np.isfinite(told["accuracy"])).sum()),
+        "ranked_by": table.ranked_by,
+        **ranking(told, table.columns[table.ranked_by][rows]),
+    }
 
 
 def _warnings(space: Space, architecture: np.ndarray) -> list[str]:

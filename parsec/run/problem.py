@@ -124,7 +124,7 @@ def make_sources(config: SearchConfig, problem: Problem) -> tuple[Source, Source
 
 
 def make_validation(config: SearchConfig, problem: Problem, child: Child) -> Score:
-    """Returns the function that scores a child's accuracy on validation images, the same for all."""
+    """Returns the function that scores a child on validation images, the same for all."""
     return make_score(
         child,
         problem.valid,
@@ -148,7 +148,7 @@ def make_optimizer(settings: OptimizerSettings, steps: int) -> optax.GradientTra
 
 
 def open_table(config: SearchConfig) -> Table | None:
-    """Returns the published table in which the config looks its cell up, or None where it names none.
+    """Returns the published table by which the config's cell is judged, or None where it names none.
 
     Raises:
       UserError: it is unusable, or has no figures for this space or dataset.

@@ -2,10 +2,12 @@
 
 It loads and parts the images and searches: jointly, where weights and architecture learn together, or by a strategy
 that is told the scores of an evaluator. Either goes on where an earlier process stopped. The found architecture is
-trained from scratch beside random ones, and looked up in a published table where one is given; result.json, prior.json,
+trained from scratch beside random ones, and judged by a published table where one is given; result.json, prior.json,
 the drawing and report.html last.
 """
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from parsec.cells import Space, get_space
 from parsec.cells.space import uniform_logits
 from parsec.errors import UserError
 from parsec.evaluate.contract import Evaluated, no_pause
+from parsec.evaluate.supernet import Scored
 from parsec.run.coherence import check_search
 from parsec.run.conclude import Judge, Outcome, conclude, derive_architecture, show_result
 from parsec.run.evaluators import EVALUATORS, joint_entry
@@ -97,7 +100,7 @@ def search_jointly(config: SearchConfig, space: Space, problem: Problem, run: Cl
     state = _train_weights(config, joint, problem, run, initial, "search")
     validate, weights = make_validation(config, problem, joint.parts.child), joint.search.weights(state)
 
-    def score(architecture: np.ndarray) -> float:
+    def score(architecture: np.ndarray) -> Scored:
         return validate(weights, architecture)
 
     logits = None if joint.search.logits is None else np.asarray(joint.search.logits(state))
@@ -119,9 +122,10 @@ def search_by_scores(config: SearchConfig, space: Space, problem: Problem, run: 
     after = problem.steps if entry.shared else 0
     evaluated = run_strategy(run, config.strategy, space, config.seed, evaluator, after=after)
     if not entry.afresh:
-        return Outcome(best(evaluated), _judge(evaluator.evaluate), None, evaluated, ranks=True)
-    score = _judge(entry.factory(config, run.path, afresh=True)().evaluate, evaluated)
-    return Outcome(best(evaluated), remembered(run.path / COMPARED, score), None, evaluated, ranks=False)
+        return Outcome(best(evaluated), _judge(_accuracy(evaluator.evaluate)), None, evaluated, ranks=True)
+    accuracy = _accuracy(entry.factory(config, run.path, afresh=True)().evaluate, evaluated)
+    judge = _judge(remembered(run.path / COMPARED, accuracy))
+    return Outcome(best(evaluated), judge, None, evaluated, ranks=False)
 
 
 def _train_weights(
@@ -140,7 +144,12 @@ def _train_weights(
     )
 
 
-def _judge(evaluate: Any, before: Evaluated | None = None) -> Judge:
+def _judge(accuracy: Callable[[np.ndarray], float]) -> Judge:
+    """Returns what an evaluator is to judge by; it tells no likelihood."""
+    return lambda architecture: Scored(accuracy(architecture), math.nan)
+
+
+def _accuracy(evaluate: Any, before: Evaluated | None = None) -> Callable[[np.ndarray], float]:
     """Returns the first objective of an evaluator as a plain number, float32 in its own shortest form."""
     nothing = Evaluated(np.zeros((0, 0), np.int32), np.zeros((0, 1)))
     return lambda architecture: float(str(evaluate(architecture, before or nothing, no_pause)[0]))

@@ -87,7 +87,10 @@ class DeriveSettings:
     random_children: int = option(16, "random children the result is compared with", minimum=1)
     valid_images: int = option(5000, "validation images that children are compared on", minimum=2)
     ranked_cells: int = option(
-        200, "random cells ranked by supernet and table, where a table is given; 0 for none", minimum=0
+        200,
+        "cells ranked by the search's scores and by the table, where one is given: random ones, or the table's own "
+        "where it holds a sample; 0 for none",
+        minimum=0,
     )
 
 
@@ -155,7 +158,10 @@ class SearchConfig:
     epochs: float = option(100.0, "passes over the weights' share of the training images", minimum=0, maximum=100_000)
     steps: int = option(0, "training steps; above 0 this replaces epochs", minimum=0)
     table: str = option(
-        "", "file of published accuracies in which the found cell is looked up (nasbench201.npz)", affects_results=False
+        "",
+        "file of published figures that the found cell is judged by: nasbench201.npz, or in space darts "
+        "darts_nb301_naslib.npz, a surrogate's values",
+        affects_results=False,
     )
     save_minutes: float = option(5.0, "between checkpoints", minimum=0, affects_results=False)
     metrics_every: int = option(10, "steps between lines of metrics.jsonl", minimum=1, affects_results=False)

@@ -67,7 +67,7 @@ def test_children_learn_deterministically_and_keep_their_weights(parts: Parts, t
     evaluate = parts.evaluator(tmp_path)
     accuracy = evaluate(ONE, NOTHING, no_pause)
     untrained = parts.supernet.init(jax.random.fold_in(jax.random.key(3), 0), jnp.zeros((2, 8, 8, 1)))
-    assert accuracy > parts.score(untrained, ONE) + 20
+    assert accuracy > parts.score(untrained, ONE).accuracy + 20
     assert evaluate(ONE, NOTHING, no_pause) == accuracy
     kept = load_child(child_file(tmp_path, 0))
     assert set(kept["cell_0_0"]) == {"slot_0", "slot_3", "slot_5"}

@@ -91,7 +91,11 @@ def _parse(page: Path) -> tuple[_Balanced, str]:
 
 
 def test_the_page_says_what_the_run_found(tmp_path: Path) -> None:
-    result = _result(spearman=0.6789, warnings=["the mode is <mostly> skips"], table={"cifar10": {"test": 93.61}})
+    ranks = {"all": 0.6789, "best_third": None}
+    record = {"cells": 200, "ranked_by": "test_200", "accuracy": ranks, "log_likelihood": ranks | {"best_third": -0.25}}
+    result = _result(
+        rank_correlation=record, warnings=["the mode is <mostly> skips"], table={"cifar10": {"test": 93.61}}
+    )
     page = write_report(_run(tmp_path, result))
     parser, text = _parse(page)
     assert page.name == "report.html"
@@ -100,7 +104,8 @@ def test_the_page_says_what_the_run_found(tmp_path: Path) -> None:
         "digits_search, seed 7, 300 steps",
         "91.25 %",
         "85.00 %",
-        "0.679",
+        "0.679 with test_200 of 200 cells",
+        "0.679 with test_200 of 200 cells, -0.250 within the best third",
         "0.123 M",
         "9.877 M",
         "the mode is <mostly> skips",

@@ -20,6 +20,7 @@ from parsec.errors import UserError
 from parsec.run.problem import load_problem, make_joint, make_step, start_state
 from parsec.run.search import run_search
 from parsec.run.settings import SearchConfig
+from parsec.tables.published import open_published
 
 ROOT = Path(__file__).parents[2]
 CONFIG: SearchConfig = replace(get_config("quick"), steps=8, save_minutes=0.0)
@@ -159,8 +160,10 @@ def test_a_table_of_another_space_or_dataset_is_refused_before_anything_is_writt
     with pytest.raises(UserError, match=r"has no figures for config\.dataset=digits; it has them for cifar10"):
         run_search(digits, tmp_path / "run")
     darts = replace(digits, space="darts", network=replace(CONFIG.network, cells=3))
-    with pytest.raises(UserError, match="means nothing in space darts"):
+    with pytest.raises(UserError, match=r"nasbench201\.npz has no figures for config\.dataset=digits"):
         run_search(darts, tmp_path / "run")
+    with pytest.raises(UserError, match="means nothing in space mine; benchmarks known are nasbench201, nasbench301"):
+        open_published(replace(get_space("darts"), name="mine", benchmark=""), "cifar10", Path("nasbench201.npz"))
     assert not (tmp_path / "run").exists()
 
 
