@@ -7,6 +7,7 @@ from step to step where DARTS changes them from epoch to epoch. A step is a func
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -80,16 +81,18 @@ def make_step(recipe: Recipe, blueprint: Blueprint, key: jax.Array) -> Step:
       UserError: the network has no auxiliary head and the recipe weighs one.
     """
     network = make_network(blueprint, train=True, auxiliary=recipe.auxiliary_weight > 0, scan=True)
-    optimizer = make_optimizer(recipe)
     cells, paths = dropped_paths(blueprint)
     batches_key, paths_key = fold(key, "batches"), fold(key, "paths")
 
-    # The images are an argument: closed over, they would become a constant of the compiled program.
-    def step(state: TrainState, index: jax.Array, part: Batches) -> tuple[TrainState, dict[str, jax.Array]]:
+    # Images and total are arguments: closed over, they would be constants of a program, another for each length.
+    def step(
+        state: TrainState, index: jax.Array, total: jax.Array, part: Batches
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        timed = replace(recipe, steps=total)
         images, labels = training_batch(recipe, part, batches_key, index, blueprint.shape.dtype)
         factors = None
         if recipe.drop_path:
-            share = recipe.drop_path * index.astype(jnp.float32) / recipe.steps
+            share = recipe.drop_path * index.astype(jnp.float32) / total
             factors = keep_paths(jax.random.fold_in(paths_key, index), share, (cells, paths, len(labels)))
 
         def loss(params: Any) -> tuple[jax.Array, Any]:
@@ -104,21 +107,22 @@ def make_step(recipe: Recipe, blueprint: Blueprint, key: jax.Array) -> Step:
             return whole, (value, logits, updated)
 
         params, moments, _, (value, logits, updated) = descend(
-            optimizer, loss, state.variables["params"], state.moments
+            make_optimizer(timed), loss, state.variables["params"], state.moments
         )
         variables = {"params": params, **updated}
         metrics = {
             "loss": value,
             "accuracy": 100 * (logits.argmax(-1).astype(labels.dtype) == labels).mean(dtype=jnp.float32),
-            "learning_rate": learning_rate(recipe, index),
+            "learning_rate": learning_rate(timed, index),
         }
         averaged = _averaged(recipe, state.average, variables, index)
         return state._replace(variables=variables, moments=moments, average=averaged), metrics
 
     compiled = jax.jit(step, donate_argnums=0)
+    total = jnp.asarray(recipe.steps, jnp.float32)
 
     def run(state: TrainState, index: int, part: Batches) -> tuple[TrainState, dict[str, jax.Array]]:
-        return compiled(state, jnp.asarray(index, jnp.int32), part)
+        return compiled(state, jnp.asarray(index, jnp.int32), total, part)
 
     return run
 

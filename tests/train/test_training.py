@@ -146,3 +146,21 @@ def test_optax_and_recipe_agree_without_clipping():
     updates, _ = ours.update(weights, ours.init(weights), weights)
     expected, _ = theirs.update(weights, theirs.init(weights), weights)
     np.testing.assert_allclose(updates, expected, rtol=1e-6)
+
+
+def test_trainings_of_any_length_are_one_program(monkeypatch: pytest.MonkeyPatch, key: jax.Array):
+    compiled = []
+    jit = jax.jit
+    monkeypatch.setattr(training.jax, "jit", lambda f, **how: compiled.append(jit(f, **how)) or compiled[-1])
+    blueprint = Blueprint("resnet", "resnet", Shape(2, 1, 4))
+    part = Batches(jnp.zeros((8, 8, 8, 1), jnp.uint8), jnp.zeros(8, jnp.int32), jnp.zeros(1), jnp.ones(1))
+    texts = []
+    for steps in (10, 20):
+        recipe = Recipe(steps=steps, batch_size=4, learning_rate=0.5, drop_path=0.5)
+        network = training.make_network(blueprint, train=True, scan=True)
+        variables = jax.eval_shape(network.init, key, jnp.zeros((1, 8, 8, 1)))
+        state = jax.eval_shape(lambda v, r=recipe: training.init_state(r, v, validates=False), dict(variables))
+        training.make_step(recipe, blueprint, key)
+        index = jnp.zeros((), jnp.int32)
+        texts.append(compiled[-1].lower(state, index, jnp.asarray(steps, jnp.float32), part).as_text())
+    assert texts[0] == texts[1]
