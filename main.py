@@ -10,8 +10,9 @@ usage: python main.py --config=NAME[:VARIANT] [--config.KEY=VALUE ...] [--workdi
   --workdir      the run directory, runs/<config>[-<variant>] by default; the same command resumes an unfinished run
   --transfer_to  a second config, to which the prior that the first one learnt is carried over
   --target.KEY   changes one setting of that second config
-  --predict      the run directory of a finished training; prints class and probability of each image, --out as a table
+  --predict      the run directory of a finished training, or of images; prints class and probability of each image
   --export       the same; writes its network in the forms named, or in all whose packages are installed
+  --out          with --predict: a .csv file that gets the same as a table
 """
 
 import sys

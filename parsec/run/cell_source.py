@@ -1,5 +1,6 @@
 """Which network a training trains: the cell that a search found, one given as text or by name, or the plain one."""
 
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,6 +9,7 @@ from parsec.cells.genotypes import from_text, to_text
 from parsec.cells.network import Shape
 from parsec.cells.published import PUBLISHED, recognise
 from parsec.errors import UserError, shown
+from parsec.files import expanded
 from parsec.run.train_settings import TrainNetworkSettings
 from parsec.run.workdir import CONFIG, RESULT, read_json
 from parsec.train.derived import Blueprint, network_costs
@@ -21,12 +23,13 @@ class CellSource(NamedTuple):
     genotype: str
 
 
-def chosen_cell(from_run: str, genotype: str) -> tuple[CellSource, CellSource]:
+def chosen_cell(from_run: str, genotype: str, base: Path | None = None) -> tuple[CellSource, CellSource]:
     """Returns the cell to be trained, and the one whose size the plain network is to have.
 
     Args:
       from_run: run directory of a finished search, or empty.
       genotype: a name or text, or empty; with "resnet", `from_run` only says how large it is to be.
+      base: a folder from which a relative `from_run` is looked up first, or None.
 
     Raises:
       UserError: neither or both are given, the run is unfinished or no search, or the genotype is malformed.
@@ -37,11 +40,11 @@ def chosen_cell(from_run: str, genotype: str) -> tuple[CellSource, CellSource]:
             f"--config.genotype=NAME_OR_TEXT, such as {', '.join(PUBLISHED)} or resnet"
         )
     if genotype == RESIDUAL:
-        like = cell_of_run(from_run) if from_run else cell_of_text("DARTS_V2")
+        like = cell_of_run(from_run, base=base) if from_run else cell_of_text("DARTS_V2")
         return CellSource(RESIDUAL, RESIDUAL), like
     if from_run and genotype:
         raise UserError("config.from_run and config.genotype both name a cell; leave one of them out")
-    cell = cell_of_run(from_run) if from_run else cell_of_text(genotype)
+    cell = cell_of_run(from_run, base=base) if from_run else cell_of_text(genotype)
     return cell, cell
 
 
@@ -51,18 +54,20 @@ def cell_of_text(text: str) -> CellSource:
     return CellSource(space.name, to_text(space, architecture))
 
 
-def cell_of_run(directory: str, setting: str = "config.from_run") -> CellSource:
+def cell_of_run(directory: str, setting: str = "config.from_run", base: Path | None = None) -> CellSource:
     """Returns the cell in the result of a finished run.
 
     Args:
       directory: the run directory.
       setting: what the user named it by, for errors.
+      base: a folder from which a relative path is looked up first, and from the current directory after; or None.
 
     Raises:
       UserError: the directory is no run's, the run has not finished, or its result holds no cell.
     """
-    path = Path(directory).expanduser()
-    where = f"{setting}={shown(directory)}"
+    path, where = expanded(directory), f"{setting}={shown(directory)}"
+    near = path if base is None else Path(os.path.normpath(base / path))
+    path = near if near.is_dir() else path
     if not path.is_dir():
         raise UserError(f"{where}: there is no such directory")
     if not (path / RESULT).is_file():

@@ -23,6 +23,7 @@ from parsec.export.run_script import run_script
 from parsec.export.stablehlo import PLATFORMS, export_program
 from parsec.export.torch_module import export_torch
 from parsec.files import read_bytes
+from parsec.run.pipeline_settings import TRAIN
 from parsec.run.workdir import locate, write_bytes_atomic, write_json_atomic
 from parsec.train.model_file import MODEL, Model, load_model
 
@@ -43,7 +44,7 @@ def export_model(directory: Path, formats: Sequence[str] = ("stablehlo",)) -> li
     """Writes the trained network of a run directory in other forms, and returns the files; each is whole or not there.
 
     Args:
-      directory: of a finished training.
+      directory: of a finished training, or of a run with such a stage.
       formats: names of `FORMATS`.
 
     Raises:
@@ -53,7 +54,7 @@ def export_model(directory: Path, formats: Sequence[str] = ("stablehlo",)) -> li
     for name in formats:
         if name not in FORMATS:
             raise unknown("format of exports", name, FORMATS)
-    directory = locate(directory)
+    directory = network_directory(directory)
     model = load_model(directory)
     contents: dict[str, bytes] = {}
     for name in formats:
@@ -88,6 +89,12 @@ def run_export(directory: str, formats: Sequence[str]) -> None:
     if missing and not formats:
         extras = ", ".join(f"pip install 'parsec-nas[{name}]'" for name in missing)
         print(f"not written for want of their packages: {', '.join(missing)} ({extras})")
+
+
+def network_directory(directory: Path | str) -> Path:
+    """Returns the folder of the trained network in a run directory, absolute: its own, or where a stage trained it."""
+    path = locate(directory)
+    return path / TRAIN if (path / TRAIN / MODEL).is_file() and not (path / MODEL).exists() else path
 
 
 def read_export(directory: Path, name: str) -> bytes:

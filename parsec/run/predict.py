@@ -20,8 +20,8 @@ from parsec.data.images import decode, to_square
 from parsec.errors import UserError, one_line, shown
 from parsec.export.stablehlo import load_program
 from parsec.files import expanded
-from parsec.run.export import PROGRAM, read_export
-from parsec.run.workdir import locate, write_bytes_atomic
+from parsec.run.export import PROGRAM, network_directory, read_export
+from parsec.run.workdir import write_bytes_atomic
 from parsec.train.model_file import Metadata, load_metadata
 
 _BATCH = 64
@@ -48,7 +48,7 @@ def run_predict(directory: str, given: Sequence[str], out: str | None) -> None:
     """Prints class and probability of each image, a line each; names and counts files that cannot be read.
 
     Args:
-      directory: run directory of a finished training.
+      directory: run directory of a finished training, or of a run with such a stage.
       given: image files, and folders that are searched at any depth, hidden files apart.
       out: a .csv file for file, class and probability, or None.
 
@@ -63,7 +63,7 @@ def run_predict(directory: str, given: Sequence[str], out: str | None) -> None:
     if not paths:
         raise UserError(f"there is no file in {', '.join(map(shown, given))}")
     rows, unread = [], []
-    for found in predict(locate(directory), paths):
+    for found in predict(network_directory(directory), paths):
         if found.name is None:
             unread.append(found)
             continue

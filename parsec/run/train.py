@@ -25,7 +25,7 @@ from parsec.run.export import export_model
 from parsec.run.loop import run_steps
 from parsec.run.progress import announce
 from parsec.run.train_settings import TrainConfig
-from parsec.run.workdir import RESULT, Claim, claim, finished_result, read_json, reporting, write_json_atomic
+from parsec.run.workdir import RESULT, Claim, claim, finished_result, locate, read_json, reporting, write_json_atomic
 from parsec.train.derived import (
     Blueprint,
     Variables,
@@ -84,8 +84,7 @@ def run_train(config: TrainConfig, workdir: Path) -> dict[str, Any]:
         with reporting(workdir):
             show_result(finished, workdir)
         return finished
-    cell, like = chosen_cell(config.from_run, config.genotype)
-    task = load_task(config, cell, like)
+    task = load_task(config, *chosen_cell(config.from_run, config.genotype, locate(workdir)))
     height, width, channels = task.metadata.image
     image, validates = (height, width, channels), task.valid is not None
     needs = training_needs(task.recipe, task.blueprint, image, validates=validates)
@@ -103,14 +102,20 @@ def run_train(config: TrainConfig, workdir: Path) -> dict[str, Any]:
 
 
 def load_task(config: TrainConfig, cell: CellSource, like: CellSource) -> Task:
+    """Returns the task of a config, whose dataset is read; see `make_task`."""
+    return make_task(config, load(config.dataset, config.data_dir, config.data.image_size), cell, like)
+
+
+def make_task(config: TrainConfig, dataset: Dataset, cell: CellSource, like: CellSource) -> Task:
     """Returns the images in the device's memory, the network and the recipe; raises `UserError`.
 
     Args:
       config: of the training.
+      dataset: the images, those that the config names.
       cell: what is trained.
       like: whose size the plain network is to have.
     """
-    dataset, train, valid = load_images(config)
+    train, valid = part_rows(config, dataset)
     mean, std = channel_statistics(dataset.images[train])
     per_epoch = steps_per_epoch(len(train), config.data.batch_size)
     height, width, channels = dataset.images.shape[1:]
@@ -130,12 +135,11 @@ def load_task(config: TrainConfig, cell: CellSource, like: CellSource) -> Task:
     )
 
 
-def load_images(config: TrainConfig) -> tuple[Dataset, np.ndarray, np.ndarray]:
-    """Returns the dataset, and the rows of its training images to learn from and to validate on, int32."""
-    dataset = load(config.dataset, config.data_dir, config.data.image_size)
+def part_rows(config: TrainConfig, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the rows of a dataset's training images to learn from and to validate on, int32."""
     if config.data.valid_fraction == 0:
-        return dataset, np.arange(len(dataset.labels), dtype=np.int32), np.zeros(0, np.int32)
-    return dataset, *split(dataset, config.data.valid_fraction, config.seed)
+        return np.arange(len(dataset.labels), dtype=np.int32), np.zeros(0, np.int32)
+    return split(dataset, config.data.valid_fraction, config.seed)
 
 
 def make_recipe(config: TrainConfig, steps: int) -> Recipe:

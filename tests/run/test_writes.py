@@ -5,8 +5,21 @@ from pathlib import Path
 
 import pytest
 
-from parsec.run import alike, compare, conclude, export, factories, journal, retrain, strategy_search, table
+from parsec.run import (
+    alike,
+    budget,
+    compare,
+    conclude,
+    export,
+    factories,
+    journal,
+    pipeline_settings,
+    retrain,
+    strategy_search,
+    table,
+)
 from parsec.run.compare_settings import CompareConfig
+from parsec.run.pipeline_settings import PipelineConfig
 from parsec.run.retrain_settings import RetrainConfig
 from parsec.run.settings import SearchConfig
 from parsec.run.table_settings import TableConfig
@@ -26,6 +39,8 @@ def test_the_names_are_those_of_the_modules_that_write():
     exports = {export.PROGRAM, export.SCRIPT, export.GRAPH, export.TORCH_SOURCE, export.TORCH_WEIGHTS, export.MANIFEST}
     assert {model_file.MODEL, model_file.WEIGHTS, model_file.LAST, *exports} == set(TrainConfig.WRITES)
     assert {alike.RETRAINED, retrain.TABLE, retrain.PLOT} == set(RetrainConfig.WRITES)
+    stages = {pipeline_settings.SEARCH, pipeline_settings.TRAIN, pipeline_settings.RESIDUAL}
+    assert {budget.BUDGET, *stages} == set(PipelineConfig.WRITES)
 
 
 @pytest.mark.parametrize("path", sorted(RUN.glob("*.py")), ids=lambda path: path.stem)
@@ -33,7 +48,7 @@ def test_every_file_name_in_the_runner_is_one_that_a_job_names(path: Path):
     """A name added to a module, and forgotten in `WRITES`, would be written over another's file."""
     named = {
         name
-        for config in (SearchConfig(), CompareConfig(), TableConfig(), TrainConfig(), RetrainConfig())
+        for config in (SearchConfig(), CompareConfig(), TableConfig(), TrainConfig(), RetrainConfig(), PipelineConfig())
         for name in writes(config)
     }
     written = {

@@ -1,0 +1,211 @@
+"""How much of a search and of two trainings fits in so many minutes, by speeds measured on the machine at hand.
+
+Measured is the compiled step itself, for some seconds before the stage that takes it begins. What is chosen by it goes
+to budget.json at once: a run that goes on, on whatever machine, takes the numbers that it began with, and so ends in
+the same bytes.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from parsec.cells import get_space
+from parsec.cells.space import uniform_logits
+from parsec.config import override
+from parsec.data.memory import steps_per_epoch
+from parsec.errors import UserError
+from parsec.evaluate.contract import Evaluated, no_pause
+from parsec.keys import fold
+from parsec.run.evaluators import EVALUATORS
+from parsec.run.problem import Problem, make_joint, make_step, start_state
+from parsec.run.settings import SearchConfig
+from parsec.run.train import Task, start_variables
+from parsec.run.verify import plan_verification, searched_images
+from parsec.run.workdir import read_json, write_json_atomic
+from parsec.train.training import init_state, make_evaluate
+from parsec.train.training import make_step as make_training_step
+
+BUDGET = "budget.json"
+# A search, or a training, of fewer steps is not worth its compilation.
+LEAST_STEPS = 20
+# Share of the seconds that are planned with; the rest is for what was not measured.
+_PLANNED = 0.9
+# What is measured, after a step that compiles.
+_MEASURED_SECONDS, _MEASURED_STEPS = 6.0, 40
+# Steps of a child that is trained to see how fast.
+_CHILD_STEPS = 20
+
+
+class Speed(NamedTuple):
+    """How fast something is.
+
+    Attributes:
+      first: seconds of the first time, which carries the compilation.
+      each: seconds of each time after.
+    """
+
+    first: float
+    each: float
+
+
+class Fit(NamedTuple):
+    """What of a stage fits.
+
+    Attributes:
+      settings: of the stage, key path -> text, which shorten it; empty where it fits as given.
+      words: the same in words, with the minutes that it is expected to take.
+    """
+
+    settings: dict[str, str]
+    words: str
+
+
+def read_budget(directory: Path) -> dict[str, dict[str, str]]:
+    """Returns what was chosen before, stage -> settings; raises `UserError` where the file is damaged."""
+    if not (directory / BUDGET).exists():
+        return {}
+    found = read_json(directory / BUDGET)
+    stages = found.items() if isinstance(found, dict) else [("", None)]
+    for _, settings in stages:
+        if not isinstance(settings, dict) or not all(isinstance(text, str) for text in settings.values()):
+            raise UserError(f"{directory / BUDGET} is not the budget of a run; choose another --workdir")
+    return found
+
+
+def write_budget(directory: Path, stage: str, settings: Mapping[str, str]) -> None:
+    """Adds what was chosen for a stage to budget.json."""
+    write_json_atomic(directory / BUDGET, read_budget(directory) | {stage: dict(settings)})
+
+
+def fit_search(config: SearchConfig, problem: Problem, seconds: float) -> Fit:
+    """Returns how a search and its verification are shortened to end within so many seconds.
+
+    Both cost images that are trained on, so one speed serves for both; a search of `strategy.evaluator=train` trains
+    each child for less, any other takes fewer steps.
+
+    Args:
+      config: the search as given.
+      problem: its images.
+      seconds: from now.
+
+    Raises:
+      UserError: not even a few steps fit.
+    """
+    searched, verified = searched_images(config, problem), _verified_images(config, problem)
+    if not searched:
+        return Fit({}, "as given: it trains nothing")
+    first, each = search_speed(config, problem)
+    # The search compiles once more where it is shortened, and the verification has a program of its own.
+    left = _PLANNED * seconds - 2 * first
+    wanted = (searched + verified) * each
+    if wanted <= left:
+        return Fit({}, f"as given, about {(wanted + first) / 60:.1f} minutes")
+    # A verification of so many steps takes its time whatever the search does; else it has its share of the search.
+    settled = verified * each if config.verify.steps or config.verify.epochs else 0.0
+    share = max(left - settled, 0.0) / (wanted - settled)
+    afresh = EVALUATORS[config.strategy.evaluator].afresh
+    whole = _child_steps(config, problem) if afresh else problem.steps
+    steps = int(share * whole)
+    if steps < min(LEAST_STEPS, whole):
+        least = (wanted - settled) * min(LEAST_STEPS / whole, 1.0) + settled + 2 * first
+        raise UserError(
+            f"only {steps} steps of the search fit in the {seconds / 60:.1f} minutes that it may take here; it needs "
+            f"at least {least / _PLANNED / 60:.1f}: raise config.minutes, or lower config.search.network.cells, "
+            "config.search.network.channels or config.image_size"
+        )
+    words = f"{share:.0%} of what was given, so that it takes about {seconds / 60:.1f} minutes"
+    if afresh:
+        return Fit({"strategy.epochs": repr(config.strategy.epochs * share)}, words)
+    return Fit({"steps": str(steps)}, words)
+
+
+def fit_trainings(tasks: Sequence[Task], seconds: float) -> Fit:
+    """Returns for how many steps each of some trainings lasts, the same for all, to end within so many seconds.
+
+    At least an epoch, or what was given where that is less, so that no training ends before it saw every image.
+
+    Args:
+      tasks: of as many steps as given.
+      seconds: from now.
+    """
+    speeds = [training_speed(task) for task in tasks]
+    given = tasks[0].recipe.steps
+    per_epoch = steps_per_epoch(len(tasks[0].train.labels), tasks[0].recipe.batch_size)
+    # What each training does beside its steps takes about as long as its compilation.
+    beside, each = sum(speed.first for speed in speeds), sum(speed.each for speed in speeds)
+    steps = min(max(int((_PLANNED * seconds - beside) / each), per_epoch), given)
+    minutes = (steps * each + beside) / 60
+    words = f"{steps / per_epoch:.4g} of {given / per_epoch:.4g} epochs each, about {minutes:.1f} minutes for both"
+    return Fit({"steps": str(steps)}, words)
+
+
+def shortened(config: Any, settings: Mapping[str, str]) -> Any:
+    """Returns a stage's config with the settings of a `Fit`."""
+    return override(config, settings)
+
+
+def search_speed(config: SearchConfig, problem: Problem) -> Speed:
+    """Returns the seconds of a search's compilation, and those for each image; images looked at count a third."""
+    space, entry = get_space(config.space), EVALUATORS[config.strategy.evaluator]
+    if entry.afresh:
+        per_epoch = steps_per_epoch(len(problem.train.labels), config.data.batch_size)
+        strategy = replace(config.strategy, epochs=_CHILD_STEPS / per_epoch, evaluations=1)
+        brief = replace(config, strategy=strategy)
+        rng, nothing = np.random.default_rng(config.seed), Evaluated(np.zeros((0, 0), np.int32), np.zeros((0, 1)))
+        with TemporaryDirectory() as folder:
+            evaluator = entry.factory(brief, Path(folder), afresh=True)()
+
+            def evaluate(state: None, index: int) -> tuple[None, Any]:
+                child = rng.integers(0, space.sizes, len(space.sizes), dtype=np.int32)
+                return state, evaluator.evaluate(child, nothing, no_pause)
+
+            first, each = measure(evaluate, None)
+        return Speed(first, each / searched_images(brief, problem))
+    joint = make_joint(config)
+    state = start_state(config, joint, problem, uniform_logits(space))
+    first, each = measure(make_step(config, joint, problem), state)
+    # Of a strategy that is told scores, only what the shared weights learn from.
+    learning = replace(config, strategy=replace(config.strategy, evaluations=0))
+    return Speed(first, each * problem.steps / searched_images(learning, problem))
+
+
+def training_speed(task: Task) -> Speed:
+    """Returns the seconds of a training's first step, and of each step after, its share of validations included."""
+    key = jax.random.key(0)
+    variables = start_variables(task.blueprint, task.recipe, task.metadata, fold(key, "weights"), "")
+    advance = make_training_step(task.recipe, task.blueprint, key)
+    state = init_state(task.recipe, variables, validates=task.valid is not None)
+    first, each = measure(lambda state, index: advance(state, index, task.train), state)
+    if task.valid is None:
+        return Speed(first, each)
+    evaluate, valid = make_evaluate(task.blueprint, task.recipe.eval_batch_size), task.valid
+    judged = measure(lambda state, index: (state, evaluate(variables, valid)), None)
+    per_epoch = steps_per_epoch(len(task.train.labels), task.recipe.batch_size)
+    return Speed(first + judged.first, each + judged.each / per_epoch)
+
+
+def measure(step: Callable[[Any, int], tuple[Any, Any]], state: Any) -> Speed:
+    """Returns how fast `step(state, index) -> (state, anything)` is, which may donate the state."""
+    began = time.monotonic()
+    state = jax.block_until_ready(step(state, 0))[0]
+    compiled, done = time.monotonic(), 0
+    while done < _MEASURED_STEPS and time.monotonic() - compiled < _MEASURED_SECONDS:
+        done += 1
+        state = jax.block_until_ready(step(state, done))[0]
+    return Speed(compiled - began, (time.monotonic() - compiled) / done)
+
+
+def _verified_images(config: SearchConfig, problem: Problem) -> float:
+    steps = plan_verification(config, problem).steps
+    return float(steps * config.data.batch_size * (config.verify.random + 2) * config.verify.seeds)
+
+
+def _child_steps(config: SearchConfig, problem: Problem) -> int:
+    per_epoch = steps_per_epoch(len(problem.train.labels), config.data.batch_size)
+    return max(round(config.strategy.epochs * per_epoch), 1)

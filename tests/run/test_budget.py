@@ -1,0 +1,152 @@
+"""What fits in the minutes: by measured speeds, never more than was given, refused where nothing fits."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from parsec.errors import UserError
+from parsec.run import budget
+from parsec.run.budget import Speed, fit_search, fit_trainings, measure, search_speed, shortened, training_speed
+from parsec.run.cell_source import chosen_cell
+from parsec.run.problem import load_problem
+from parsec.run.settings import (
+    DataSettings,
+    NetworkSettings,
+    SamplerSettings,
+    SearchConfig,
+    StrategySettings,
+    VerifySettings,
+)
+from parsec.run.train import Task, load_task
+from parsec.run.train_settings import RegularisationSettings, TrainConfig, TrainDataSettings, TrainNetworkSettings
+from parsec.run.verify import plan_verification, searched_images
+
+SEARCH = SearchConfig(
+    space="nasbench201",
+    steps=1000,
+    data=DataSettings(batch_size=16, valid_batch_size=24),
+    network=NetworkSettings(channels=2, cells=1),
+    sampler=SamplerSettings(num_children=2),
+    verify=VerifySettings(random=0),
+)
+# Images that a step of SEARCH costs: those looked at count a third.
+STEP = 2 * (16 + 24 / 3)
+TRAIN = TrainConfig(
+    dataset="digits",
+    genotype="|none~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|",
+    epochs=10.0,
+    data=TrainDataSettings(batch_size=100, valid_fraction=0.0, cutout=0),
+    network=TrainNetworkSettings(channels=2, cells=1),
+    regularisation=RegularisationSettings(auxiliary_weight=0.0, drop_path=0.0),
+)
+
+
+def task(config: TrainConfig = TRAIN) -> Task:
+    """Returns a small task."""
+    return load_task(config, *chosen_cell(config.from_run, config.genotype))
+
+
+def cost(config: SearchConfig) -> float:
+    """Returns the images that a search and its verification cost."""
+    problem, verify = load_problem(config), config.verify
+    networks = verify.random + 2
+    verified = plan_verification(config, problem).steps * config.data.batch_size * networks * verify.seeds
+    return searched_images(config, problem) + verified
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"verify": VerifySettings(random=5), "steps": 3000},
+        {"verify": VerifySettings(random=5, steps=60)},
+        {"strategy": StrategySettings(evaluator="train", evaluations=30, epochs=10.0)},
+    ],
+    ids=["joint", "verified", "verified for so long", "trained"],
+)
+def test_a_search_is_shortened_to_what_fits_with_its_verification(changes: dict, monkeypatch: pytest.MonkeyPatch):
+    config = replace(SEARCH, **changes)
+    monkeypatch.setattr(budget, "search_speed", lambda config, problem: Speed(30.0, 0.01))
+    problem, wanted = load_problem(config), cost(config) * 0.01
+    assert fit_search(config, problem, wanted / 0.9 + 70).settings == {}
+    given = 0.6 * wanted + 100
+    fit = fit_search(config, problem, given)
+    brief = shortened(config, fit.settings)
+    takes = cost(brief) * 0.01 + 60
+    assert 0.8 * given < takes <= given
+    assert brief.strategy.evaluations == config.strategy.evaluations
+    assert len(fit.settings) == 1 and "%" in fit.words
+
+
+def test_a_search_of_which_hardly_a_step_fits_is_refused_with_the_minutes_that_it_needs(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    config = replace(SEARCH, verify=VerifySettings(random=5, steps=60))
+    monkeypatch.setattr(budget, "search_speed", lambda config, problem: Speed(30.0, 0.1))
+    problem = load_problem(config)
+    with pytest.raises(UserError, match=r"raise config\.minutes") as raised:
+        fit_search(config, problem, 30.0)
+    assert "\n" not in str(raised.value)
+    least = float(str(raised.value).split("needs at least ")[1].split(":")[0])
+    assert int(fit_search(config, problem, (least + 0.1) * 60).settings["steps"]) in range(20, 25)
+
+
+def test_a_search_that_trains_nothing_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(budget, "search_speed", lambda config, problem: pytest.fail("measured"))
+    config = replace(SEARCH, strategy=StrategySettings(name="alphax", evaluator="table"))
+    assert fit_search(config, load_problem(config), 1.0).settings == {}
+
+
+def test_the_speed_of_a_search_is_that_of_the_images_it_costs(monkeypatch: pytest.MonkeyPatch):
+    done = []
+
+    def fake(step: Any, state: Any) -> Speed:
+        done.append(state)
+        return Speed(7.0, 6.0)
+
+    monkeypatch.setattr(budget, "measure", fake)
+    first, each = search_speed(SEARCH, load_problem(SEARCH))
+    assert (first, each) == (7.0, pytest.approx(6 / STEP))
+    told = replace(SEARCH, strategy=StrategySettings(name="alphax", evaluations=5))
+    assert search_speed(told, load_problem(told))[1] == pytest.approx(6 / (2 * 16))
+    trained = replace(SEARCH, strategy=StrategySettings(name="alphax", evaluator="train", evaluations=5))
+    problem = load_problem(trained)
+    images = 20 / (len(problem.train.labels) // 16) * len(problem.train.labels) + len(problem.valid.labels) / 3
+    assert search_speed(trained, problem)[1] == pytest.approx(6 / images)
+    assert done[2] is None and done[0] is not None
+
+
+def test_trainings_share_what_is_left_for_as_many_steps_each(monkeypatch: pytest.MonkeyPatch):
+    tasks = [task(), task(replace(TRAIN, genotype="resnet"))]
+    speeds = iter([Speed(20.0, 0.3), Speed(10.0, 0.2)] * 3)
+    monkeypatch.setattr(budget, "training_speed", lambda task: next(speeds))
+    # 140 steps were given, 14 of them an epoch.
+    assert int(fit_trainings(tasks, 70.0).settings["steps"]) == int((0.9 * 70 - 30) / 0.5)
+    assert fit_trainings(tasks, 1000.0).settings == {"steps": "140"}
+    assert fit_trainings(tasks, -5.0).settings == {"steps": "14"}
+
+
+def test_the_speed_of_a_training_has_its_share_of_validations(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(budget, "measure", lambda step, state: Speed(2.0, 3.0))
+    assert training_speed(task()) == (2.0, 3.0)
+    validated = task(replace(TRAIN, data=replace(TRAIN.data, valid_fraction=0.2)))
+    assert training_speed(validated) == (4.0, pytest.approx(3 + 3 / 11))
+
+
+def test_the_first_step_is_measured_apart(monkeypatch: pytest.MonkeyPatch):
+    now, steps = [100.0], []
+    monkeypatch.setattr(budget, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def step(state: int, index: int) -> tuple[int, int]:
+        assert state == index
+        now[0] += 50.0 if index == 0 else 2.0
+        steps.append(index)
+        return state + 1, 0
+
+    assert measure(step, 0) == (50.0, 2.0)
+    # No longer than is needed: some seconds, or so many steps of a fast one.
+    assert steps == [0, 1, 2, 3]
+    now[0] = 0.0
+    assert measure(lambda state, index: (state, index), None).each == 0.0
