@@ -19,6 +19,10 @@ import numpy as np
 
 from parsec.errors import UserError, unknown
 
+# Operations without weights, by name: they learn nothing and train fast, and searches tend to collapse to them.
+SKIPS = ("skip_connect", "none")
+POOLS = ("max_pool_3x3", "avg_pool_3x3")
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -212,6 +216,19 @@ class Space:
 def uniform_logits(space: Space) -> np.ndarray:
     """Returns the logits of the uniform prior, float32 [L, max options]; entries outside the mask are ignored."""
     return np.zeros(space.mask.shape, np.float32)
+
+
+def operation_share(space: Space, names: Sequence[str]) -> np.ndarray:
+    """Returns what each option adds to the share that operations of these names have, float32 [L, max options].
+
+    The sum of an architecture's entries is the share of its slots, over all kinds of cell, that run one of them.
+    """
+    slots = [slot for layout in space.cells.values() for slot in layout.slots]
+    named = np.array([operation in names for operation in space.operations])
+    share = np.zeros(space.mask.shape, np.float32)
+    for slot in slots:
+        share[slot.operation, : len(named)] += named / np.float32(len(slots))
+    return share
 
 
 def _decode_cell(layout: CellLayout, architecture: np.ndarray, operations: tuple[str, ...]) -> Cell:

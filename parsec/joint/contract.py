@@ -6,6 +6,7 @@ SNAS, GDAS) and policies (UNAS) keep the same contract.
 """
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -31,6 +32,8 @@ class Parts(NamedTuple):
       mask: which options exist, bool [L, O].
       optimizer: of the shared weights.
       steps: of the whole search.
+      shares: of kinds of operations, by name: what each option adds to the share that the kind has among an
+        architecture's operations, float32 [L, O].
     """
 
     supernet: Supernet
@@ -38,6 +41,7 @@ class Parts(NamedTuple):
     mask: np.ndarray
     optimizer: optax.GradientTransformation
     steps: int
+    shares: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 class Joint(NamedTuple):
@@ -52,6 +56,8 @@ class Joint(NamedTuple):
       architecture: `architecture(state) -> int32 [L]`, the one it would report now.
       weights: `weights(state)`, the shared weights.
       logits: `logits(state) -> float32 [L, O]`, or None where nothing is learnt about architectures.
+      control: `control(state) -> float32 [L, O]`, the logits that the same search learns where likelihoods say nothing
+        of architectures; None where it keeps no such control.
     """
 
     init: Callable[[jax.Array, jax.Array, np.ndarray], State]
@@ -59,3 +65,4 @@ class Joint(NamedTuple):
     architecture: Callable[[State], jax.Array]
     weights: Callable[[State], Weights]
     logits: Callable[[State], jax.Array] | None
+    control: Callable[[State], jax.Array] | None = None

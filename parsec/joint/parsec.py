@@ -4,11 +4,15 @@
         -> each child's log-likelihood and gradient on the training batch    -> weighted gradient -> shared weights
         -> each child's log-likelihood on the validation batch -> importance weights -> prior's logits
 
+Beside the prior a control learns: it starts alike and is updated alike by the same importance weights, but these are
+given to children of its own, of which they know nothing. Likelihoods shuffled among children would say no more, so that
+the entropy it loses is what the prior loses to noise alone.
+
 Casale, Gordon, Fusi 2019, arXiv 1902.05116. The step is a pure function of its state, its key and its batches, and
 knows no space and no dataset.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -23,6 +27,7 @@ from parsec.joint.contract import Info, Joint, Parts
 from parsec.joint.descent import descend
 from parsec.joint.sampling import Sampler, make_sampler
 from parsec.joint.settings import JointSettings
+from parsec.keys import fold
 from parsec.prior.importance import Reduction
 from parsec.supernet.children import Children, run_children, weighted_gradient
 from parsec.supernet.objective import Child
@@ -30,11 +35,12 @@ from parsec.supernet.supernet import Weights
 
 
 class SearchState(NamedTuple):
-    """What a search carries from step to step: the shared weights, their optimiser's state, and the prior."""
+    """What a search carries from step to step: shared weights, their optimiser's state, the prior and its control."""
 
     weights: Weights
     optimizer: Any
     prior: priors.PriorState
+    control: priors.PriorState
 
 
 class Rules(NamedTuple):
@@ -51,6 +57,7 @@ class Rules(NamedTuple):
       ess_floor: of "tempered".
       child_weights: what weights the children in the gradient, "train", "valid" or "uniform".
       warmup_steps: steps in which the prior rests and children are weighted uniformly.
+      shares: of kinds of operations, as in `parsec.joint.contract.Parts`.
     """
 
     child: Child
@@ -63,6 +70,7 @@ class Rules(NamedTuple):
     ess_floor: float
     child_weights: str
     warmup_steps: int
+    shares: Mapping[str, np.ndarray]
 
 
 def make(parts: Parts, settings: JointSettings) -> Joint:
@@ -83,11 +91,13 @@ def make(parts: Parts, settings: JointSettings) -> Joint:
         ess_floor=likelihood.ess_floor if likelihood.reduction == "tempered" else 0.0,
         child_weights=likelihood.child_weights,
         warmup_steps=round(prior.warmup * parts.steps),
+        shares=parts.shares,
     )
 
     def init(key: jax.Array, images: jax.Array, logits: np.ndarray) -> SearchState:
         weights = parts.supernet.init(key, images)
-        return SearchState(weights, parts.optimizer.init(weights), update.init(logits))
+        # Two of them: a step is given its state's memory, and may not be given the same twice.
+        return SearchState(weights, parts.optimizer.init(weights), update.init(logits), update.init(logits.copy()))
 
     return Joint(
         init=init,
@@ -95,6 +105,7 @@ def make(parts: Parts, settings: JointSettings) -> Joint:
         architecture=lambda state: priors.mode(state.prior.logits, parts.mask),
         weights=lambda state: state.weights,
         logits=lambda state: state.prior.logits,
+        control=lambda state: state.control.logits,
     )
 
 
@@ -113,8 +124,9 @@ def search_step(
 
     Returns:
       The new state, and loss and accuracy of the children on the training batch, valid_loss on the validation batch
-      (NaN during warm-up), effective sample size, entropy of the prior in nats, number of children, and children
-      that failed. The loss is NaN when all of them did; the state is then the old one.
+      (NaN during warm-up), effective sample size, entropy of the prior and of its control in nats, `mode_KIND` for
+      each kind of operation, its share of the prior's mode (NaN during warm-up), number of children, and children that
+      failed. The loss is NaN when all of them did; the state is then the old one.
     """
     warm = step < rules.warmup_steps
     count = rules.sampler.budget(state.prior.logits)
@@ -137,7 +149,10 @@ def search_step(
     importance = importance / jnp.maximum(importance.sum(), 1e-12)
     old = (state.weights, state.optimizer)
     weights, optimizer = descend(rules.optimizer, *old, gradient, len(train.labels), ~failed_all)
-    prior = rules.prior_update.update(state.prior, architectures, jnp.where(warm, 0.0, importance))
+    importance = jnp.where(warm, 0.0, importance)
+    prior = rules.prior_update.update(state.prior, architectures, importance)
+    strangers = rules.sampler.sample(fold(key, "control"), state.control.logits, count)
+    control = rules.prior_update.update(state.control, strangers, importance)
 
     finite = active & ~jnp.isnan(trained.log_likelihoods)
     ran = jnp.maximum(finite.sum(dtype=jnp.int32), 1).astype(jnp.float32) * len(train.labels)
@@ -149,11 +164,15 @@ def search_step(
             warm, jnp.nan, -jnp.nan_to_num(validated.log_likelihoods, neginf=0.0).sum() / (seen * len(valid.labels))
         ),
         "entropy": priors.entropy(prior.logits, rules.mask),
+        "control_entropy": priors.entropy(control.logits, rules.mask),
         "ess": jnp.where(warm, count.astype(jnp.float32), priors.effective_sample_size(importance)),
         "num_children": count,
         "failed": trained.failed + jnp.where(warm, 0, validated.failed),
     }
-    return SearchState(weights, optimizer, prior), info
+    mode = priors.mode(prior.logits, rules.mask)[:, None]
+    for kind, share in rules.shares.items():
+        info[f"mode_{kind}"] = jnp.where(warm, jnp.nan, jnp.take_along_axis(jnp.asarray(share), mode, 1).sum())
+    return SearchState(weights, optimizer, prior, control), info
 
 
 def _importance(rules: Rules, log_likelihoods: jax.Array, batch_size: int, active: jax.Array) -> jax.Array:

@@ -21,6 +21,13 @@ _TITLES = {
     "accuracy": "training accuracy",
     "entropy": "entropy of the prior (nats)",
     "ess": "effective sample size",
+    "mode_skip": "share of skips and zeros in the prior's mode",
+    "mode_pool": "share of pools in the prior's mode",
+}
+# What is drawn dashed behind a curve, and its name.
+_REFERENCES = {
+    "entropy": ("control_entropy", "where likelihoods say nothing"),
+    "ess": ("num_children", "children"),
 }
 # What a result must hold to be drawn.
 NEEDED = ("space", "architecture", "genotype", "seed", "valid_accuracy", "random_valid_accuracy", "params", "flops")
@@ -152,19 +159,22 @@ def _figures(result: Mapping[str, Any]) -> str:
 def _curves(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
     names = dict.fromkeys(name for line in metrics for name, value in line.items() if _is_number(value))
     drawn = [name for name in _TITLES if name in names]
-    drawn += [name for name in names if name not in (*_TITLES, "step", "num_children")]
+    behind = {reference for reference, _ in _REFERENCES.values()}
+    drawn += [name for name in names if name not in (*_TITLES, *behind, "step")]
     charts = []
     for name in drawn[:_MOST_CURVES]:
         # A metric that is measured now and then has points at its own steps only.
         lines = [line for line in metrics if name in line]
-        most = [_number(line.get("num_children")) for line in lines] if name == "ess" else None
+        reference, meaning = _REFERENCES.get(name, ("", ""))
+        values = [_number(line.get(reference)) for line in lines]
+        known = any(value is not None for value in values)
         charts.append(
             line_chart(
                 _TITLES.get(name, name.replace("_", " ")),
                 [line["step"] for line in lines],
                 [_number(line[name]) for line in lines],
-                reference=most,
-                reference_name="children" if most else "",
+                reference=values if known else None,
+                reference_name=meaning if known else "",
             )
         )
     return charts

@@ -14,6 +14,7 @@ from parsec.cells.costs import network_cost
 from parsec.cells.drawing import draw_genotype, text_drawing
 from parsec.cells.genotypes import to_text
 from parsec.cells.network import Shape
+from parsec.cells.space import SKIPS
 from parsec.config import affecting_results
 from parsec.errors import UserError
 from parsec.evaluate.contract import Evaluated
@@ -48,6 +49,7 @@ class Outcome(NamedTuple):
       logits: the learnt prior, float32 [L, O], or None.
       evaluated: what a strategy evaluated on its way, or None.
       ranks: whether scores are cheap enough to rank random architectures by.
+      control: what the prior's control learnt, float32 [L, O], or None.
     """
 
     architecture: np.ndarray
@@ -55,6 +57,7 @@ class Outcome(NamedTuple):
     logits: np.ndarray | None
     evaluated: Evaluated | None
     ranks: bool
+    control: np.ndarray | None = None
 
 
 def conclude(
@@ -104,6 +107,7 @@ def conclude(
         "random_valid_accuracy": _finite(np.mean(finite) if finite else np.nan),
         "random_valid_deviation": _finite(np.std(finite) if finite else np.nan),
         "entropy": None if logits is None else float(priors.entropy(logits, space.mask)),
+        "control_entropy": None if outcome.control is None else float(priors.entropy(outcome.control, space.mask)),
         "params": cost.params,
         "flops": cost.flops,
         "table": None if table is None else standing(space, table, found),
@@ -183,6 +187,10 @@ def show_result(workdir: Path, result: dict[str, Any]) -> None:
         }
     )
     rows |= {"parameters": f"{result['params']:,}", "FLOPs": f"{result['flops']:,}"}
+    if result["entropy"] is not None:
+        rows["entropy of the prior"] = f"{result['entropy']:.1f} of {np.log(space.sizes).sum():.1f} nats"
+        if result["control_entropy"] is not None:
+            rows["entropy of the prior"] += f"; {result['control_entropy']:.1f} where likelihoods say nothing"
     if result["evaluations"] is not None:
         failed = f", {result['failed_evaluations']} of them failed" if result["failed_evaluations"] else ""
         rows["evaluations"] = f"{result['evaluations']:,} by {result['strategy']}{failed}"
@@ -248,7 +256,7 @@ def _rank_correlation(
 
 def _warnings(space: Space, architecture: np.ndarray) -> list[str]:
     operations = [edge.operation for cell in space.decode(architecture).values() for edge in cell.edges]
-    share = sum(name in ("skip_connect", "none") for name in operations) / len(operations)
+    share = sum(name in SKIPS for name in operations) / len(operations)
     if share <= _COLLAPSED:
         return []
     return [

@@ -12,7 +12,7 @@ import optax
 
 from parsec.cells import Space, get_space
 from parsec.cells.network import Shape
-from parsec.cells.space import uniform_logits
+from parsec.cells.space import POOLS, SKIPS, operation_share, uniform_logits
 from parsec.data import Dataset, channel_statistics, load, split
 from parsec.data.memory import Batches, memory_source, steps_per_epoch, training_batches
 from parsec.data.source import Batch, Source
@@ -83,7 +83,8 @@ def make_joint(config: SearchConfig) -> JointSearch:
     space, problem = get_space(config.space), load_problem(config)
     supernet = make_supernet(space, problem.shape, auxiliary_skip=config.supernet.auxiliary_skip)
     optimizer = make_optimizer(config.optimizer, problem.steps)
-    parts = Parts(supernet, make_child(space, supernet), space.mask, optimizer, problem.steps)
+    shares = {"skip": operation_share(space, SKIPS), "pool": operation_share(space, POOLS)}
+    parts = Parts(supernet, make_child(space, supernet), space.mask, optimizer, problem.steps, shares)
     entry = joint_entry(config) or SHARED
     return JointSearch(
         entry.make(parts, JointSettings(config.sampler, config.likelihood, config.prior)), parts, entry.show

@@ -105,7 +105,8 @@ def search_jointly(config: SearchConfig, space: Space, problem: Problem, run: Cl
 
     logits = None if joint.search.logits is None else np.asarray(joint.search.logits(state))
     found = derive_architecture(config, space, np.asarray(joint.search.architecture(state)), logits, score)
-    return Outcome(found, score, logits, None, ranks=True)
+    control = None if joint.search.control is None else np.asarray(joint.search.control(state))
+    return Outcome(found, score, logits, None, ranks=True, control=control)
 
 
 def search_by_scores(config: SearchConfig, space: Space, problem: Problem, run: Claim) -> Outcome:

@@ -1,5 +1,7 @@
 """Spaces are data: what they decode to, what they encode, and what they refuse."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from parsec.cells import SPACES, get_space
 from parsec.cells.network import Shape, derive
 from parsec.cells.operations import OPERATIONS, BatchStatistics, make_operation
+from parsec.cells.space import POOLS, SKIPS, operation_share
 from parsec.errors import UserError
 
 SPACE = st.sampled_from(sorted(SPACES))
@@ -84,3 +87,20 @@ def test_a_derived_network_maps_images_to_logits(name: str, dtype: str, key: jax
     shape = jax.eval_shape(network.apply, variables, images)
     assert shape.shape == (2, 7)
     assert shape.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("name", ["darts", "nasbench201"])
+def test_shares_of_operations_are_those_of_the_decoded_cells(name: str):
+    space = get_space(name)
+    for names in (SKIPS, POOLS, ("sep_conv_5x5", "nor_conv_1x1")):
+        share = operation_share(space, names)
+        for seed in range(5):
+            architecture = np.random.default_rng(seed).integers(0, space.sizes)
+            run = [edge.operation for cell in space.decode(architecture).values() for edge in cell.edges]
+            expected = sum(operation in names for operation in run) / len(run)
+            assert share[np.arange(len(architecture)), architecture].sum() == pytest.approx(expected)
+    assert operation_share(space, space.operations)[~space.mask].sum() == 0
+    # A choice that several slots share counts for each of them.
+    layout = next(iter(space.cells.values()))
+    shared = replace(space, cells={"cell": replace(layout, slots=tuple(replace(s, operation=1) for s in layout.slots))})
+    assert operation_share(shared, space.operations)[1] == pytest.approx(np.ones(len(space.operations)))

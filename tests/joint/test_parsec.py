@@ -37,9 +37,8 @@ ADAPTIVE = SAMPLER._replace(budget=lambda logits: prior.adaptive_count(logits, M
 
 def start(rules: Rules) -> SearchState:
     weights = {"w": jnp.zeros(4), "poison": jnp.zeros(())}
-    return SearchState(
-        weights, rules.optimizer.init(weights), rules.prior_update.init(np.zeros(MASK.shape, np.float32))
-    )
+    uniform = rules.prior_update.init(np.zeros(MASK.shape, np.float32))
+    return SearchState(weights, rules.optimizer.init(weights), uniform, uniform)
 
 
 def make_rules(**changes) -> Rules:
@@ -54,6 +53,7 @@ def make_rules(**changes) -> Rules:
         ess_floor=0.0,
         child_weights="train",
         warmup_steps=20,
+        shares={},
     )
     return rules._replace(**changes)
 
@@ -109,7 +109,7 @@ def test_a_search_learns_weights_and_prior_together(changes: dict):
 def test_warm_up_leaves_the_prior_and_skips_validation():
     rules = make_rules(warmup_steps=50)
     state, infos = run(rules, 50)
-    assert not np.asarray(state.prior.logits).any()
+    assert not np.asarray(state.prior.logits).any() and not np.asarray(state.control.logits).any()
     assert all(np.isnan(info["valid_loss"]) for info in infos)
     _, later = run(rules, 51)
     assert np.isfinite(later[-1]["valid_loss"])
@@ -138,3 +138,31 @@ def test_a_child_that_fails_does_not_poison_the_others():
     assert np.isfinite(state.weights["w"]).all()
     probabilities = np.asarray(prior.probabilities(state.prior.logits, MASK))
     assert probabilities[0, 0] < 0.05
+
+
+def test_the_control_drifts_but_learns_nothing_of_what_the_prior_learns():
+    """Over many searches the control is as likely to prefer one option as another; the prior finds the best ones."""
+    rules = make_rules(prior_update=prior.natural_update(MASK, 0.05), warmup_steps=0)
+
+    def search(key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        def step(state: SearchState, index: jax.Array) -> tuple[SearchState, dict]:
+            return search_step(rules, state, jax.random.fold_in(key, index), BATCH, BATCH, index)
+
+        state, infos = jax.lax.scan(step, start(rules), jnp.arange(120))
+        best = [prior.probabilities(each.logits, MASK)[jnp.arange(2), jnp.array(BEST)] for each in state[2:]]
+        return best[0], best[1], infos["control_entropy"]
+
+    learnt, control, entropies = jax.jit(jax.vmap(search))(jax.random.split(jax.random.key(0), 64))
+    assert float(learnt.mean()) > 0.9
+    assert abs(float(control.mean()) - 1 / 3) < 0.08
+    # Noise moves it, or it would control nothing.
+    assert float(entropies[:, -1].mean()) < 0.95 * 2 * np.log(3)
+
+
+def test_the_control_has_no_say_in_anything_else():
+    rules = make_rules(warmup_steps=0)
+    state = start(rules)
+    other = state._replace(control=rules.prior_update.init(np.array([[9.0, 0, 0], [0, 9, 0]], np.float32)))
+    (after, infos), (beside, others) = (run(rules, 5, each) for each in (state, other))
+    assert infos[-1]["control_entropy"] != others[-1]["control_entropy"]
+    jax.tree.map(np.testing.assert_array_equal, after[:3], beside[:3])

@@ -30,9 +30,13 @@ def child(weights: dict, batch: Batch, architecture: jax.Array) -> ChildResult:
     return ChildResult(-loss * len(batch.labels), jnp.zeros((), jnp.int32))
 
 
+# Option 0 counts as one kind of operation, options 1 and 2 as another.
+SHARES = {"skip": np.array([[1, 0, 0]], np.float32), "pool": np.array([[0, 1, 1]], np.float32)}
+
+
 def search(make=parsec.make, warmup: float = 0.0, **likelihood) -> Joint:
     supernet = Supernet(lambda key, images: {"w": jnp.array([0.0, 0.5, 0.8])}, lambda weights, inputs, routes: inputs)
-    parts = Parts(supernet, child, MASK, optax.sgd(RATE), 10)
+    parts = Parts(supernet, child, MASK, optax.sgd(RATE), 10, SHARES)
     # Stratified, so that each of three equally likely options is one child.
     settings = JointSettings(
         SamplerSettings(num_children=3, stratified=True),
@@ -95,6 +99,37 @@ def test_shared_weights_learn_from_uniform_children_and_nothing_else_learns():
     learnt, info = step(search(shared.make))
     np.testing.assert_allclose(learnt["w"], descended(jnp.full(3, 1 / 3)), rtol=1e-5)
     assert learnt["prior"] is None and int(info["num_children"]) == 3
+
+
+def test_the_control_learns_from_the_same_weights_given_to_children_of_its_own():
+    joint = search()
+    assert joint.control is not None
+    # Stratified children are each of the three options once, in an order of their own.
+    expected = np.sort(0.5 / 3 + 0.5 * importance_weights(likelihoods(VALID)))
+    orders = set()
+    for seed in range(8):
+        state = joint.init(jax.random.key(0), TRAIN.images, np.zeros((1, 3), np.float32))
+        state, info = joint.step(state, jax.random.key(seed), TRAIN, VALID, jnp.array(0))
+        learnt = np.asarray(jax.nn.softmax(joint.control(state))[0])
+        np.testing.assert_allclose(np.sort(learnt), expected, rtol=1e-4)
+        np.testing.assert_allclose(info["control_entropy"], -(learnt * np.log(learnt)).sum(), rtol=1e-4)
+        orders.add(tuple(learnt.argsort()))
+    assert len(orders) > 2
+    carried = np.array([[0.0, 3.0, 1.0]], np.float32)
+    state = joint.init(jax.random.key(0), TRAIN.images, carried)
+    np.testing.assert_array_equal(joint.control(state), carried)
+
+
+def test_a_step_says_what_kinds_of_operations_the_mode_is_made_of():
+    _, info = step(search())
+    mode = int(importance_weights(likelihoods(VALID)).argmax())
+    assert (float(info["mode_skip"]), float(info["mode_pool"])) == (float(mode == 0), float(mode > 0))
+    state = search().init(jax.random.key(0), TRAIN.images, np.array([[50.0, 0.0, 0.0]], np.float32))
+    _, info = search().step(state, jax.random.key(1), TRAIN, VALID, jnp.array(0))
+    assert (float(info["mode_skip"]), float(info["mode_pool"])) == (1.0, 0.0)
+    # The mode of a prior that rests is the first of equal options.
+    _, info = step(search(warmup=0.5))
+    assert np.isnan(info["mode_skip"]) and np.isnan(info["mode_pool"])
 
 
 def test_the_architecture_is_the_most_probable():

@@ -76,6 +76,7 @@ def _run(folder: Path, result: dict[str, Any], steps: int = 300) -> Path:
         for step in range(1, steps + 1):
             loss = None if step == 50 else 2.0 / step
             row = {"step": step, "loss": loss, "accuracy": 1 - 1 / step, "entropy": 9.0, "ess": 2.5, "num_children": 4}
+            row |= {"control_entropy": 9.5, "mode_skip": 0.25, "mode_pool": None if step < 9 else 0.5}
             if step % 100 == 0:
                 row["rank_correlation"] = 0.5
             file.write(json.dumps(row) + "\n")
@@ -116,12 +117,16 @@ def test_the_page_says_what_the_run_found(tmp_path: Path) -> None:
         "versions.jax",
         "training loss",
         "effective sample size (dashed: children)",
+        "entropy of the prior (nats) (dashed: where likelihoods say nothing)",
+        "share of skips and zeros in the prior's mode",
+        "share of pools in the prior's mode",
         "rank correlation",
         "normal cell",
         "reduce cell",
         "normal_2a_operation",
     ):
         assert part in text
+    assert "control entropy" not in text and "num children" not in text
     # Nothing is fetched: the only addresses are the names of SVG's own language.
     addresses = set(re.findall(r"https?://[^\"' ]+", page.read_text(encoding="utf-8")))
     assert addresses == {"http://www.w3.org/2000/svg"}

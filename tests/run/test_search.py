@@ -73,7 +73,12 @@ def test_a_run_says_what_it_does_and_ends_with_a_cell(finished: tuple[Path, str]
         assert shown in out
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, 9))
-    assert {"loss", "accuracy", "entropy", "ess", "num_children", "failed"} <= set(lines[0])
+    assert {"loss", "accuracy", "entropy", "control_entropy", "ess", "num_children", "failed"} <= set(lines[0])
+    assert {"mode_skip", "mode_pool"} <= set(lines[0])
+    for entropy in ("entropy", "control_entropy"):
+        assert result[entropy] == pytest.approx(lines[-1][entropy], rel=1e-6)
+    assert result["control_entropy"] != result["entropy"]
+    assert "where likelihoods say nothing" in out
 
 
 def test_killed_anywhere_the_same_command_ends_in_the_same_bytes(finished: tuple[Path, str], tmp_path: Path):
