@@ -24,8 +24,9 @@ from parsec.evaluate.contract import Evaluated, no_pause
 from parsec.keys import fold
 from parsec.run.evaluators import EVALUATORS
 from parsec.run.problem import Problem, make_joint, make_step, start_state
-from parsec.run.settings import SearchConfig
+from parsec.run.settings import SearchConfig, VerifySettings
 from parsec.run.train import Task, start_variables
+from parsec.run.verify import LEAST_STEPS as LEAST_VERIFIED
 from parsec.run.verify import plan_verification, searched_images
 from parsec.run.workdir import read_json, write_json_atomic
 from parsec.train.training import init_state, make_evaluate
@@ -87,7 +88,8 @@ def fit_search(config: SearchConfig, problem: Problem, seconds: float) -> Fit:
     """Returns how a search and its verification are shortened to end within so many seconds.
 
     Both cost images that are trained on, so one speed serves for both; a search of `strategy.evaluator=train` trains
-    each child for less, any other takes fewer steps.
+    each child for less, any other takes fewer steps. Where its share of a shorter search would be too little for any
+    verification, it keeps the fewest steps that there are.
 
     Args:
       config: the search as given.
@@ -97,32 +99,17 @@ def fit_search(config: SearchConfig, problem: Problem, seconds: float) -> Fit:
     Raises:
       UserError: not even a few steps fit.
     """
-    searched, verified = searched_images(config, problem), _verified_images(config, problem)
-    if not searched:
+    if not searched_images(config, problem):
         return Fit({}, "as given: it trains nothing")
-    first, each = search_speed(config, problem)
-    # The search compiles once more where it is shortened, and the verification has a program of its own.
-    left = _PLANNED * seconds - 2 * first
-    wanted = (searched + verified) * each
-    if wanted <= left:
-        return Fit({}, f"as given, about {(wanted + first) / 60:.1f} minutes")
-    # A verification of so many steps takes its time whatever the search does; else it has its share of the search.
-    settled = verified * each if config.verify.steps or config.verify.epochs else 0.0
-    share = max(left - settled, 0.0) / (wanted - settled)
-    afresh = EVALUATORS[config.strategy.evaluator].afresh
-    whole = _child_steps(config, problem) if afresh else problem.steps
-    steps = int(share * whole)
-    if steps < min(LEAST_STEPS, whole):
-        least = (wanted - settled) * min(LEAST_STEPS / whole, 1.0) + settled + 2 * first
-        raise UserError(
-            f"only {steps} steps of the search fit in the {seconds / 60:.1f} minutes that it may take here; it needs "
-            f"at least {least / _PLANNED / 60:.1f}: raise config.minutes, or lower config.search.network.cells, "
-            "config.search.network.channels or config.image_size"
-        )
-    words = f"{share:.0%} of what was given, so that it takes about {seconds / 60:.1f} minutes"
-    if afresh:
-        return Fit({"strategy.epochs": repr(config.strategy.epochs * share)}, words)
-    return Fit({"steps": str(steps)}, words)
+    speed = search_speed(config, problem)
+    fit = _shorten(config, problem, speed, seconds)
+    steps = int(fit.settings.get("steps", problem.steps))
+    left = plan_verification(shortened(config, fit.settings), problem._replace(steps=steps))
+    if left.steps or not plan_verification(config, problem).steps:
+        return fit
+    kept = {"verify.steps": str(LEAST_VERIFIED), "verify.share": str(VerifySettings().share)}
+    fit = _shorten(shortened(config, kept), problem, speed, seconds)
+    return fit._replace(settings=fit.settings | kept)
 
 
 def fit_trainings(tasks: Sequence[Task], seconds: float) -> Fit:
@@ -199,6 +186,32 @@ def measure(step: Callable[[Any, int], tuple[Any, Any]], state: Any) -> Speed:
         done += 1
         state = jax.block_until_ready(step(state, done))[0]
     return Speed(compiled - began, (time.monotonic() - compiled) / done)
+
+
+def _shorten(config: SearchConfig, problem: Problem, speed: Speed, seconds: float) -> Fit:
+    # The search compiles once more where it is shortened, and the verification has a program of its own.
+    searched, verified = searched_images(config, problem), _verified_images(config, problem)
+    left = _PLANNED * seconds - 2 * speed.first
+    wanted = (searched + verified) * speed.each
+    if wanted <= left:
+        return Fit({}, f"as given, about {(wanted + speed.first) / 60:.1f} minutes")
+    # A verification of so many steps takes its time whatever the search does; else it has its share of the search.
+    settled = verified * speed.each if config.verify.steps or config.verify.epochs else 0.0
+    share = max(left - settled, 0.0) / (wanted - settled)
+    afresh = EVALUATORS[config.strategy.evaluator].afresh
+    whole = _child_steps(config, problem) if afresh else problem.steps
+    steps = int(share * whole)
+    if steps < min(LEAST_STEPS, whole):
+        least = (wanted - settled) * min(LEAST_STEPS / whole, 1.0) + settled + 2 * speed.first
+        raise UserError(
+            f"only {steps} steps of the search fit in the {seconds / 60:.1f} minutes that it may take here; it needs "
+            f"at least {least / _PLANNED / 60:.1f}: raise config.minutes, or lower config.search.network.cells, "
+            "config.search.network.channels or config.image_size"
+        )
+    words = f"{share:.0%} of what was given, so that it takes about {seconds / 60:.1f} minutes"
+    if afresh:
+        return Fit({"strategy.epochs": repr(config.strategy.epochs * share)}, words)
+    return Fit({"steps": str(steps)}, words)
 
 
 def _verified_images(config: SearchConfig, problem: Problem) -> float:

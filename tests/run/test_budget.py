@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+from parsec.cells import get_space
 from parsec.errors import UserError
 from parsec.run import budget
 from parsec.run.budget import Speed, fit_search, fit_trainings, measure, search_speed, shortened, training_speed
 from parsec.run.cell_source import chosen_cell
+from parsec.run.coherence import check_search
 from parsec.run.problem import load_problem
 from parsec.run.settings import (
     DataSettings,
@@ -78,6 +80,21 @@ def test_a_search_is_shortened_to_what_fits_with_its_verification(changes: dict,
     assert 0.8 * given < takes <= given
     assert brief.strategy.evaluations == config.strategy.evaluations
     assert len(fit.settings) == 1 and "%" in fit.words
+
+
+def test_a_shortened_search_keeps_the_least_verification_that_there_is(monkeypatch: pytest.MonkeyPatch):
+    config = replace(SEARCH, verify=VerifySettings(random=5, share=0.4), steps=2000)
+    monkeypatch.setattr(budget, "search_speed", lambda config, problem: Speed(30.0, 0.01))
+    problem, wanted = load_problem(config), cost(config) * 0.01
+    assert plan_verification(config, problem).steps > 100
+    fit = fit_search(config, problem, 0.5 * wanted)
+    brief = shortened(config, fit.settings)
+    check_search(brief, get_space(brief.space))
+    assert plan_verification(brief, load_problem(brief)).steps == 50
+    assert 0.35 * wanted < cost(brief) * 0.01 + 60 <= 0.5 * wanted
+    # Where there was to be none, there is none.
+    none = replace(config, verify=VerifySettings(random=0))
+    assert set(fit_search(none, problem, 0.5 * wanted).settings) == {"steps"}
 
 
 def test_a_search_of_which_hardly_a_step_fits_is_refused_with_the_minutes_that_it_needs(
