@@ -23,6 +23,8 @@ import numpy as np
 from jax import lax
 
 _FORM: ContextVar[str] = ContextVar("convolution_form", default="")
+# Numbers of which a core's own cache holds a few arrays.
+_CACHED = 2**14
 
 
 @contextmanager
@@ -33,11 +35,6 @@ def use_form(form: str) -> Iterator[None]:
         yield
     finally:
         _FORM.reset(token)
-
-
-def on_cpu() -> bool:
-    """Returns whether arrays are to be handled in the form that is fast on a CPU, as convolutions are."""
-    return _form() == "cpu"
 
 
 def convolve(x: jax.Array, kernel: jax.Array, *, stride: int = 1, dilation: int = 1) -> jax.Array:
@@ -82,7 +79,7 @@ def convolve_depthwise(x: jax.Array, kernel: jax.Array, *, stride: int = 1, dila
     kernel = kernel.astype(x.dtype)
     if _form() == "lax":
         return _lax_convolve(x, kernel[:, :, None, :], stride, dilation, x.shape[-1])
-    return _depthwise_shifts(x, kernel, stride, dilation)
+    return _traced_once(x, kernel, stride, dilation)
 
 
 def max_pool(x: jax.Array, *, stride: int = 1) -> jax.Array:
@@ -224,32 +221,47 @@ def _depthwise_forward(
 def _depthwise_backward(
     stride: int, dilation: int, saved: tuple[jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns the gradients: the input's by the same routine with the kernel flipped, the kernel's image by image.
+    """Returns the gradients: the input's by the same routine with the kernel flipped, the kernel's tap by tap.
 
-    One image fits the cache, so all k * k sums over it cost little more than one; sums over the whole batch would read
-    memory k * k times. A sum down the rows of an image is a product with ones, which runs at the speed of the machine;
-    XLA's reduction over leading axes adds up one number at a time.
+    The batch is gone over in groups of images that fit the cache, so all k * k sums over a group cost little more than
+    one. A sum over the rows of a group is a product with ones, which runs at the speed of the machine; XLA's reduction
+    over leading axes adds up one number at a time. The rows of the kernel are a loop, so that k taps are compiled and
+    not k * k; the columns are not, since XLA reads slowly where it does not know the column.
     """
     x, kernel = saved
     size = kernel.shape[0]
     spread = _spread(gradient, x.shape, stride)
     input_gradient: Any = _depthwise_shifts(spread, kernel[::-1, ::-1], 1, dilation)
-    _, height, width, channels = gradient.shape
-    ones = jnp.ones((1, height), x.dtype)
+    batch, height, width, channels = gradient.shape
+    group = max(n for n in range(1, batch + 1) if batch % n == 0 and (n == 1 or n * gradient[0].size <= _CACHED))
+    groups = batch // group
+    padded = _pad(x, size, dilation)
+    ones = jnp.ones((1, group * height), x.dtype)
+    reach = (group, (height - 1) * stride + 1, *padded.shape[2:])
 
-    def accumulate(total: jax.Array, pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-        image, cotangent = pair
-        pieces = _shifted(_pad(image[None], size, dilation), size, stride, dilation, (1, height, width, channels))
-        rows = ((piece[0] * cotangent).reshape(height, width * channels) for piece in pieces)
-        return total + jnp.concatenate([jnp.dot(ones, r, preferred_element_type=jnp.float32) for r in rows]), None
+    def accumulate(at: jax.Array, total: jax.Array) -> jax.Array:
+        row, first = at // groups, at % groups * group
+        images = lax.dynamic_slice(padded, (first, row * dilation, 0, 0), reach)
+        cotangent = lax.dynamic_slice_in_dim(gradient, first, group)
+        sums = []
+        for column in range(size):
+            left = column * dilation
+            piece = images[:, ::stride, left : left + (width - 1) * stride + 1 : stride] * cotangent
+            rows = piece.reshape(group * height, width * channels)
+            sums.append(jnp.dot(ones, rows, preferred_element_type=jnp.float32))
+        sums = lax.dynamic_slice_in_dim(total, row, 1) + jnp.stack(sums, 1)
+        return lax.dynamic_update_slice_in_dim(total, sums, row, 0)
 
-    zero = jnp.zeros((size * size, width * channels), jnp.float32)
-    total, _ = lax.scan(accumulate, zero, (x, gradient))
-    taps = total.reshape(size, size, width, channels).sum(2)
+    zero = jnp.zeros((size, size, width * channels), jnp.float32)
+    taps = lax.fori_loop(0, size * groups, accumulate, zero).reshape(size, size, width, channels).sum(2)
     return input_gradient, taps.astype(kernel.dtype)
 
 
 _depthwise_shifts.defvjp(_depthwise_forward, _depthwise_backward)
+
+
+# Within a program, calls of equal shapes are traced and lowered once.
+_traced_once = jax.jit(_depthwise_shifts, static_argnums=(2, 3))
 
 
 def _form() -> str:

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from parsec.cells import convolution
 from parsec.cells.convolution import average_pool, convolve, convolve_depthwise, max_pool, use_form
 
 SIZES = [(8, 8), (7, 5), (2, 2)]
@@ -54,6 +55,16 @@ def test_pooling(key, size, stride):
     ):
         ours, reference = both_forms(pool, x)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), ours, reference)
+
+
+@pytest.mark.parametrize("batch", [6, 7])
+def test_the_kernels_gradient_is_the_sum_over_all_groups_of_images(key, batch, monkeypatch):
+    """Two images fit; six make three groups, and seven groups of one."""
+    monkeypatch.setattr(convolution, "_CACHED", 2 * 8 * 8 * 3)
+    x = jax.random.normal(key, (batch, 8, 8, 3))
+    weights = jax.random.normal(jax.random.fold_in(key, 1), (3, 3, 3))
+    ours, reference = both_forms(lambda x, w: convolve_depthwise(x, w), x, weights)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3), ours, reference)
 
 
 def test_padding_is_neither_averaged_nor_a_maximum():
