@@ -1,8 +1,7 @@
 """Batch normalisation as final training has it: a scale and a bias for each channel, and running averages.
 
 Source: S. Ioffe and C. Szegedy 2015, "Batch Normalization", arXiv 1502.03167. The names in its trees are those of
-Flax's own `nn.BatchNorm`. What is different is the backward pass: it is written out, keeps the input alone, and takes
-its sums over places in the form that is fast on the backend in use.
+Flax's own `nn.BatchNorm`. What is different is the backward pass: it is written out and keeps the input alone.
 """
 
 from functools import partial
@@ -12,7 +11,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from parsec.cells.convolution import on_cpu
+# All axes of images but the channels.
+_PLACES = (0, 1, 2)
 
 
 class BatchNorm(nn.Module):
@@ -38,7 +38,7 @@ class BatchNorm(nn.Module):
         variance: Any = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
         if self.use_running_average:
             return _affine(x, mean.value, jax.lax.rsqrt(variance.value + self.epsilon) * scale, bias)
-        normalised: Any = _normalise(x, scale, bias, self.epsilon)
+        normalised: Any = normalise(x, scale, bias, self.epsilon)
         result, batch_mean, batch_variance = normalised
         if not self.is_initializing():
             mean.value = self.momentum * mean.value + (1 - self.momentum) * batch_mean
@@ -47,16 +47,26 @@ class BatchNorm(nn.Module):
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _normalise(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> Any:
-    """Returns x normalised by its own statistics, and these: mean and variance, which have no gradient."""
+def normalise(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> Any:
+    """Returns x normalised by its own statistics, and these, mean and variance, which have no gradient.
+
+    Args:
+      x: [B, H, W, C].
+      scale: float32 [C], of the result.
+      bias: float32 [C], added to it.
+      epsilon: added to the variance.
+
+    Returns:
+      [B, H, W, C] in x's dtype, and two of float32 [C].
+    """
     return _forward(x, scale, bias, epsilon)[0]
 
 
 def _forward(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> tuple[Any, Any]:
     wide = x.astype(jnp.float32)
     count = x.size // x.shape[-1]
-    mean = _channel_sums(wide) / count
-    variance = jnp.maximum(_channel_sums(wide * wide) / count - mean * mean, 0.0)
+    mean = wide.sum(_PLACES) / count
+    variance = jnp.maximum((wide * wide).sum(_PLACES) / count - mean * mean, 0.0)
     inverse = jax.lax.rsqrt(variance + epsilon)
     return (_affine(x, mean, inverse * scale, bias), mean, variance), (x, mean, inverse, scale)
 
@@ -67,8 +77,8 @@ def _backward(epsilon: float, saved: Any, cotangents: Any) -> tuple[jax.Array, j
     x, mean, inverse, scale = saved
     wide, gradient = x.astype(jnp.float32), cotangents[0].astype(jnp.float32)
     count = x.size // x.shape[-1]
-    to_bias = _channel_sums(gradient)
-    to_scale = (_channel_sums(gradient * wide) - mean * to_bias) * inverse
+    to_bias = gradient.sum(_PLACES)
+    to_scale = ((gradient * wide).sum(_PLACES) - mean * to_bias) * inverse
     factor = inverse * scale
     slope = factor * inverse * to_scale / count
     shift = mean * slope - factor * to_bias / count
@@ -76,7 +86,7 @@ def _backward(epsilon: float, saved: Any, cotangents: Any) -> tuple[jax.Array, j
     return to_x.astype(x.dtype), to_scale, to_bias
 
 
-_normalise.defvjp(_forward, _backward)
+normalise.defvjp(_forward, _backward)
 
 
 def _affine(x: jax.Array, mean: jax.Array, factor: jax.Array, bias: jax.Array) -> jax.Array:
@@ -85,13 +95,3 @@ def _affine(x: jax.Array, mean: jax.Array, factor: jax.Array, bias: jax.Array) -
 
 def _spread(values: jax.Array, x: jax.Array) -> jax.Array:
     return jnp.broadcast_to(values[None, None, None], x.shape)
-
-
-def _channel_sums(x: jax.Array) -> jax.Array:
-    """Returns the sums over all but the last axis, float32 [C], for float32 [B, H, W, C]."""
-    if not on_cpu():
-        return x.sum((0, 1, 2))
-    batch, height, width, channels = x.shape
-    # A product with ones runs at the speed of the machine; XLA's reduction over leading axes does not.
-    rows = jnp.ones((1, batch * height), jnp.float32) @ x.reshape(batch * height, width * channels)
-    return rows.reshape(width, channels).sum(0)

@@ -16,7 +16,9 @@ from typing import Any, Protocol
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from parsec.cells.batch_norm import normalise
 from parsec.cells.convolution import average_pool, convolve, convolve_depthwise, max_pool
 from parsec.errors import unknown
 
@@ -34,21 +36,24 @@ def kernel_init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32
     Every shape is cut from draws of one size: a supernet has a hundred shapes of kernels, and compiling a random
     generator for each of them would take longer than the search's first epoch.
     """
-    count = math.prod(shape)
-    blocks = -(-count // _BLOCK)
+    blocks = -(-math.prod(shape) // _BLOCK)
     if blocks > _MOST_BLOCKS:
         # The same numbers, in a program that does not grow with the kernel.
-        numbered = jnp.arange(blocks, dtype=jnp.uint32)
-        draws = [jax.vmap(lambda block: _draw(jax.random.fold_in(key, block)))(numbered).reshape(-1)]
+        draws = [jax.vmap(partial(_draw, key))(jnp.arange(blocks, dtype=jnp.uint32)).reshape(-1)]
     else:
-        draws = [_draw(jax.random.fold_in(key, block)) for block in range(blocks)]
-    limit = 1 / math.sqrt(math.prod(shape[:-1]))
-    return (jnp.concatenate(draws)[:count].reshape(shape) * limit).astype(dtype)
+        draws = [_draw(key, np.uint32(block)) for block in range(blocks)]
+    return _cut(draws, tuple(shape), dtype)
 
 
 @jax.jit
-def _draw(key: jax.Array) -> jax.Array:
-    return jax.random.uniform(key, (_BLOCK,), jnp.float32, -1.0, 1.0)
+def _draw(key: jax.Array, block: jax.Array) -> jax.Array:
+    return jax.random.uniform(jax.random.fold_in(key, block), (_BLOCK,), jnp.float32, -1.0, 1.0)
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def _cut(draws: list[jax.Array], shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    limit = 1 / math.sqrt(math.prod(shape[:-1]))
+    return (jnp.concatenate(draws)[: math.prod(shape)].reshape(shape) * limit).astype(dtype)
 
 
 class BatchStatistics(nn.Module):
@@ -62,11 +67,9 @@ class BatchStatistics(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns x [B, H, W, C] with zero mean and unit variance over B, H and W; statistics in float32."""
-        wide = x.astype(jnp.float32)
-        mean = wide.mean((0, 1, 2), keepdims=True)
-        variance = jnp.square(wide).mean((0, 1, 2), keepdims=True) - jnp.square(mean)
-        scale = jax.lax.rsqrt(jnp.maximum(variance, 0.0) + self.epsilon)
-        return (wide * scale - mean * scale).astype(x.dtype)
+        channels = x.shape[-1:]
+        result: Any = normalise(x, jnp.ones(channels), jnp.zeros(channels), self.epsilon)
+        return result[0]
 
 
 class MakeOperation(Protocol):
