@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import jaxpr_as_fun
 
 from parsec.cells.network import Shape, StaticCell, derive
 from parsec.cells.operations import BatchStatistics
@@ -55,7 +56,14 @@ def make_supernet(space: Space, shape: Shape, *, auxiliary_skip: float = 0.0) ->
         # Lazily: only what the parameters need is run, so nothing the size of the network is compiled.
         example = jax.ShapeDtypeStruct((len(space.choices),), jnp.int32)
         first = jax.eval_shape(lambda architecture: hard_routes(space, architecture), example)
-        return network.lazy_init(key, jax.ShapeDtypeStruct(inputs.shape, inputs.dtype), first)["params"]
+
+        def draw(key: jax.Array) -> Weights:
+            return network.lazy_init(key, jax.ShapeDtypeStruct(inputs.shape, inputs.dtype), first)["params"]
+
+        # Traced, and run operation by operation: equal draws share a program, where one program of them all would hold
+        # a random generator for each kernel and take longer to compile than the child itself.
+        program, weights = jax.make_jaxpr(draw, return_shape=True)(key)
+        return jax.tree.unflatten(jax.tree.structure(weights), jaxpr_as_fun(program)(key))
 
     def apply(weights: Weights, inputs: jax.Array, routes: Mapping[str, Route]) -> jax.Array:
         outputs: Any = network.apply({"params": weights}, inputs, routes)

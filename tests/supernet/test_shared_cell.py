@@ -89,3 +89,13 @@ def test_an_auxiliary_skip_leaves_a_strided_edge_alone(key: jax.Array):
     edge = NASBENCH201.route("cell", jnp.array([3, 0, 0, 3, 0, 0], jnp.int32))
     with_skip, without = (cell(skip, stride=2).apply({"params": params}, (images,), edge) for skip in (1.0, 0.0))
     np.testing.assert_array_equal(with_skip, without)
+
+
+def test_operations_without_weights_make_a_cell_too(key: jax.Array):
+    images = jax.random.normal(key, (2, 5, 5, 4))
+    route = NASBENCH201.route("cell", jnp.array([1, 0, 0, 1, 0, 0], jnp.int32))
+    module = SharedCell(NASBENCH201.cells["cell"], ("none", "skip_connect"), 4, 1, BatchStatistics)
+    params = module.init(key, (images,), route).get("params", {})
+    found, pull = jax.vjp(lambda x: module.apply({"params": params}, (x,), route), images)
+    np.testing.assert_allclose(found, images)
+    np.testing.assert_allclose(pull(images)[0], images)
