@@ -31,7 +31,7 @@ def get_config(variant: str = "") -> TrainConfig:
         return full
     if variant == "quick":
         data = replace(full.data, cutout=0)
-        network = TrainNetworkSettings(channels=8, cells=5)
+        network = TrainNetworkSettings(channels=8, cells=5, stem_stride=2)
         regularisation = RegularisationSettings(drop_path=0.0)
-        return replace(full, epochs=20.0, data=data, network=network, regularisation=regularisation)
+        return replace(full, epochs=40.0, data=data, network=network, regularisation=regularisation)
     raise unknown("variant of images_train", variant, ["quick"])

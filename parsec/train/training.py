@@ -82,12 +82,13 @@ def make_step(recipe: Recipe, blueprint: Blueprint, key: jax.Array) -> Step:
     """
     network = make_network(blueprint, train=True, auxiliary=recipe.auxiliary_weight > 0, scan=True)
     cells, paths = dropped_paths(blueprint)
-    batches_key, paths_key = fold(key, "batches"), fold(key, "paths")
+    keys = fold(key, "batches"), fold(key, "paths")
 
-    # Images and total are arguments: closed over, they would be constants of a program, another for each length.
+    # All but the recipe are arguments: closed over, they would be constants of a program for each length and each seed.
     def step(
-        state: TrainState, index: jax.Array, total: jax.Array, part: Batches
+        state: TrainState, index: jax.Array, total: jax.Array, keys: tuple[jax.Array, jax.Array], part: Batches
     ) -> tuple[TrainState, dict[str, jax.Array]]:
+        batches_key, paths_key = keys
         timed = replace(recipe, steps=total)
         images, labels = training_batch(recipe, part, batches_key, index, blueprint.shape.dtype)
         factors = None
@@ -122,7 +123,7 @@ def make_step(recipe: Recipe, blueprint: Blueprint, key: jax.Array) -> Step:
     total = jnp.asarray(recipe.steps, jnp.float32)
 
     def run(state: TrainState, index: int, part: Batches) -> tuple[TrainState, dict[str, jax.Array]]:
-        return compiled(state, jnp.asarray(index, jnp.int32), total, part)
+        return compiled(state, jnp.asarray(index, jnp.int32), total, keys, part)
 
     return run
 

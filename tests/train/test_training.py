@@ -148,7 +148,7 @@ def test_optax_and_recipe_agree_without_clipping():
     np.testing.assert_allclose(updates, expected, rtol=1e-6)
 
 
-def test_trainings_of_any_length_are_one_program(monkeypatch: pytest.MonkeyPatch, key: jax.Array):
+def test_trainings_of_any_length_and_seed_are_one_program(monkeypatch: pytest.MonkeyPatch, key: jax.Array):
     compiled = []
     jit = jax.jit
     monkeypatch.setattr(training.jax, "jit", lambda f, **how: compiled.append(jit(f, **how)) or compiled[-1])
@@ -160,7 +160,7 @@ def test_trainings_of_any_length_are_one_program(monkeypatch: pytest.MonkeyPatch
         network = training.make_network(blueprint, train=True, scan=True)
         variables = jax.eval_shape(network.init, key, jnp.zeros((1, 8, 8, 1)))
         state = jax.eval_shape(lambda v, r=recipe: training.init_state(r, v, validates=False), dict(variables))
-        training.make_step(recipe, blueprint, key)
+        training.make_step(recipe, blueprint, jax.random.key(steps))
         index = jnp.zeros((), jnp.int32)
-        texts.append(compiled[-1].lower(state, index, jnp.asarray(steps, jnp.float32), part).as_text())
+        texts.append(compiled[-1].lower(state, index, jnp.asarray(steps, jnp.float32), (key, key), part).as_text())
     assert texts[0] == texts[1]
