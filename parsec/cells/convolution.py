@@ -11,6 +11,7 @@ Images are [B, H, W, C] of any float dtype; kernels are cast to it. Padding keep
 padding of dilation * (k - 1) / 2 does for odd k.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -24,7 +25,7 @@ from jax import lax
 
 _FORM: ContextVar[str] = ContextVar("convolution_form", default="")
 # Numbers of which a core's own cache holds a few arrays.
-_CACHED = 2**14
+_CACHED = 2**15
 
 
 @contextmanager
@@ -202,13 +203,7 @@ _ordinary.defvjp(_ordinary_forward, _ordinary_backward)
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _depthwise_shifts(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> jax.Array:
-    size = kernel.shape[0]
-    taps = kernel.reshape(size * size, 1, 1, 1, -1)
-    slices = _shifted(_pad(x, size, dilation), size, stride, dilation, _strided(x.shape, stride))
-    total = jnp.zeros(_strided(x.shape, stride), x.dtype)
-    for piece, tap in zip(slices, taps, strict=True):
-        total = total + piece * jnp.broadcast_to(tap, piece.shape)
-    return total
+    return _sum_taps(x, _taps(kernel), stride, dilation)
 
 
 def _depthwise_forward(
@@ -223,41 +218,58 @@ def _depthwise_backward(
 ) -> tuple[jax.Array, jax.Array]:
     """Returns the gradients: the input's by the same routine with the kernel flipped, the kernel's tap by tap.
 
-    The batch is gone over in groups of images that fit the cache, so all k * k sums over a group cost little more than
-    one. A sum over the rows of a group is a product with ones, which runs at the speed of the machine; XLA's reduction
-    over leading axes adds up one number at a time. The rows of the kernel are a loop, so that k taps are compiled and
-    not k * k; the columns are not, since XLA reads slowly where it does not know the column.
+    The taps are a loop, so that the program does not grow with the kernel. The batch is gone over in groups of images
+    that fit the cache, so all k * k sums over a group cost little more than one. A sum over the rows of a group is a
+    product with ones, which runs at the speed of the machine; XLA's reduction over leading axes adds up one number at a
+    time. Columns and channels are one axis: where a tap begins is known when the program runs, and XLA reads fast from
+    there only along long rows.
     """
     x, kernel = saved
     size = kernel.shape[0]
     spread = _spread(gradient, x.shape, stride)
-    input_gradient: Any = _depthwise_shifts(spread, kernel[::-1, ::-1], 1, dilation)
+    input_gradient = _sum_taps(spread, _taps(kernel)[::-1], 1, dilation)
     batch, height, width, channels = gradient.shape
     group = max(n for n in range(1, batch + 1) if batch % n == 0 and (n == 1 or n * gradient[0].size <= _CACHED))
-    groups = batch // group
-    padded = _pad(x, size, dilation)
+    pixels = _phases(_pad(x, size, dilation), stride)
+    cotangents = gradient.reshape(batch, height, width * channels)
     ones = jnp.ones((1, group * height), x.dtype)
-    reach = (group, (height - 1) * stride + 1, *padded.shape[2:])
 
-    def accumulate(at: jax.Array, total: jax.Array) -> jax.Array:
-        row, first = at // groups, at % groups * group
-        images = lax.dynamic_slice(padded, (first, row * dilation, 0, 0), reach)
-        cotangent = lax.dynamic_slice_in_dim(gradient, first, group)
-        sums = []
-        for column in range(size):
-            left = column * dilation
-            piece = images[:, ::stride, left : left + (width - 1) * stride + 1 : stride] * cotangent
-            rows = piece.reshape(group * height, width * channels)
-            sums.append(jnp.dot(ones, rows, preferred_element_type=jnp.float32))
-        sums = lax.dynamic_slice_in_dim(total, row, 1) + jnp.stack(sums, 1)
-        return lax.dynamic_update_slice_in_dim(total, sums, row, 0)
+    # For every step of the loop: its tap, and where that reads its phase, first image, row and column.
+    at = np.arange(size * size * (batch // group), dtype=np.int32)
+    tap, first = at % (size * size), at // (size * size) * group
+    row, column = tap // size * dilation, tap % size * dilation
+    starts = (row % stride * stride + column % stride, first, row // stride, column // stride * channels)
 
-    zero = jnp.zeros((size, size, width * channels), jnp.float32)
-    taps = lax.fori_loop(0, size * groups, accumulate, zero).reshape(size, size, width, channels).sum(2)
-    return input_gradient, taps.astype(kernel.dtype)
+    def accumulate(total: jax.Array, step: Any) -> tuple[jax.Array, None]:
+        tap, start = step
+        pieces = lax.dynamic_slice(pixels, start, (1, group, height, width * channels))[0]
+        product = pieces * lax.dynamic_slice_in_dim(cotangents, start[1], group)
+        own = jnp.dot(ones, product.reshape(group * height, width * channels), preferred_element_type=jnp.float32)
+        own = own + lax.dynamic_slice_in_dim(total, tap, 1)
+        return lax.dynamic_update_slice_in_dim(total, own, tap, 0), None
+
+    zero = jnp.zeros((size * size, width * channels), jnp.float32)
+    taps, _ = lax.scan(accumulate, zero, jax.tree.map(jnp.asarray, (tap, starts)))
+    return input_gradient, taps.reshape(size, size, width, channels).sum(2).astype(kernel.dtype)
 
 
 _depthwise_shifts.defvjp(_depthwise_forward, _depthwise_backward)
+
+
+def _taps(kernel: jax.Array) -> list[jax.Array]:
+    """Returns the taps [C] of a kernel [k, k, C], row by row; cut from one axis, so that XLA need not copy them."""
+    channels = kernel.shape[-1]
+    flat = kernel.reshape(-1)
+    return [lax.slice(flat, (at,), (at + channels,)) for at in range(0, flat.size, channels)]
+
+
+def _sum_taps(x: jax.Array, taps: list[jax.Array], stride: int, dilation: int) -> jax.Array:
+    """Returns the sum of x, shifted to each of k * k taps, times the tap."""
+    size, shape = math.isqrt(len(taps)), _strided(x.shape, stride)
+    total = jnp.zeros(shape, x.dtype)
+    for piece, tap in zip(_shifted(_pad(x, size, dilation), size, stride, dilation, shape), taps, strict=True):
+        total = total + piece * lax.broadcast_in_dim(tap, shape, (3,))
+    return total
 
 
 # Within a program, calls of equal shapes are traced and lowered once.
@@ -306,6 +318,14 @@ def _shifted(x: jax.Array, size: int, stride: int, dilation: int, shape: tuple[i
             top, left = i * dilation, j * dilation
             stop = (x.shape[0], top + (height - 1) * stride + 1, left + (width - 1) * stride + 1, x.shape[3])
             yield lax.slice(x, (0, top, left, 0), stop, (1, stride, stride, 1))
+
+
+def _phases(x: jax.Array, stride: int) -> jax.Array:
+    """Returns every stride-th row and column of x, from each of the first on: [stride**2, B, H', W' * C]."""
+    _, height, width, _ = x.shape
+    x = lax.pad(x, jnp.asarray(0, x.dtype), ((0, 0, 0), (0, -height % stride, 0), (0, -width % stride, 0), (0, 0, 0)))
+    each = jnp.stack([x[:, row::stride, column::stride] for row in range(stride) for column in range(stride)])
+    return each.reshape(*each.shape[:3], -1)
 
 
 def _spread(gradient: jax.Array, shape: tuple[int, ...], stride: int) -> jax.Array:
