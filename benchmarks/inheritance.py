@@ -29,12 +29,12 @@ from scipy import stats
 from parsec.cells import get_space
 from parsec.cells.domain import product_domain
 from parsec.evaluate.contract import Evaluated, Evaluator, no_pause
-from parsec.evaluate.supernet import make_score
-from parsec.evaluate.training import make_train, training_evaluator
-from parsec.run.problem import Problem, load_problem, make_optimizer
+from parsec.evaluate.supernet import OBJECTIVE
+from parsec.evaluate.training import training_evaluator
+from parsec.run.factories import training_recipe
+from parsec.run.problem import Problem, load_problem
 from parsec.run.settings import DataSettings, NetworkSettings, OptimizerSettings, SearchConfig
-from parsec.supernet.objective import make_child
-from parsec.supernet.supernet import make_supernet
+from parsec.train.many import make_trainer
 
 RANDOM_CHILDREN = 8
 
@@ -57,7 +57,7 @@ def train_in_turn(evaluator: Evaluator, children: np.ndarray) -> np.ndarray:
     """Returns each child's accuracy in percent, float64 [N]."""
     scores = np.zeros((0, 1))
     for at, child in enumerate(children):
-        scores = np.append(scores, [evaluator.evaluate(child, Evaluated(children[:at], scores), no_pause)], 0)
+        scores = np.append(scores, [evaluator.evaluate(child[None], Evaluated(children[:at], scores), no_pause)[0]], 0)
     return scores[:, 0]
 
 
@@ -65,24 +65,22 @@ def measure(config: SearchConfig, problem: Problem, children: np.ndarray, epochs
     """Returns the accuracies of the children after so many epochs, fresh and inherited, float64 [N] each."""
     space = get_space(config.space)
     steps = epochs * (len(problem.train.labels) // config.data.batch_size)
-    supernet = make_supernet(space, problem.shape)
-    train_key, fresh_key = jax.random.split(jax.random.key(config.seed))
-    child = make_child(space, supernet)
-    train = make_train(
-        child,
-        make_optimizer(config.optimizer, steps),
-        problem.train,
-        steps=steps,
-        batch_size=config.data.batch_size,
-        augmentation="none",
-        dtype="float32",
-        key=train_key,
-    )
-    score = make_score(child, problem.valid, batch_size=64, num_images=10**6, dtype="float32", seed=config.seed)
-    images = jax.ShapeDtypeStruct((2, *problem.train.images.shape[1:]), jnp.float32)
+    key = jax.random.key(config.seed)
+    recipe = training_recipe(config)
+    trainer = make_trainer(space, problem.shape, recipe, problem.train, devices=jax.local_devices()[:1])
     with tempfile.TemporaryDirectory() as folder:
         fresh, inherited = (
-            training_evaluator(space, problem.shape, supernet, train, score, images=images, key=fresh_key, folder=at)
+            training_evaluator(
+                space,
+                problem.shape,
+                trainer,
+                problem.valid,
+                steps=steps,
+                objectives=(OBJECTIVE,),
+                bonus=lambda architecture: 0.0,
+                keys=lambda order: jax.random.fold_in(key, order),
+                folder=at,
+            )
             for at in (None, Path(folder))
         )
         return train_in_turn(fresh, children), train_in_turn(inherited, children)

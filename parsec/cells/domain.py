@@ -32,6 +32,8 @@ class Domain:
         same for every architecture; works on traced int32 [B, L].
       pool: every distinct valid architecture, int32 [N, L], where the space is small enough to enumerate; else
         None.
+      alike: choices with the same number have options that mean the same, such as the operations of a kind of cell;
+        empty where nothing is known of that.
       jittable: whether `sample` and `mutate` are plain `jax.numpy`.
     """
 
@@ -44,6 +46,7 @@ class Domain:
     features: Callable[[ArrayLike], ArrayLike]
     pool: np.ndarray | None = None
     jittable: bool = True
+    alike: tuple[int, ...] = ()
 
     @property
     def mask(self) -> np.ndarray:
@@ -51,12 +54,13 @@ class Domain:
         return np.arange(max(self.sizes)) < np.array(self.sizes)[:, None]
 
 
-def product_domain(sizes: tuple[int, ...], *, largest_pool: int = 100_000) -> Domain:
+def product_domain(sizes: tuple[int, ...], *, largest_pool: int = 100_000, alike: tuple[int, ...] = ()) -> Domain:
     """Returns the domain in which every combination of options is valid and distinct.
 
     Args:
       sizes: options of each choice; L of them, each at least 1.
       largest_pool: `pool` is enumerated up to this many architectures, in lexicographic order.
+      alike: as of `Domain`.
     """
     size = jnp.array(sizes, jnp.int32)
     offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int32)
@@ -98,6 +102,7 @@ def product_domain(sizes: tuple[int, ...], *, largest_pool: int = 100_000) -> Do
         legal=lambda prefix: np.ones(sizes[len(prefix)], bool),
         features=features,
         pool=pool,
+        alike=alike,
     )
 
 

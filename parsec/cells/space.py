@@ -152,6 +152,18 @@ class Space:
         """Which options exist, bool [L, max options]; rows are ragged when the choices differ in size."""
         return np.arange(self.sizes.max()) < self.sizes[:, None]
 
+    @cached_property
+    def alike(self) -> tuple[int, ...]:
+        """A number for each choice; equal ones for the operations of a kind of cell, and for the sources of a node."""
+        numbers = list(range(len(self.choices)))
+        for layout in self.cells.values():
+            sources: dict[int, int] = {}
+            for slot in layout.slots:
+                numbers[slot.operation] = layout.slots[0].operation
+                if slot.source_choice >= 0:
+                    numbers[slot.source_choice] = sources.setdefault(slot.target, slot.source_choice)
+        return tuple(numbers)
+
     @property
     def cardinality(self) -> int:
         """Number of architectures, counting those that compute the same function separately."""

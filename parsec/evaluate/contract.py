@@ -33,14 +33,15 @@ class Evaluator(NamedTuple):
 
     Attributes:
       objectives: M names, the first of which single-objective strategies read.
-      evaluate: `evaluate(architecture int32 [L], what was evaluated before, pause) -> float32 [M]`; NaN where it
-        failed.
+      evaluate: `evaluate(architectures int32 [B, L], what was evaluated before, pause) -> float32 [B, M]`; NaN where
+        it failed.
       rows: `rows(architectures int32 [B, L]) -> int32 [B]` on the host, where the evaluator knows which architectures
         are the same: a number for each that it can evaluate, -1 for the others. None where every valid architecture
         is its own.
       traced: `traced(architectures int32 [B, L]) -> (rows int32 [B], scores float32 [B, M])` inside a compiled
         program, for evaluators that only look up; else None.
       size: how many different architectures it can evaluate, where that is known.
+      together: the most architectures that it is given at once, because they take no longer than one.
     """
 
     objectives: tuple[str, ...]
@@ -48,6 +49,7 @@ class Evaluator(NamedTuple):
     rows: Callable[[np.ndarray], np.ndarray] | None = None
     traced: Callable[[ArrayLike], tuple[jax.Array, jax.Array]] | None = None
     size: int | None = None
+    together: int = 1
 
 
 def no_pause() -> None:

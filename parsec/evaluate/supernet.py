@@ -79,8 +79,8 @@ def make_score(child: Child, part: Batches, *, batch_size: int, num_images: int,
 def supernet_evaluator(score: Score, weights: Weights) -> Evaluator:
     """Returns the evaluator of children under shared weights; its one objective is their accuracy in percent."""
 
-    def evaluate(architecture: np.ndarray, evaluated: Evaluated, pause: Pause) -> np.ndarray:
+    def evaluate(architectures: np.ndarray, evaluated: Evaluated, pause: Pause) -> np.ndarray:
         del evaluated, pause
-        return np.array([score(weights, architecture).accuracy], np.float32)
+        return np.array([[score(weights, architecture).accuracy] for architecture in architectures], np.float32)
 
     return Evaluator((OBJECTIVE,), evaluate)

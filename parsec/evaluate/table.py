@@ -23,10 +23,10 @@ def table_evaluator(table: Table, objectives: tuple[str, ...]) -> Evaluator:
     # Both are made here, outside of any trace.
     on_device, lookup = jnp.asarray(scores), table.lookup
 
-    def evaluate(architecture: np.ndarray, evaluated: Evaluated, pause: Pause) -> np.ndarray:
+    def evaluate(architectures: np.ndarray, evaluated: Evaluated, pause: Pause) -> np.ndarray:
         del evaluated, pause
-        row = int(table.find(architecture[None])[0])
-        return scores[row] if row >= 0 else np.full(len(objectives), np.nan, np.float32)
+        rows = table.find(architectures)
+        return np.where((rows >= 0)[:, None], scores[rows], np.float32(np.nan))
 
     def traced(architectures: ArrayLike) -> tuple[jax.Array, jax.Array]:
         rows = lookup(architectures)

@@ -6,7 +6,7 @@ soon as it is known, so that a run that was stopped or killed goes on there and 
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -29,7 +29,7 @@ from parsec.run.loop import timed
 from parsec.run.progress import Progress
 from parsec.run.signals import StoppedError, graceful_stop
 from parsec.run.workdir import Claim, append
-from parsec.train.many import Outcome, Parts, make_train, make_train_one
+from parsec.train.many import Outcome, Parts, Trainer, make_trainer_of, train_each
 from parsec.train.recipe import Recipe
 from parsec.train.residual import RESIDUAL, ResidualNetwork, Size, choose_size, count_params
 
@@ -121,7 +121,15 @@ def whole_parts(dataset: Dataset) -> Parts:
     return Parts(training_batches(dataset, every, mean, std), None, held_out_batches(dataset, mean, std))
 
 
-def train_alike(run: Claim, entrants: Entrants, recipe: Recipe, parts: Parts, seed: int, seeds: int) -> Accuracies:
+def train_alike(
+    run: Claim,
+    entrants: Entrants,
+    make: Callable[[], Trainer],
+    recipe: Recipe,
+    parts: Parts,
+    seed: int,
+    seeds: int,
+) -> Accuracies:
     """Returns the test accuracies of all networks, going on where retrained.jsonl ends.
 
     A seed's weights and batches are drawn from the same key for every cell, so that cells differ by themselves alone.
@@ -129,6 +137,7 @@ def train_alike(run: Claim, entrants: Entrants, recipe: Recipe, parts: Parts, se
     Args:
       run: the claimed run directory.
       entrants: the networks.
+      make: returns what trains cells by the recipe on the images; called where there are cells left to train.
       recipe: of training.
       parts: the images.
       seed: of the training runs.
@@ -145,7 +154,6 @@ def train_alike(run: Claim, entrants: Entrants, recipe: Recipe, parts: Parts, se
     known = dict(read_lines(path, partial(_parse, seeds), f"{seeds} accuracies of a network"))
     pending = [at for at, name in enumerate(names) if name not in known]
     total = len(names) + 1
-    together = min(jax.local_device_count(), max(len(pending), 1))
 
     with (
         graceful_stop(at_stake=False) as stop,
@@ -163,24 +171,29 @@ def train_alike(run: Claim, entrants: Entrants, recipe: Recipe, parts: Parts, se
             append(path, lines)
             finite = outcome.test[np.isfinite(outcome.test)]
             progress.update(len(known), {"accuracy": float(finite.mean()) if finite.size else math.nan})
+
+        def pause() -> None:
             if stop.signal is not None:
                 raise StoppedError(stop.signal, len(known))
 
+        def train_some(trainer: Trainer, architectures: np.ndarray) -> Outcome:
+            return train_each(trainer, architectures, keys, recipe.steps, None, parts.test, pause=pause)
+
         if pending:
-            progress.note("compiling one program for every cell, a minute or so on a CPU")
-            train = make_train(space, entrants.shape, recipe, parts, keys, together)
-            for first in range(0, len(pending), together):
-                places = pending[first : first + together]
+            progress.note("one compiled program trains every cell; where there is none yet it takes a minute or so")
+            trainer = make()
+            for first in range(0, len(pending), trainer.together):
+                places = pending[first : first + trainer.together]
                 stop.at_stake = True
-                outcome = train(cells[places])
-                keep([names[at] for at in places], Outcome(*(values[: len(places)] for values in outcome)))
+                keep([names[at] for at in places], train_some(trainer, cells[places]))
                 stop.at_stake = False
+                pause()
         if RESIDUAL not in known:
             progress.note("compiling the plain residual network")
             network = ResidualNetwork(entrants.residual, BatchStatistics)
-            train_residual = make_train_one(network, entrants.shape.dtype, recipe, parts, keys)
+            trainer = make_trainer_of(network, entrants.shape.dtype, recipe, parts.train)
             stop.at_stake = True
-            keep([RESIDUAL], train_residual())
+            keep([RESIDUAL], train_some(trainer, np.zeros((1, 1), np.int32)))
     count = len(entrants.found)
     found, random = (np.stack([known[name] for name in some]) for some in (names[:count], names[count:]))
     return Accuracies(found, random, known[RESIDUAL])

@@ -83,7 +83,28 @@ CONDITIONS = (
         lambda config: not config.verify.epochs and not config.verify.steps,
         "config.verify.epochs=0 and config.verify.steps=0",
     ),
-    Condition(("strategy.epochs", "strategy.inherit"), _trains, "config.strategy.evaluator=train"),
+    Condition(
+        (
+            "strategy.epochs",
+            "strategy.steps",
+            "strategy.inherit",
+            "strategy.objective",
+            "strategy.capacity",
+            "derive.finalists",
+        ),
+        _trains,
+        "config.strategy.evaluator=train",
+    ),
+    Condition(("derive.final_steps",), lambda config: config.derive.finalists > 0, "config.derive.finalists=2 or more"),
+    Condition(
+        ("strategy.capacity",),
+        lambda config: config.strategy.objective == "log_likelihood",
+        "config.strategy.objective=log_likelihood",
+    ),
+    Condition(("strategy.epochs",), lambda config: not config.strategy.steps, "config.strategy.steps=0"),
+    Condition(
+        ("verify.learning_rate",), lambda config: not _trains(config), "shared weights; here cells are trained alike"
+    ),
     Condition(
         ("strategy.options", "strategy.evaluations"),
         lambda config: not _is_joint(config),

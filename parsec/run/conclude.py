@@ -90,9 +90,11 @@ def conclude(
     """
     rng = np.random.default_rng(config.seed)
     found, logits, evaluated = outcome.architecture, outcome.logits, outcome.evaluated
+    # Where a score costs a training, verification has trained random cells already.
+    compared = config.derive.random_children if outcome.ranks or retrained is None else 0
     random_scores = [
         outcome.score(architecture).accuracy
-        for architecture in rng.integers(0, space.sizes, (config.derive.random_children, len(space.sizes)))
+        for architecture in rng.integers(0, space.sizes, (compared, len(space.sizes)))
     ]
     finite = [score for score in random_scores if np.isfinite(score)]
     cost = network_cost(space, found, shape, image)
@@ -112,8 +114,8 @@ def conclude(
         "flops": cost.flops,
         "table": None if table is None else standing(space, table, found),
         "rank_correlation": None
-        if table is None or not outcome.ranks
-        else _rank_correlation(config.derive.ranked_cells, space, outcome.score, table, rng),
+        if table is None
+        else _rank_correlation(config.derive.ranked_cells, space, outcome, table, rng),
         "strategy": config.strategy.name,
         "evaluator": config.strategy.evaluator,
         "evaluations": None if evaluated is None else len(evaluated.scores),
@@ -227,13 +229,14 @@ def _percent(value: float | None) -> str:
 
 
 def _rank_correlation(
-    count: int, space: Space, score: Judge, table: Table, rng: np.random.Generator
+    count: int, space: Space, outcome: Outcome, table: Table, rng: np.random.Generator
 ) -> dict[str, Any] | None:
-    """Returns how the scores rank cells that the table knows, as `parsec.report.ranking` says it, or None for none.
+    """Returns how scores and prior rank cells that the table knows, as `parsec.report.ranking` says it, or None.
 
+    Scores are left out where each costs a training.
     Uniform cells where the table holds every one; else its own, `count` of them or as many as there are.
     """
-    if not count:
+    if not count or not (outcome.ranks or outcome.logits is not None):
         return None
     if table.complete:
         cells = rng.integers(0, space.sizes, (count, len(space.sizes))).astype(np.int32)
@@ -243,12 +246,16 @@ def _rank_correlation(
         if count < len(table):
             rows = np.sort(rng.choice(rows, count, replace=False))
         cells = table.architectures[rows]
-    scored = [score(cell) for cell in cells]
-    told = {name: np.array([getattr(each, name) for each in scored]) for name in Scored._fields}
+    told: dict[str, np.ndarray] = {}
+    if outcome.ranks:
+        scored = [outcome.score(cell) for cell in cells]
+        told |= {name: np.array([getattr(each, name) for each in scored]) for name in Scored._fields}
+    if outcome.logits is not None:
+        told["prior"] = np.asarray(priors.log_probability(outcome.logits, space.mask, cells), np.float64)
     return {
         "cells": len(cells),
         "drawn_from": drawn_from,
-        "failed": int((~np.isfinite(told["accuracy"])).sum()),
+        "failed": int((~np.isfinite(next(iter(told.values())))).sum()),
         "ranked_by": table.ranked_by,
         **ranking(told, table.columns[table.ranked_by][rows]),
     }

@@ -1,26 +1,35 @@
 """The factories of evaluators: from a config and a run directory to what scores architectures."""
 
+import math
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from parsec.cells import get_space
-from parsec.data.memory import steps_per_epoch
+from parsec.cells.costs import network_cost
+from parsec.data.memory import Batches, steps_per_epoch, take
 from parsec.errors import UserError
 from parsec.evaluate.contract import Evaluator
-from parsec.evaluate.supernet import supernet_evaluator
+from parsec.evaluate.supernet import OBJECTIVE, supernet_evaluator
 from parsec.evaluate.table import table_evaluator
-from parsec.evaluate.training import make_train, training_evaluator
+from parsec.evaluate.training import LIKELIHOOD, VALUE, training_evaluator
 from parsec.keys import fold
 from parsec.run.checkpoint import Checkpoints
-from parsec.run.problem import load_problem, make_joint, make_optimizer, make_validation, open_table, start_state
+from parsec.run.problem import load_problem, make_joint, make_validation, open_table, start_state
 from parsec.run.settings import SearchConfig
 from parsec.run.workdir import CHECKPOINTS
 from parsec.supernet.objective import make_child
-from parsec.supernet.supernet import make_supernet
+from parsec.train.many import Trainer, make_trainer
+from parsec.train.recipe import Recipe
 
 # Weights of the children that a strategy had trained, for later ones to inherit from.
 CHILDREN = "children"
+# Images that an evaluation looks at together.
+_EVAL_BATCH_SIZE = 500
 
 
 def from_shared_weights(config: SearchConfig, workdir: Path) -> Evaluator:
@@ -36,13 +45,19 @@ def from_shared_weights(config: SearchConfig, workdir: Path) -> Evaluator:
 
 def from_training(config: SearchConfig, workdir: Path) -> Evaluator:
     """Returns the evaluator that trains each child, from its nearest ancestor's weights where the config says so."""
-    return _training(config, workdir / CHILDREN if config.strategy.inherit else None, "weights of children")
+    key = fold(jax.random.key(config.seed), "weights of children")
+    folder = workdir / CHILDREN if config.strategy.inherit else None
+    return _training(config, search_steps(config), lambda order: jax.random.fold_in(key, order), folder)
 
 
 def from_fresh_training(config: SearchConfig, workdir: Path) -> Evaluator:
-    """Returns the evaluator that trains each child from fresh weights, drawn apart from those of the search."""
+    """Returns the evaluator by which children are compared at the end, from the same fresh weights for all.
+
+    It trains for `config.derive.final_steps`, where they are given.
+    """
     del workdir
-    return _training(config, None, "weights of compared children")
+    key = fold(jax.random.key(config.seed), "weights of compared children")
+    return _training(config, config.derive.final_steps or search_steps(config), lambda order: key, None)
 
 
 def from_table(config: SearchConfig, workdir: Path) -> Evaluator:
@@ -54,23 +69,66 @@ def from_table(config: SearchConfig, workdir: Path) -> Evaluator:
     return table_evaluator(table, ("valid_200",))
 
 
-def _training(config: SearchConfig, folder: Path | None, weights: str) -> Evaluator:
-    space, problem, settings = get_space(config.space), load_problem(config), config.strategy
-    per_epoch = steps_per_epoch(len(problem.train.labels), config.data.batch_size)
-    steps = max(round(settings.epochs * per_epoch), 1)
-    supernet = make_supernet(space, problem.shape)
-    child = make_child(space, supernet)
-    key = jax.random.key(config.seed)
-    train = make_train(
-        child,
-        make_optimizer(config.optimizer, steps),
-        problem.train,
-        steps=steps,
-        batch_size=config.data.batch_size,
-        augmentation=config.data.augmentation,
-        dtype=config.network.dtype,
-        key=fold(key, "training batches"),
+def search_steps(config: SearchConfig) -> int:
+    """Returns the steps of a child's training in a search."""
+    settings, images = config.strategy, len(load_problem(config).train.labels)
+    return settings.steps or max(round(settings.epochs * steps_per_epoch(images, config.data.batch_size)), 1)
+
+
+@lru_cache(maxsize=1)
+def make_trainer_of(config: SearchConfig) -> Trainer:
+    """Returns what trains the cells of a search from scratch: on every device, or on one where children inherit."""
+    space, problem = get_space(config.space), load_problem(config)
+    devices = jax.local_devices()[:1] if config.strategy.inherit else None
+    return make_trainer(space, problem.shape, training_recipe(config), problem.train, devices=devices)
+
+
+def training_recipe(config: SearchConfig) -> Recipe:
+    """Returns the recipe of the trainings of single cells, whose steps each of them is given."""
+    optimizer, data = config.optimizer, config.data
+    return Recipe(
+        steps=0,
+        batch_size=data.batch_size,
+        learning_rate=optimizer.learning_rate,
+        momentum=optimizer.momentum,
+        weight_decay=optimizer.weight_decay,
+        augmentation=data.augmentation,
+        eval_batch_size=_EVAL_BATCH_SIZE,
+        nesterov=optimizer.nesterov,
+        final_learning_rate=optimizer.final_learning_rate,
+        clip=optimizer.clip,
     )
-    score = make_validation(config, problem, child)
-    parts = (space, problem.shape, supernet, train, score)
-    return training_evaluator(*parts, images=problem.example, key=fold(key, weights), folder=folder)
+
+
+def _training(
+    config: SearchConfig, steps: int, keys: Callable[[jax.Array], jax.Array], folder: Path | None
+) -> Evaluator:
+    space, problem = get_space(config.space), load_problem(config)
+    capacity = config.strategy.capacity
+    height, width, channels = problem.train.images.shape[1:]
+    names = {"accuracy": OBJECTIVE, "log_likelihood": VALUE if capacity else LIKELIHOOD}
+    first = names[config.strategy.objective]
+
+    def bonus(architecture: np.ndarray) -> float:
+        if not capacity:
+            return 0.0
+        return capacity * math.log(network_cost(space, architecture, problem.shape, (height, width, channels)).params)
+
+    return training_evaluator(
+        space,
+        problem.shape,
+        make_trainer_of(config),
+        _some(problem.valid, config.derive.valid_images, config.seed),
+        steps=steps,
+        objectives=(first, *(name for name in (OBJECTIVE, LIKELIHOOD) if name != first)),
+        bonus=bonus,
+        keys=keys,
+        folder=folder,
+    )
+
+
+def _some(part: Batches, count: int, seed: int) -> Batches:
+    """Returns so many of a part's images, or all of them, chosen by the seed."""
+    chosen = np.random.default_rng(seed).permutation(len(part.labels))[:count].astype(np.int32)
+    images, labels = take(part, jnp.asarray(chosen))
+    return part._replace(images=images, labels=labels)

@@ -18,7 +18,7 @@ from parsec.evaluate.contract import Evaluator, Pause, no_pause
 from parsec.keys import fold
 from parsec.run.journal import Asked, Journal, Scored, Told
 from parsec.run.ledger import Ask, Ledger, Rule, Tally, enter_ask, is_over, open_tally
-from parsec.search.contract import Strategy
+from parsec.search.contract import State, Strategy
 
 
 def play(
@@ -32,8 +32,8 @@ def play(
     pause: Pause = no_pause,
     pool: Executor | None = None,
     under_way: int = 1,
-) -> None:
-    """Plays a run to its end; the ledger then holds what was evaluated.
+) -> State:
+    """Plays a run to its end and returns the strategy's last state; the ledger then holds what was evaluated.
 
     Args:
       strategy: proposes and learns.
@@ -83,31 +83,29 @@ def play(
         while len(open_asks) < under_way and not ledger.over:
             write(begin())
         for number in [number for number, each in open_asks.items() if not ledger.missing(each)]:
-            # What is told once the run is over would never be used.
-            if ledger.over:
-                del open_asks[number]
-            else:
-                finish(number)
-                write(Told(number))
+            finish(number)
+            write(Told(number))
         if not open_asks:
             if ledger.over:
-                return
+                return state
             continue
         missing = list(dict.fromkeys(row for each in open_asks.values() for row in ledger.missing(each)))
         if not missing:
             continue
         pause()
         if pool is None:
-            row = missing[0]
-            enter(row, evaluator.evaluate(ledger.architecture(row), ledger.begun(row), pause))
+            some = missing[: evaluator.together]
+            architectures = np.stack([ledger.architecture(row) for row in some])
+            for row, scores in zip(some, evaluator.evaluate(architectures, ledger.begun(some[0]), pause), strict=True):
+                enter(row, scores)
             continue
         for row in missing:
             if row not in running.values():
-                begun = (ledger.architecture(row), ledger.begun(row), no_pause)
+                begun = (ledger.architecture(row)[None], ledger.begun(row), no_pause)
                 running[pool.submit(evaluator.evaluate, *begun)] = row
         done, _ = wait(running, return_when=FIRST_COMPLETED)
         for future in sorted(done, key=running.__getitem__):
-            enter(running.pop(future), future.result())
+            enter(running.pop(future), future.result()[0])
 
 
 def _replay(

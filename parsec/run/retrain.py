@@ -9,6 +9,7 @@ Files: retrained.jsonl with a line for each network as it is trained, accuracies
 """
 
 from dataclasses import asdict
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,7 +55,7 @@ from parsec.run.workdir import (
     write_text_atomic,
     writing,
 )
-from parsec.train.many import Parts
+from parsec.train.many import Parts, make_trainer
 from parsec.train.recipe import Recipe
 
 TABLE, PLOT = "table.md", "accuracies.png"
@@ -118,7 +119,8 @@ def run_retrain(config: RetrainConfig, workdir: Path) -> dict[str, Any]:
         )
         for note in (*run.notes, *dataset.notes):
             print(note)
-        accuracies = train_alike(run, entrants, recipe, parts, config.seed, config.seeds)
+        make = partial(make_trainer, entrants.space, entrants.shape, recipe, parts.train)
+        accuracies = train_alike(run, entrants, make, recipe, parts, config.seed, config.seeds)
         runs = {text: [each.run for each in searches if to_text(space, each.architecture) == text] for text in by_text}
         result = _describe(config, first, entrants, accuracies, recipe, parts, list(runs.values()))
         with writing(run.path):

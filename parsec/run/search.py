@@ -7,7 +7,6 @@ the drawing and report.html last.
 """
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,13 @@ import numpy as np
 from parsec.cells import Space, get_space
 from parsec.cells.space import uniform_logits
 from parsec.errors import UserError
-from parsec.evaluate.contract import Evaluated, no_pause
-from parsec.evaluate.supernet import Scored
+from parsec.evaluate.contract import Evaluated, Evaluator, no_pause
+from parsec.evaluate.supernet import OBJECTIVE, Scored
+from parsec.evaluate.training import LIKELIHOOD
 from parsec.run.coherence import check_search
 from parsec.run.conclude import Judge, Outcome, conclude, derive_architecture, show_result
 from parsec.run.evaluators import EVALUATORS, joint_entry
+from parsec.run.finals import COMPARED, choose_finalists, decide, remembered
 from parsec.run.loop import run_steps
 from parsec.run.problem import (
     JointSearch,
@@ -36,7 +37,7 @@ from parsec.run.problem import (
 )
 from parsec.run.progress import announce
 from parsec.run.settings import SearchConfig
-from parsec.run.strategy_search import COMPARED, best, remembered, run_strategy
+from parsec.run.strategy_search import best, run_strategy
 from parsec.run.verify import plan_verification, verify
 from parsec.run.workdir import Claim, claim, finished_result, locate, reporting
 from parsec.transfer.prior import Carried, carry_logits, read_prior
@@ -113,20 +114,26 @@ def search_by_scores(config: SearchConfig, space: Space, problem: Problem, run: 
     """Returns what a strategy finds that is told an evaluator's scores.
 
     Where the evaluator scores children of shared weights, these first learn from uniform children, for all the steps.
-    Where an evaluation is a training, the found architecture and the random ones that it is compared with are trained
-    again at the end, all from fresh weights: a score reached with inherited weights says more of its ancestors.
+    Where an evaluation is a training, the found architecture, the other candidates and the random ones that it is
+    compared with are trained again at the end, all from the same fresh weights: a score reached with inherited weights
+    says more of its ancestors.
     """
     entry = EVALUATORS[config.strategy.evaluator]
     if entry.shared:
         _train_weights(config, make_joint(config), problem, run, uniform_logits(space), "shared weights")
     evaluator = entry.factory(config, run.path)()
     after = problem.steps if entry.shared else 0
-    evaluated = run_strategy(run, config.strategy, space, config.seed, evaluator, after=after)
+    evaluated, logits, control = run_strategy(run, config.strategy, space, config.seed, evaluator, after=after)
     if not entry.afresh:
-        return Outcome(best(evaluated), _judge(_accuracy(evaluator.evaluate)), None, evaluated, ranks=True)
-    accuracy = _accuracy(entry.factory(config, run.path, afresh=True)().evaluate, evaluated)
-    judge = _judge(remembered(run.path / COMPARED, accuracy))
-    return Outcome(best(evaluated), judge, None, evaluated, ranks=False)
+        return Outcome(best(evaluated), _judge(evaluator), logits, evaluated, ranks=True, control=control)
+    last = entry.factory(config, run.path, afresh=True)()
+    scores = remembered(run.path / COMPARED, last)
+    found = best(evaluated)
+    if config.derive.finalists:
+        candidates = choose_finalists(evaluated, logits, space, config.derive.finalists)
+        found = decide(run, candidates, scores, last.together)
+    judge = _judge(last._replace(evaluate=lambda rows, evaluated, pause: scores(rows, pause)))
+    return Outcome(found, judge, logits, evaluated, ranks=False, control=control)
 
 
 def _train_weights(
@@ -145,15 +152,17 @@ def _train_weights(
     )
 
 
-def _judge(accuracy: Callable[[np.ndarray], float]) -> Judge:
-    """Returns what an evaluator is to judge by; it tells no likelihood."""
-    return lambda architecture: Scored(accuracy(architecture), math.nan)
+def _judge(evaluator: Evaluator) -> Judge:
+    """Returns what an evaluator is to judge by, as plain numbers; NaN for a likelihood that it does not tell."""
+    nothing = Evaluated(np.zeros((0, 0), np.int32), np.zeros((0, len(evaluator.objectives))))
 
+    def judge(architecture: np.ndarray) -> Scored:
+        scores = evaluator.evaluate(architecture[None], nothing, no_pause)[0]
+        # A float32 in its own shortest form.
+        told = {name: float(str(score)) for name, score in zip(evaluator.objectives, scores, strict=True)}
+        return Scored(told.get(OBJECTIVE, float(str(scores[0]))), told.get(LIKELIHOOD, math.nan))
 
-def _accuracy(evaluate: Any, before: Evaluated | None = None) -> Callable[[np.ndarray], float]:
-    """Returns the first objective of an evaluator as a plain number, float32 in its own shortest form."""
-    nothing = Evaluated(np.zeros((0, 0), np.int32), np.zeros((0, 1)))
-    return lambda architecture: float(str(evaluate(architecture, before or nothing, no_pause)[0]))
+    return judge
 
 
 def _plan(config: SearchConfig, space: Space, problem: Problem, path: Path) -> dict[str, Any]:
@@ -166,7 +175,11 @@ def _plan(config: SearchConfig, space: Space, problem: Problem, path: Path) -> d
     elif entry.shared:
         steps = f"{problem.steps} with uniform children, then {strategy.evaluations} evaluations"
     elif entry.afresh:
-        steps = f"{strategy.evaluations} children, {strategy.epochs:g} epochs each; batch {config.data.batch_size}"
+        each = f"{strategy.steps} steps" if strategy.steps else f"{strategy.epochs:g} epochs"
+        steps = f"{strategy.evaluations} children, {each} each; batch {config.data.batch_size}"
+        if config.derive.finalists:
+            again = f"{config.derive.final_steps} steps" if config.derive.final_steps else "as long"
+            steps += f"; then {config.derive.finalists} candidates, {again} each"
     else:
         steps = f"{strategy.evaluations} evaluations"
     return {

@@ -86,6 +86,13 @@ class DeriveSettings:
     samples: int = option(32, "that best_of_samples compares on validation", minimum=1)
     random_children: int = option(16, "random children the result is compared with", minimum=1)
     valid_images: int = option(5000, "validation images that children are compared on", minimum=2)
+    finalists: int = option(
+        0,
+        "of a search by training, candidates trained again at the end, all alike, the best of which is found: the "
+        "mode of the strategy's prior where it has one, and the best of the search. 0 takes the best of the search",
+        minimum=0,
+    )
+    final_steps: int = option(0, "training steps of these; 0 for those of the search", minimum=0)
     ranked_cells: int = option(
         200,
         "cells ranked by the search's scores and by the table, where one is given: random ones, or the table's own "
@@ -115,6 +122,16 @@ class StrategySettings:
     )
     evaluations: int = option(200, "different architectures that may be evaluated", minimum=1)
     epochs: float = option(3.0, "of train, passes of one child over the weights' share of the images", minimum=0)
+    steps: int = option(0, "of train, steps of one child; above 0 this replaces epochs", minimum=0)
+    objective: str = option(
+        "accuracy", "of train, what is told of a child's validation images", choices=("accuracy", "log_likelihood")
+    )
+    capacity: float = option(
+        0.0,
+        "of train by log-likelihood, nats added for each e-fold of a child's parameters: what a training that is too "
+        "short for large networks withholds from them",
+        minimum=0,
+    )
     inherit: bool = option(True, "of train, whether a child starts with the tensors it shares with its nearest")
 
 

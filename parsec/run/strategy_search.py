@@ -4,11 +4,8 @@ Every evaluation is in journal.jsonl before the strategy is told of it: a run th
 under way and nothing else, and the strategy's state needs no checkpoint.
 """
 
-import json
 import math
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -20,19 +17,29 @@ from parsec.evaluate.contract import Evaluated, Evaluator
 from parsec.keys import fold
 from parsec.run.journal import JOURNAL, Journal, Scored
 from parsec.run.ledger import Ledger, Rule
-from parsec.run.lines import read_lines
 from parsec.run.loop import timed
 from parsec.run.metrics import MetricsFile, truncate_after
 from parsec.run.play import play
 from parsec.run.progress import Progress
 from parsec.run.settings import StrategySettings
 from parsec.run.signals import StoppedError, graceful_stop
-from parsec.run.workdir import Claim, append
+from parsec.run.workdir import Claim
 from parsec.search.contract import Strategy
 from parsec.search.registry import make_strategy
 
-# The children that the found one is compared with at the end, where comparing them costs a training each.
-COMPARED = "compared.jsonl"
+
+class Searched(NamedTuple):
+    """What a strategy leaves.
+
+    Attributes:
+      evaluated: every evaluation.
+      logits: of the prior that it learnt, float32 [L, O]; None where it has none.
+      control: of the prior that it would have learnt had the scores been dealt out to the architectures at random.
+    """
+
+    evaluated: Evaluated
+    logits: np.ndarray | None
+    control: np.ndarray | None
 
 
 def check_strategy(settings: StrategySettings, space: Space) -> None:
@@ -47,8 +54,8 @@ def check_strategy(settings: StrategySettings, space: Space) -> None:
 
 def run_strategy(
     run: Claim, settings: StrategySettings, space: Space, seed: int, evaluator: Evaluator, *, after: int = 0
-) -> Evaluated:
-    """Returns every evaluation of a search, resuming where its journal ends.
+) -> Searched:
+    """Returns every evaluation of a search and the prior that its strategy learnt, if any; resumes from its journal.
 
     Only an architecture's first proposal is evaluated and counted; a repeated one is told its scores again.
 
@@ -93,14 +100,20 @@ def run_strategy(
             progress.update(len(told), {"best": best, "failed": failed})
 
         key = fold(jax.random.key(seed), "strategy")
-        play(strategy, evaluator, ledger, key, journal=journal, watch=watch, pause=pause)
+        state = play(strategy, evaluator, ledger, key, journal=journal, watch=watch, pause=pause)
         evaluated = ledger.finished()
         count = len(evaluated.scores)
         if count < settings.evaluations:
             progress.note(f"{settings.name} proposes nothing new; stopping after {count} evaluations")
     if not np.isfinite(evaluated.scores[:, 0]).any():
         raise UserError(f"all {count} evaluations failed; try a lower --config.optimizer.learning_rate")
-    return evaluated
+    if strategy.logits is None:
+        return Searched(evaluated, None, None)
+    # What the same strategy makes of the same architectures where scores say nothing of them.
+    shuffled = np.asarray(jax.random.permutation(fold(key, "control"), evaluated.scores.astype(np.float32)))
+    lost, _ = strategy.tell(strategy.init(fold(key, "init")), evaluated.architectures, shuffled)
+    logits, control = (np.asarray(strategy.logits(fold(key, "prior"), each), np.float32) for each in (state, lost))
+    return Searched(evaluated, logits, control)
 
 
 def best(evaluated: Evaluated) -> np.ndarray:
@@ -108,27 +121,8 @@ def best(evaluated: Evaluated) -> np.ndarray:
     return evaluated.architectures[int(np.nanargmax(evaluated.scores[:, 0]))]
 
 
-def remembered(path: Path, score: Callable[[np.ndarray], float]) -> Callable[[np.ndarray], float]:
-    """Returns `score`, which keeps what it has answered in a file of lines, architecture and score."""
-    known = dict(read_lines(path, _parse_score, "an evaluation"))
-
-    def scored(architecture: np.ndarray) -> float:
-        name = tuple(np.asarray(architecture).tolist())
-        if name not in known:
-            known[name] = score(architecture)
-            value = known[name] if math.isfinite(known[name]) else None
-            append(path, json.dumps({"architecture": list(name), "score": value}) + "\n")
-        return known[name]
-
-    return scored
-
-
-def _parse_score(line: Any) -> tuple[tuple[int, ...], float]:
-    return tuple(map(int, line["architecture"])), math.nan if line["score"] is None else float(line["score"])
-
-
 def _domain(space: Space) -> Domain:
-    return product_domain(tuple(map(int, space.sizes)))
+    return product_domain(tuple(map(int, space.sizes)), alike=space.alike)
 
 
 def _make(settings: StrategySettings, space: Space) -> Strategy:

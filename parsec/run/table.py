@@ -6,6 +6,7 @@ format of `parsec.tables.table`, `result.json` with what the table looks like, `
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +29,7 @@ from parsec.run.progress import announce
 from parsec.run.table_settings import TableConfig
 from parsec.run.workdir import RESULT, Claim, claim, finished_result, locate, reporting, write_json_atomic, writing
 from parsec.tables.table import Table, make_table, save_table
-from parsec.train.many import Parts, Train, make_train
+from parsec.train.many import Outcome, Parts, make_trainer, train_each
 from parsec.train.recipe import Recipe
 
 TABLE = "table.npz"
@@ -87,7 +88,11 @@ def run_build_table(config: TableConfig, workdir: Path) -> dict[str, Any]:
         costs = table_costs(cost_table(space, shape, dataset.images.shape[1:]), rows.architectures)
         print("compiling one program for every architecture, a minute or so on a CPU", flush=True)
         keys = jax.random.split(jax.random.key(config.seed), config.seeds)
-        train = make_train(space, shape, recipe, parts, keys, config.chunk)
+        trainer = make_trainer(space, shape, recipe, parts.train)
+
+        def train(architectures: np.ndarray) -> Outcome:
+            return train_each(trainer, architectures, keys, recipe.steps, parts.valid, parts.test)
+
         figures = _train_all(config, run, rows, costs[:, 1], train)
         table = assemble(rows, space, figures, costs, has_test=parts.test is not None)
         with writing(run.path):
@@ -177,7 +182,9 @@ def assemble(rows: Rows, space: Space, figures: dict[str, np.ndarray], costs: np
     return make_table("table", space.sizes, rows.architectures, columns)
 
 
-def _train_all(config: TableConfig, run: Claim, rows: Rows, flops: np.ndarray, train: Train) -> dict[str, np.ndarray]:
+def _train_all(
+    config: TableConfig, run: Claim, rows: Rows, flops: np.ndarray, train: Callable[[np.ndarray], Outcome]
+) -> dict[str, np.ndarray]:
     """Returns `loss`, `valid` and `test` float32 [U, S], and `seconds` float32 [U]."""
     trained = rows.trained
     chunks = _chunks(flops[trained], config.chunk, config.seed)

@@ -4,18 +4,22 @@ An accuracy under shared weights proves nothing of a cell. A few short trainings
 verdict leads the summary and the report. `parsec.run.retrain` does the same at length, for one search or several.
 """
 
+from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from parsec.cells import Space
-from parsec.data.memory import steps_per_epoch
+from parsec.data.memory import held_out_batches, steps_per_epoch
 from parsec.report.verdict import summarise
-from parsec.run.alike import choose_entrants, train_alike, whole_parts
+from parsec.run.alike import choose_entrants, train_alike
 from parsec.run.evaluators import EVALUATORS, joint_entry
+from parsec.run.factories import make_trainer_of, search_steps, training_recipe
 from parsec.run.problem import Problem
 from parsec.run.settings import SearchConfig
 from parsec.run.workdir import Claim
+from parsec.train.many import Parts, make_trainer
 from parsec.train.recipe import Recipe
 
 # Fewer steps, where the cost decides them, tell too little to be worth a compilation.
@@ -38,7 +42,7 @@ class Plan(NamedTuple):
 
 def plan_verification(config: SearchConfig, problem: Problem) -> Plan:
     """Returns how long each network is trained at the end of a search, if at all."""
-    settings, images = config.verify, len(problem.dataset.labels)
+    settings, images = config.verify, len(problem.train.labels)
     if not settings.random:
         return Plan(0, "none: config.verify.random=0")
     if not len(problem.dataset.test_labels):
@@ -66,7 +70,8 @@ def searched_images(config: SearchConfig, problem: Problem) -> float:
     if entry.shared:
         return children * data.batch_size + looked_at
     if entry.afresh:
-        return strategy.evaluations * strategy.epochs * len(problem.train.labels) + looked_at
+        finals = config.derive.finalists * (config.derive.final_steps or search_steps(config))
+        return (strategy.evaluations * search_steps(config) + finals) * data.batch_size + looked_at
     return 0.0
 
 
@@ -82,10 +87,19 @@ def verify(
     settings, steps = config.verify, plan_verification(config, problem).steps
     if not steps:
         return None
-    parts = whole_parts(problem.dataset)
-    height, width, channels = parts.train.images.shape[1:]
-    image = (height, width, channels)
-    entrants = choose_entrants(space, problem.shape, found[None], settings.random, config.seed, image)
-    recipe = Recipe(steps, config.data.batch_size, settings.learning_rate, augmentation=config.data.augmentation)
-    accuracies = train_alike(run, entrants, recipe, parts, config.seed, settings.seeds)
+    test = held_out_batches(problem.dataset, *(np.asarray(each) for each in (problem.train.mean, problem.train.std)))
+    height, width, channels = problem.train.images.shape[1:]
+    entrants = choose_entrants(
+        space, problem.shape, found[None], settings.random, config.seed, (height, width, channels)
+    )
+    recipe = training_recipe(config)
+    if EVALUATORS[config.strategy.evaluator].afresh:
+        # The program that searched.
+        make = partial(make_trainer_of, config)
+    else:
+        recipe = Recipe(steps, config.data.batch_size, settings.learning_rate, augmentation=config.data.augmentation)
+        make = partial(make_trainer, space, problem.shape, recipe, problem.train)
+    accuracies = train_alike(
+        run, entrants, make, replace(recipe, steps=steps), Parts(problem.train, None, test), config.seed, settings.seeds
+    )
     return {"steps": steps, **summarise(*accuracies, len(problem.dataset.test_labels))}

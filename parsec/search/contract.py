@@ -41,13 +41,16 @@ class Strategy(NamedTuple):
       tell: `tell(state, architectures, scores) -> (state, info)` with scores float32 [B, M], higher is better. A NaN
         is a failed evaluation: it is counted in `info["failed"]` and never poisons the state. The rows of one
         `ask` are told together; what was asked first need not be told first.
-      jittable: whether the three are plain `jax.numpy`, so that `vmap` runs a thousand seeds at once over a table.
+      logits: `logits(key, state) -> float32 [L, max(sizes)]`: the prior over architectures that it has learnt,
+        one categorical for each choice; None for one that has none.
+      jittable: whether the functions are plain `jax.numpy`, so that `vmap` runs a thousand seeds at once over a table.
     """
 
     init: Callable[[jax.Array], State]
     ask: Callable[[jax.Array, State], tuple[ArrayLike, State]]
     tell: Callable[[State, ArrayLike, ArrayLike], tuple[State, Info]]
     jittable: bool = True
+    logits: Callable[[jax.Array, State], ArrayLike] | None = None
 
 
 def proposed(architectures: ArrayLike) -> jax.Array:

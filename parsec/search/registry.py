@@ -67,6 +67,7 @@ STRATEGIES: dict[str, Entry] = {
     "q_learning": Entry("parsec.search.q_learning", "tabular Q-learning over the decisions in turn"),
     "parsec": Entry("parsec.search.parsec", "empirical Bayes on a factorised prior, K children per step"),
     "parsec_adaptive": Entry("parsec.search.parsec_adaptive", "the same with K following the prior's entropy"),
+    "additive": Entry("parsec.search.additive", "empirical Bayes by an additive model of scores, Thompson sampling"),
     "bananas": Entry("parsec.search.bananas", "mutations ranked by an ensemble predictor"),
     "alphax": Entry("parsec.search.alphax", "Monte-Carlo tree search over the decisions with a Meta-DNN"),
     "lanas": Entry("parsec.search.lanas", "a tree of learned linear splits of the space"),

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from parsec.cells.network import Shape
@@ -35,8 +36,12 @@ Child = Callable[[Weights, Batch, jax.Array], ChildResult]
 
 
 def classification(outputs: jax.Array, batch: Batch) -> ChildResult:
-    """Returns the log-likelihood and the number correct of logits float32 [B, classes] for the batch's labels."""
-    losses = optax.softmax_cross_entropy_with_integer_labels(outputs, batch.labels)
+    """Returns the log-likelihood and the number correct of logits float32 [B, classes] for the batch's labels.
+
+    An image whose label is -1 counts for neither; it is there for the batch's statistics.
+    """
+    losses = optax.softmax_cross_entropy_with_integer_labels(outputs, jnp.maximum(batch.labels, 0))
+    losses = jnp.where(batch.labels >= 0, losses, 0.0)
     return ChildResult(-losses.sum(), (outputs.argmax(-1).astype(batch.labels.dtype) == batch.labels).sum())
 
 

@@ -1,14 +1,14 @@
-"""Training many architectures from scratch, one after another, in one compiled program.
+"""Training many architectures from scratch in one compiled program.
 
 The architecture is an argument of the program, as it is of the supernet's: a new one compiles nothing and costs its own
-operations' time alone. But nothing is shared. Every run starts from a fresh draw of the weights and trains only those
-that its architecture reads, as the network of that one genotype would.
+operations' time alone. So is the number of steps, which decides how the learning rate falls: short and long trainings
+are one program too. But nothing is shared. Every run has weights of its own and trains only those that its architecture
+reads, as the network of that one genotype would.
 
-The seeds of an architecture are trained at once by `vmap`. They share the choice of operations, so it stays a branch
-where a `vmap` over architectures would run every operation; those are divided among the devices and looped over.
-The recipe is that of NAS-Bench-201 (Dong and Yang, arXiv 2001.00326), shortened by who calls: SGD with Nesterov's
-momentum under a cosine, weight decay, batch normalisation without affine parameters. What a recipe says of dropped
-paths, smoothed labels, auxiliary heads and averages is for networks trained by themselves, and refused here.
+Each device trains one architecture at a time; a `vmap` over architectures would run every operation. The recipe is that
+of NAS-Bench-201 (Dong and Yang, arXiv 2001.00326), shortened by who calls: momentum under a cosine, weight decay, batch
+normalisation without affine parameters by the statistics of the batch at hand, in evaluation too. What a recipe says of
+dropped paths, smoothed labels, auxiliary heads and averages is for networks trained by themselves, and refused here.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,6 +30,51 @@ from parsec.supernet.objective import Child, ChildResult, classification, make_c
 from parsec.supernet.supernet import Weights, make_supernet
 from parsec.train.recipe import Recipe, descend, make_optimizer, training_batch
 
+# Steps between two calls of `pause`: a stop is answered within seconds, and a device is not left waiting.
+_STRETCH = 25
+
+
+class Trained(NamedTuple):
+    """What training left, one for each of D runs.
+
+    Attributes:
+      weights: a tree of float32 arrays [D, ...].
+      loss: mean cross-entropy over the training batches of the last epoch, each before its step, in nats; float32 [D],
+        NaN where any loss was not finite.
+    """
+
+    weights: Weights
+    loss: np.ndarray
+
+
+class Scores(NamedTuple):
+    """What networks say of held-out images; NaN where an output is not finite.
+
+    Attributes:
+      accuracy: in percent, float32 [D].
+      log_likelihood: mean of an image's, in nats, float32 [D].
+    """
+
+    accuracy: np.ndarray
+    log_likelihood: np.ndarray
+
+
+class Trainer(NamedTuple):
+    """One compiled program that trains any D architectures side by side, one on each device.
+
+    Attributes:
+      together: D.
+      fresh: `fresh(keys [D]) -> weights`, each leaf [D, ...].
+      train: `train(weights, architectures int32 [D, L], keys [D], steps, pause) -> Trained`. Batches are drawn from
+        a run's key; `pause()` is called between stretches of steps and may raise. The weights given are used up.
+      score: `score(weights, architectures int32 [D, L], part) -> Scores`.
+    """
+
+    together: int
+    fresh: Callable[[jax.Array], Weights]
+    train: Callable[[Weights, np.ndarray, jax.Array, int, Callable[[], None]], Trained]
+    score: Callable[[Weights, np.ndarray, Batches], Scores]
+
 
 class Parts(NamedTuple):
     """The images to train on, to choose by and to report; either of the last two may be missing."""
@@ -40,80 +85,55 @@ class Parts(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What came of training; float32 [..., S] for S seeds. A run that diverged is NaN throughout.
+    """What came of training; float32 [N, S] for S seeds. A run that diverged is NaN throughout.
 
     Attributes:
-      loss: mean cross-entropy over the training batches of the last epoch, each before its step; nats.
+      loss: as of `Trained`.
       valid: accuracy in percent on the validation part, after the last step; NaN where there is none.
       test: likewise on the test part.
     """
 
-    loss: jax.Array
-    valid: jax.Array
-    test: jax.Array
+    loss: np.ndarray
+    valid: np.ndarray
+    test: np.ndarray
 
 
-# `train(architectures)` for int32 [N, L] returns an `Outcome` of [N, S], on the host.
-Train = Callable[[np.ndarray], Outcome]
-
-
-def make_train(
-    space: Space,
-    shape: Shape,
-    recipe: Recipe,
-    parts: Parts,
-    keys: jax.Array,
-    count: int,
-    *,
-    devices: Sequence[Any] | None = None,
-) -> Train:
-    """Returns the function that trains `count` architectures from scratch, already compiled.
-
-    Architectures are divided among the devices. Accuracies are taken with the statistics of the evaluated batch, as
-    training is: there are no running averages. A part is evaluated in the fewest batches that `eval_batch_size` allows.
+def make_trainer(
+    space: Space, shape: Shape, recipe: Recipe, part: Batches, *, devices: Sequence[Any] | None = None
+) -> Trainer:
+    """Returns what trains a space's architectures, already compiled.
 
     Args:
       space: of the architectures.
       shape: size of the network.
-      recipe: of training.
-      parts: the images.
-      keys: one for each seed, [S]; all architectures draw a seed's weights and batches from the same key.
-      count: N, architectures in a call.
+      recipe: of training; its steps are given to each training instead.
+      part: the images to train on.
       devices: to train on; all local ones by default.
 
     Raises:
-      UserError: a batch is empty or larger than the part that it is drawn from.
+      UserError: a batch is empty or larger than the part that it is drawn from, or the recipe asks for what a shared
+        program does not do.
     """
     supernet = make_supernet(space, shape)
     networks = _Networks(supernet.init, make_child(space, supernet), len(space.choices))
-    return _compile(networks, shape.dtype, recipe, parts, keys, count, devices)
+    return _compile(networks, shape.dtype, recipe, part, devices)
 
 
-def make_train_one(
-    network: nn.Module,
-    dtype: str,
-    recipe: Recipe,
-    parts: Parts,
-    keys: jax.Array,
-    *,
-    devices: Sequence[Any] | None = None,
-) -> Callable[[], Outcome]:
-    """Returns the function that trains one network from scratch as `make_train` trains a space's, already compiled.
+def make_trainer_of(
+    network: nn.Module, dtype: str, recipe: Recipe, part: Batches, *, devices: Sequence[Any] | None = None
+) -> Trainer:
+    """Returns what trains one network as `make_trainer` trains a space's; its architectures are int32 [D, 1], not read.
 
     Args:
       network: a Flax module from images [B, H, W, C] to logits float32 [B, classes]; its weights are its parameters, so
         it must normalise by `BatchStatistics`.
       dtype: of the images that it is given.
-      recipe: of training.
-      parts: the images.
-      keys: one for each seed, [S].
-      devices: the first of them trains; all local ones by default.
-
-    Returns:
-      `train()`, which returns an `Outcome` of [1, S], on the host.
+      recipe: of training; its steps are given to each training instead.
+      part: the images to train on.
+      devices: to train on; all local ones by default.
 
     Raises:
-      UserError: a batch is empty or larger than the part that it is drawn from.
+      UserError: as `make_trainer`.
     """
 
     def init(key: jax.Array, images: jax.Array) -> Weights:
@@ -124,24 +144,68 @@ def make_train_one(
         outputs: Any = network.apply({"params": weights}, batch.images)
         return classification(outputs, batch)
 
-    first = list(devices or jax.local_devices())[:1]
-    train = _compile(_Networks(init, child, 1), dtype, recipe, parts, keys, 1, first)
-    return lambda: train(np.zeros((1, 1), np.int32))
+    return _compile(_Networks(init, child, 1), dtype, recipe, part, devices)
+
+
+def train_each(
+    trainer: Trainer,
+    architectures: np.ndarray,
+    keys: jax.Array,
+    steps: int,
+    valid: Batches | None,
+    test: Batches | None,
+    *,
+    pause: Callable[[], None] = lambda: None,
+) -> Outcome:
+    """Returns what came of training each architecture once for each seed, from fresh weights.
+
+    Args:
+      trainer: of the architectures.
+      architectures: int32 [N, L].
+      keys: one for each seed, [S]; all architectures draw a seed's weights and batches from the same key.
+      steps: of each training.
+      valid: images to choose by, or None.
+      test: images to report, or None.
+      pause: called between stretches of steps; may raise.
+
+    Returns:
+      Arrays of [N, S].
+    """
+    count, seeds = len(architectures), len(keys)
+    runs = [(row, seed) for row in range(count) for seed in range(seeds)]
+    found = np.full((3, count, seeds), np.nan, np.float32)
+    for first in range(0, len(runs), trainer.together):
+        some = runs[first : first + trainer.together]
+        # Devices that are left over train the last run again.
+        rows, of = np.array(some + [some[-1]] * (trainer.together - len(some))).T
+        used = keys[of]
+        fresh = trainer.fresh(_folded(used, 0))
+        trained = trainer.train(fresh, architectures[rows], _folded(used, 1), steps, pause)
+        scores = [
+            None if part is None else trainer.score(trained.weights, architectures[rows], part).accuracy
+            for part in (valid, test)
+        ]
+        bad = np.isnan(trained.loss) | np.isnan([s for s in scores if s is not None]).any(0)
+        for place, values in enumerate((trained.loss, *scores)):
+            if values is not None:
+                for at, (row, seed) in enumerate(some):
+                    found[place, row, seed] = np.nan if bad[at] else values[at]
+    return Outcome(*found)
 
 
 def eval_starts(num_examples: int, batch_size: int) -> tuple[np.ndarray, int]:
-    """Returns the fewest batches of one size that cover every example.
+    """Returns batches of one size that cover every example.
 
     Args:
       num_examples: N, at least 1.
-      batch_size: the largest size allowed.
+      batch_size: the size, where there are as many examples.
 
     Returns:
-      First example of each batch, int32 [E], and the size. The last batch may go over examples of the one before again,
+      First example of each batch, int32 [E], and the size. The last batch goes over examples of the one before again,
       rather than be filled up with others: each batch is normalised by real images of equal number.
     """
-    count = -(-num_examples // batch_size)
-    size = -(-num_examples // count)
+    size = min(batch_size, num_examples)
+    count = -(-num_examples // size)
     return np.minimum(np.arange(count) * size, num_examples - size).astype(np.int32), size
 
 
@@ -153,16 +217,16 @@ class _Networks(NamedTuple):
     length: int
 
 
-def _compile(
-    networks: _Networks,
-    dtype: str,
-    recipe: Recipe,
-    parts: Parts,
-    keys: jax.Array,
-    count: int,
-    devices: Sequence[Any] | None,
-) -> Train:
-    per_epoch = steps_per_epoch(len(parts.train.labels), recipe.batch_size)
+class _Run(NamedTuple):
+    """A training under way: weights, the optimiser's state, the sum of the last epoch's losses (NaN once one was)."""
+
+    weights: Weights
+    moments: Any
+    loss: jax.Array
+
+
+def _compile(networks: _Networks, dtype: str, recipe: Recipe, part: Batches, devices: Sequence[Any] | None) -> Trainer:
+    per_epoch = steps_per_epoch(len(part.labels), recipe.batch_size)
     if recipe.eval_batch_size < 1:
         raise UserError(f"eval_batch_size {recipe.eval_batch_size} is too small; it must be at least 1")
     for name in ("label_smoothing", "drop_path", "auxiliary_weight", "average"):
@@ -170,101 +234,134 @@ def _compile(
             raise UserError(
                 f"{name} {getattr(recipe, name)} means nothing where many networks share one program; set 0"
             )
-    example = jnp.zeros((recipe.batch_size, *parts.train.images.shape[1:]), dtype)
-    weights = jax.jit(jax.vmap(lambda key: networks.init(jax.random.fold_in(key, 0), example)))(keys)
     mesh = Mesh(np.array(devices or jax.local_devices()), ("architectures",))
-    one = partial(_train_seed, networks.child, recipe, min(per_epoch, recipe.steps), dtype)
-    # Every device trains the same number; what fills up is trained and dropped.
-    filled = -(-count // mesh.size) * mesh.size
+    whole, divided = (NamedSharding(mesh, spec) for spec in (PartitionSpec(), PartitionSpec("architectures")))
+    spec = {whole: whole.spec, divided: divided.spec}
 
-    def train_share(weights: Weights, keys: jax.Array, parts: Parts, architectures: jax.Array) -> Outcome:
-        return jax.lax.map(partial(_each_seed, partial(one, parts), weights, keys), architectures)
+    def share(function: Callable[..., Any], *places: NamedSharding) -> Callable[..., Any]:
+        """Returns the function of one run as one of all runs; arguments that are divided have a leading axis D."""
 
-    # The images are arguments: closed over, they would become constants of the compiled program.
-    whole, divided = PartitionSpec(), PartitionSpec("architectures")
-    share = jax.shard_map(
-        train_share, mesh=mesh, in_specs=(whole, whole, whole, divided), out_specs=divided, check_vma=False
+        def one(*arguments: Any) -> Any:
+            own = [
+                jax.tree.map(lambda leaf: leaf[0], argument) if place is divided else argument
+                for argument, place in zip(arguments, places, strict=True)
+            ]
+            return jax.tree.map(lambda leaf: leaf[None], function(*own))
+
+        in_specs = tuple(spec[place] for place in places)
+        return jax.shard_map(one, mesh=mesh, in_specs=in_specs, out_specs=divided.spec, check_vma=False)
+
+    example = jnp.zeros((recipe.batch_size, *part.images.shape[1:]), dtype)
+    init = jax.jit(jax.vmap(lambda key: networks.init(key, example)))
+    advance = share(
+        partial(_advance, networks.child, recipe, per_epoch, dtype), divided, *[whole] * 4, divided, divided
     )
-    everywhere = jax.device_put((weights, keys, parts), NamedSharding(mesh, whole))
-    divide = NamedSharding(mesh, divided)
-    example_rows = jax.ShapeDtypeStruct((filled, networks.length), jnp.int32, sharding=divide)
-    compiled = jax.jit(share).lower(*everywhere, example_rows).compile()
+    count = jax.jit(share(partial(_count, networks.child, dtype), divided, divided, *[whole] * 5))
+    images = jax.device_put(part, whole)
 
-    def train(architectures: np.ndarray) -> Outcome:
-        rows = np.resize(np.asarray(architectures, np.int32), (filled, networks.length))
-        outcome = jax.device_get(compiled(*everywhere, jax.device_put(rows, divide)))
-        return jax.tree.map(lambda values: values[:count], outcome)
+    def fresh(keys: jax.Array) -> Weights:
+        return jax.device_put(init(keys), divided)
 
-    return train
+    def begin(weights: Weights, steps: jax.Array) -> _Run:
+        moments = jax.vmap(make_optimizer(recipe, steps).init)(weights)
+        return _Run(weights, moments, jnp.zeros(mesh.size, jnp.float32))
+
+    start = jax.jit(begin)
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), mesh.size))
+    number = jax.ShapeDtypeStruct((), jnp.int32, sharding=whole)
+    shapes = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=divided),
+        (
+            jax.eval_shape(begin, jax.eval_shape(init, keys), number),
+            keys,
+            jax.ShapeDtypeStruct((mesh.size, networks.length), jnp.int32),
+        ),
+    )
+    run, run_keys, rows = shapes
+    compiled = jax.jit(advance, donate_argnums=0).lower(run, images, number, number, number, run_keys, rows).compile()
+
+    def train(
+        weights: Weights, architectures: np.ndarray, keys: jax.Array, steps: int, pause: Callable[[], None]
+    ) -> Trained:
+        last = min(per_epoch, steps)
+        rows = jax.device_put(np.asarray(architectures, np.int32), divided)
+        keys, total = jax.device_put(keys, divided), jax.device_put(np.int32(steps), whole)
+        run = jax.device_put(start(weights, np.int32(steps)), divided)
+        for begun in range(0, steps, _STRETCH):
+            pause()
+            bounds = (jax.device_put(np.int32(at), whole) for at in (begun, min(begun + _STRETCH, steps)))
+            run = compiled(run, images, *bounds, total, keys, rows)
+            jax.block_until_ready(run.loss)
+        return Trained(run.weights, np.asarray(run.loss) / np.float32(last))
+
+    def score(weights: Weights, architectures: np.ndarray, part: Batches) -> Scores:
+        rows = jax.device_put(np.asarray(architectures, np.int32), divided)
+        starts, size = eval_starts(len(part.labels), recipe.eval_batch_size)
+        # What a batch goes over again has been counted by the one before.
+        again = np.maximum(np.append(0, starts[:-1] + size) - starts, 0).astype(np.int32)
+        correct, likelihood = np.zeros(mesh.size, np.int64), np.zeros(mesh.size, np.float64)
+        for first, known in zip(starts, again, strict=True):
+            batch = take(part, first + jnp.arange(size, dtype=jnp.int32))
+            given = jax.device_put((*batch, part.mean, part.std, known), whole)
+            right, value = count(weights, rows, *given)
+            correct, likelihood = correct + np.asarray(right), likelihood + np.asarray(value)
+        # Outputs that are no numbers have a most likely class as well, the first.
+        accuracy = np.where(np.isfinite(likelihood), 100 * correct / len(part.labels), np.nan)
+        return Scores(accuracy.astype(np.float32), (likelihood / len(part.labels)).astype(np.float32))
+
+    return Trainer(mesh.size, fresh, train, score)
 
 
-def _each_seed(one: Callable[..., Outcome], weights: Weights, keys: jax.Array, architecture: jax.Array) -> Outcome:
-    """Returns what `one(weights, key, architecture)` returns for each seed's weights [S, ...] and key [S]."""
-    if _one_by_one():
-        return jax.lax.map(lambda seed: one(seed[0], seed[1], architecture), (weights, keys))
-    return jax.vmap(one, in_axes=(0, 0, None))(weights, keys, architecture)
-
-
-def _train_seed(
+def _advance(
     child: Child,
     recipe: Recipe,
-    last_steps: int,
+    per_epoch: int,
     dtype: str,
-    parts: Parts,
-    weights: Weights,
+    run: _Run,
+    part: Batches,
+    first: jax.Array,
+    stop: jax.Array,
+    steps: jax.Array,
     key: jax.Array,
     architecture: jax.Array,
-) -> Outcome:
-    optimizer = make_optimizer(recipe)
-    batch_key = jax.random.fold_in(key, 1)
+) -> _Run:
+    """Returns a run after the steps from `first` to before `stop`, of `steps` altogether."""
+    optimizer = make_optimizer(recipe, steps)
 
-    def step(carry: tuple[Weights, Any], index: jax.Array) -> tuple[tuple[Weights, Any], jax.Array]:
-        batch = training_batch(recipe, parts.train, batch_key, index, dtype)
+    def step(index: jax.Array, run: _Run) -> _Run:
+        batch = training_batch(recipe, part, key, index, dtype)
 
         def loss(weights: Weights) -> tuple[jax.Array, None]:
             return -child(weights, batch, architecture).log_likelihood / recipe.batch_size, None
 
-        weights, state, value, _ = descend(optimizer, loss, *carry)
-        return (weights, state), value
+        weights, moments, value, _ = descend(optimizer, loss, run.weights, run.moments)
+        # Infinity less itself is NaN, and stays it: no loss that is not finite is forgotten.
+        counted = jnp.where(index >= steps - per_epoch, value, value - value)
+        return _Run(weights, moments, run.loss + counted)
 
-    start = (weights, optimizer.init(weights))
-    (weights, _), losses = jax.lax.scan(step, start, jnp.arange(recipe.steps, dtype=jnp.int32))
-
-    def accuracy(part: Batches | None) -> jax.Array:
-        if part is None:
-            return jnp.array(jnp.nan, jnp.float32)
-        return _accuracy(child, recipe.eval_batch_size, dtype, weights, part, architecture)
-
-    outcome = Outcome(losses[-last_steps:].mean(), accuracy(parts.valid), accuracy(parts.test))
-    # The losses were taken before each step: an accuracy that is NaN tells of the last one.
-    finite = jnp.isfinite(losses).all()
-    for value, part in ((outcome.valid, parts.valid), (outcome.test, parts.test)):
-        finite &= jnp.isfinite(value) if part is not None else True
-    return jax.tree.map(lambda value: jnp.where(finite, value, jnp.nan), outcome)
+    return jax.lax.fori_loop(first, stop, step, run)
 
 
-def _accuracy(
-    child: Child, batch_size: int, dtype: str, weights: Weights, part: Batches, architecture: jax.Array
-) -> jax.Array:
-    """Returns the percentage of a part's images that a child labels rightly, each counted once; NaN if it diverged."""
-    starts, size = eval_starts(len(part.labels), batch_size)
-    # What a batch goes over again has been counted by the one before.
-    again = np.maximum(np.append(0, starts[:-1] + size) - starts, 0).astype(np.int32)
+def _count(
+    child: Child,
+    dtype: str,
+    weights: Weights,
+    architecture: jax.Array,
+    images: jax.Array,
+    labels: jax.Array,
+    mean: jax.Array,
+    std: jax.Array,
+    known: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Returns how many of a batch's images are labelled rightly, int32 [], and their log-likelihoods' sum, float32 [].
 
-    def count(batch: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        images, labels = take(part, batch[0] + jnp.arange(size, dtype=jnp.int32))
-        # A label that no class has is never right.
-        counted = jnp.where(jnp.arange(size, dtype=jnp.int32) < batch[1], -1, labels)
-        images = normalise(images, part.mean, part.std, dtype)
-        found = child(weights, Batch(images, counted), architecture)
-        return found.correct, found.log_likelihood
-
-    correct, likelihoods = jax.lax.map(count, (jnp.asarray(starts), jnp.asarray(again)))
-    accuracy = correct.sum(dtype=jnp.int32).astype(jnp.float32) * np.float32(100 / len(part.labels))
-    # Outputs that are no numbers have a most likely class as well, the first.
-    return jnp.where(jnp.isfinite(likelihoods).all(), accuracy, jnp.nan)
+    The first `known` images belong to the batch's statistics alone.
+    """
+    batch = Batch(normalise(images, mean, std, dtype), labels)
+    fresh = jnp.arange(len(labels), dtype=jnp.int32) >= known
+    found = child(weights, batch._replace(labels=jnp.where(fresh, labels, -1)), architecture)
+    return found.correct, found.log_likelihood
 
 
-def _one_by_one() -> bool:
-    """Whether seeds take turns: on a CPU, products with a leading axis of seeds take longer than one after another."""
-    return jax.default_backend() == "cpu"
+def _folded(keys: jax.Array, number: int) -> jax.Array:
+    return jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)

@@ -58,11 +58,16 @@ class Recipe:
     average: float = 0.0
 
 
-def make_optimizer(recipe: Recipe) -> optax.GradientTransformation:
-    """Returns clipping, weight decay and momentum under a cosine, in DARTS's order."""
+def make_optimizer(recipe: Recipe, steps: jax.Array | None = None) -> optax.GradientTransformation:
+    """Returns clipping, weight decay and momentum under a cosine, in DARTS's order.
+
+    Args:
+      recipe: of training.
+      steps: int32 [], in place of the recipe's; may be traced.
+    """
 
     def schedule(step: Any) -> jax.Array:
-        return learning_rate(recipe, step)
+        return learning_rate(recipe, step, steps)
 
     clip = [optax.clip_by_global_norm(recipe.clip)] if recipe.clip else []
     return optax.chain(
@@ -72,9 +77,9 @@ def make_optimizer(recipe: Recipe) -> optax.GradientTransformation:
     )
 
 
-def learning_rate(recipe: Recipe, step: Any) -> jax.Array:
-    """Returns the learning rate of a step, float32 []; step int32 [], from 0, may be traced."""
-    done = jnp.asarray(step).astype(jnp.float32) / recipe.steps
+def learning_rate(recipe: Recipe, step: Any, steps: jax.Array | None = None) -> jax.Array:
+    """Returns the learning rate of a step, float32 []; step int32 [], from 0; steps as of `make_optimizer`."""
+    done = jnp.asarray(step).astype(jnp.float32) / (recipe.steps if steps is None else steps.astype(jnp.float32))
     span = recipe.learning_rate - recipe.final_learning_rate
     return span * 0.5 * (1 + jnp.cos(jnp.pi * done)) + recipe.final_learning_rate
 

@@ -1,0 +1,97 @@
+"""The end of a search by training: its candidates are trained once more, longer and all alike, and the best is found.
+
+The best of many noisy scores is lucky more often than good, and what learns fast is not what learns most. A last
+comparison on fresh weights answers both, as the last rung of successive halving does (Jamieson and Talwalkar 2016,
+arXiv 1502.07943).
+"""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from parsec import prior as priors
+from parsec.cells import Space
+from parsec.evaluate.contract import Evaluated, Evaluator, Pause
+from parsec.run.lines import read_lines
+from parsec.run.loop import timed
+from parsec.run.progress import Progress
+from parsec.run.signals import StoppedError, graceful_stop
+from parsec.run.workdir import Claim, append
+
+# What was trained at the end: candidates, and children that the found one is compared with.
+COMPARED = "compared.jsonl"
+
+# `scores(architectures int32 [N, L], pause) -> float64 [N, M]`.
+FinalScores = Callable[[np.ndarray, Pause], np.ndarray]
+
+
+def choose_finalists(evaluated: Evaluated, logits: np.ndarray | None, space: Space, count: int) -> np.ndarray:
+    """Returns the candidates for a last comparison, at most `count` different ones, int32 [F, L].
+
+    They are the best evaluated architectures, after the mode of the prior where there is one, logits float32 [L, O]: a
+    model of all the scores may know of something better than whatever was tried.
+    """
+    order = np.argsort(-np.nan_to_num(evaluated.scores[:, 0], nan=-np.inf), kind="stable")
+    ranked = evaluated.architectures[order][: int(np.isfinite(evaluated.scores[:, 0]).sum())]
+    if logits is not None:
+        ranked = np.concatenate([np.asarray(priors.mode(logits, space.mask))[None], ranked])
+    _, first = np.unique(ranked, axis=0, return_index=True)
+    return ranked[np.sort(first)[:count]]
+
+
+def decide(run: Claim, finalists: np.ndarray, scores: FinalScores, together: int) -> np.ndarray:
+    """Returns the best of the finalists int32 [F, L] by the first of their scores, int32 [L]; the first of equals.
+
+    Raises:
+      UserError: the file of earlier scores is damaged.
+      StoppedError: when SIGTERM or Ctrl-C asked for a stop; what was trained is kept.
+    """
+    known: list[np.ndarray] = []
+    with (
+        graceful_stop() as stop,
+        timed(run, "final_seconds"),
+        Progress(len(finalists), start=0, label="candidates trained again") as progress,
+    ):
+
+        def pause() -> None:
+            if stop.signal is not None:
+                raise StoppedError(stop.signal, len(known))
+
+        for first in range(0, len(finalists), together):
+            known += [row[0] for row in scores(finalists[first : first + together], pause)]
+            best = np.nanmax(known) if np.isfinite(known).any() else math.nan
+            progress.update(len(known), {"best": float(best)})
+    return finalists[int(np.nanargmax(known))] if np.isfinite(known).any() else finalists[0]
+
+
+def remembered(path: Path, evaluator: Evaluator) -> FinalScores:
+    """Returns the evaluator's scores, each architecture trained once: the answers are kept in a file of lines."""
+    known = dict(read_lines(path, _parse_scores, "an evaluation"))
+    nothing = Evaluated(np.zeros((0, 0), np.int32), np.zeros((0, len(evaluator.objectives))))
+
+    def scores(architectures: np.ndarray, pause: Pause) -> np.ndarray:
+        names = [tuple(row.tolist()) for row in np.asarray(architectures)]
+        missing = [name for name in dict.fromkeys(names) if name not in known]
+        for first in range(0, len(missing), evaluator.together):
+            some = missing[first : first + evaluator.together]
+            pause()
+            found = evaluator.evaluate(np.array(some, np.int32), nothing, pause)
+            for name, row in zip(some, found, strict=True):
+                plain = [float(str(value)) if math.isfinite(value) else None for value in row]
+                append(path, json.dumps({"architecture": list(name), "scores": plain}) + "\n")
+                known[name] = _numbers(plain)
+        return np.stack([known[name] for name in names])
+
+    return scores
+
+
+def _parse_scores(line: Any) -> tuple[tuple[int, ...], np.ndarray]:
+    return tuple(map(int, line["architecture"])), _numbers(line["scores"])
+
+
+def _numbers(scores: list[float | None]) -> np.ndarray:
+    return np.array([math.nan if score is None else float(score) for score in scores])

@@ -1,0 +1,249 @@
+"""An additive model of the scores, whose posterior is a factorised prior: empirical Bayes where children are few.
+
+Scores that cost a training each are too dear for the hundreds of weighted children that a gradient on the prior needs,
+and too noisy one by one. Here all of them are explained at once: an architecture's score is a sum over its choices of
+an effect of the option taken, theta[l, o] = common[group of l, o] + own[l, o], where choices are of one group if their
+options mean the same. Effects are Gaussian, noise is Gaussian, so that the posterior is exact: Bayesian linear
+regression. How much of the scores is signal and how much of the signal is common are chosen by the evidence (MacKay
+1992, Neural Computation 4, 415-447), which is what empirical Bayes means: noise alone has no signal, and the prior
+that follows stays uniform.
+
+An additive log-likelihood makes the posterior over architectures a product of categoricals, the form of PARSEC's prior
+(Casale, Gordon, Fusi 2019, arXiv 1902.05116): its logits are the means of the effects in units of what is not known of
+them, so that an option is about as probable as it is likely to be its choice's best. Children are asked for by Thompson
+sampling (Thompson 1933, Biometrika 25, 285-294): each is the best architecture under a draw of the effects, so that
+what is not known yet is tried.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from parsec import prior
+from parsec.cells.domain import ArrayLike, Domain
+from parsec.config import option
+from parsec.errors import UserError
+from parsec.prior.categorical import one_hot
+from parsec.search.contract import Info, Strategy, count_failed, first_objective
+
+# Shares that the evidence chooses from: of signal in the scores, and of common effects in the signal.
+_SIGNAL = np.array([0.01, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97], np.float32)
+_COMMON = np.array([0.0, 0.25, 0.5, 0.75, 1.0], np.float32)
+# Draws of the effects that the prior's probabilities are counted from, and architectures tried for each draw where the
+# best options together are not valid or known already.
+_DRAWS = 256
+_CANDIDATES = 64
+# How peaked those architectures are about the draw's best: in deviations of the scores.
+_SHARPNESS = 8.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options of the additive model."""
+
+    batch: int = option(8, "architectures per ask", minimum=1, maximum=1000)
+    initial: int = option(24, "uniform samples before the model is used", minimum=1, maximum=1_000_000)
+    capacity: int = option(512, "scores remembered; older ones are forgotten", minimum=2, maximum=10_000)
+
+
+class AdditiveState(NamedTuple):
+    """The scores remembered, in a ring.
+
+    Attributes:
+      architectures: int32 [C, L]; -1 where nothing is stored.
+      scores: float32 [C]; NaN for a failure or an empty slot.
+      told: rows stored so far, int32 [].
+      asked: architectures asked for, int32 [].
+    """
+
+    architectures: jax.Array
+    scores: jax.Array
+    told: jax.Array
+    asked: jax.Array
+
+
+class Posterior(NamedTuple):
+    """What the scores say of the effects.
+
+    Attributes:
+      mean: of the weights, float32 [D].
+      factor: upper triangular, float32 [D, D]; it turns independent normal numbers into draws about the mean.
+      signal: the share of signal in the scores' variance that the evidence chose, float32 [].
+      common: likewise, of common effects in the signal.
+    """
+
+    mean: jax.Array
+    factor: jax.Array
+    signal: jax.Array
+    common: jax.Array
+
+
+def make(domain: Domain, settings: Settings = Settings()) -> Strategy:
+    """Returns the additive model; `batch` architectures per ask, new ones as long as some are found.
+
+    Raises:
+      UserError: if `capacity` is below `batch`.
+    """
+    batch, capacity = settings.batch, settings.capacity
+    if capacity < batch:
+        raise UserError(f"additive.capacity={capacity} is out of range; it must be at least batch={batch}")
+    mask, basis = domain.mask, _basis(domain)
+
+    def init(key: jax.Array) -> AdditiveState:
+        del key
+        return AdditiveState(
+            architectures=jnp.full((capacity, len(domain.sizes)), -1, jnp.int32),
+            scores=jnp.full(capacity, jnp.nan, jnp.float32),
+            told=jnp.zeros((), jnp.int32),
+            asked=jnp.zeros((), jnp.int32),
+        )
+
+    def ask(key: jax.Array, state: AdditiveState) -> tuple[jax.Array, AdditiveState]:
+        fresh, draws, around = jax.random.split(key, 3)
+        uniform = jnp.asarray(domain.sample(fresh, batch))
+        posterior = _posterior(basis, mask, state)
+        effects = _draw_effects(draws, basis, mask, posterior, batch)
+
+        def pick(known: jax.Array, drawn: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+            effect, key, spare, place = drawn
+            best = prior.mode(effect, mask)[None]
+            near = jnp.concatenate([best, prior.sample(key, effect * _SHARPNESS, mask, _CANDIDATES), spare[None]])
+            seen = (near[:, None] == known[None]).all(-1).any(1)
+            possible = jnp.asarray(domain.valid(near)) & ~seen
+            value = jnp.einsum("klo,lo->k", one_hot(near, mask), jnp.where(mask, effect, 0.0))
+            # The spare one is valid, and the last resort.
+            value = jnp.where(possible, value, -jnp.inf).at[-1].set(jnp.where(possible[-1], value[-1], -1e30))
+            chosen = near[value.argmax()]
+            return known.at[place].set(chosen), chosen
+
+        known = jnp.concatenate([state.architectures, jnp.full((batch, len(domain.sizes)), -1, jnp.int32)])
+        places = capacity + jnp.arange(batch, dtype=jnp.int32)
+        _, chosen = jax.lax.scan(pick, known, (effects, jax.random.split(around, batch), uniform, places))
+        # With every score failed, or alike, there is nothing to be fitted to.
+        finite = jnp.isfinite(state.scores)
+        ready = (state.asked >= settings.initial) & (finite.sum(dtype=jnp.int32) >= 2)
+        return jnp.where(ready, chosen, uniform), state._replace(asked=state.asked + batch)
+
+    def tell(state: AdditiveState, architectures: ArrayLike, scores: ArrayLike) -> tuple[AdditiveState, Info]:
+        architectures, told = jnp.asarray(architectures), first_objective(scores)
+        # A repeated architecture brings the same score again, which is no second observation.
+        seen = (architectures[:, None] == state.architectures[None]).all(-1).any(1)
+        kept = jnp.isfinite(told) & ~seen
+        slots = (state.told + jnp.arange(told.shape[0])) % capacity
+        state = state._replace(
+            architectures=state.architectures.at[slots].set(architectures),
+            scores=state.scores.at[slots].set(jnp.where(kept, told, jnp.nan)),
+            told=state.told + told.shape[0],
+        )
+        best = jnp.nan_to_num(state.scores, nan=-jnp.inf).max()
+        return state, {"best": best, "failed": count_failed(architectures, scores)}
+
+    def logits(key: jax.Array, state: AdditiveState) -> jax.Array:
+        posterior = _posterior(basis, mask, state)
+        drawn = _draw_effects(key, basis, mask, posterior, _DRAWS)
+        mean = (jnp.asarray(basis.columns) @ posterior.mean[:-1]).reshape(mask.shape)
+        # What all options of a choice have in common decides nothing.
+        around = drawn - jnp.where(mask, drawn, 0.0).sum(-1, keepdims=True) / mask.sum(1, keepdims=True)
+        spread = jnp.sqrt((jnp.where(mask, around - around.mean(0), 0.0) ** 2).sum() / (_DRAWS * mask.sum()))
+        return jnp.where(mask, mean / jnp.maximum(spread, 1e-6), 0.0)
+
+    return Strategy(init, ask, tell, domain.jittable, logits)
+
+
+class _Basis(NamedTuple):
+    """What turns weights [D] into effects [L, O]: columns of own effects, then of common ones, then the intercept.
+
+    Attributes:
+      columns: float32 [L * O, D - 1], each part scaled so that a uniform architecture has variance one in it.
+      own: which columns are own effects, bool [D - 1].
+      centre: of the columns under the uniform distribution, float32 [D - 1].
+    """
+
+    columns: np.ndarray
+    own: np.ndarray
+    centre: np.ndarray
+
+
+def _basis(domain: Domain) -> _Basis:
+    mask, sizes = domain.mask, np.array(domain.sizes)
+    length, most = mask.shape
+    existing = np.flatnonzero(mask.reshape(-1))
+    own = np.eye(length * most, dtype=np.float32)[:, existing]
+    groups = np.array(domain.alike or range(length))
+    common = []
+    for group in np.unique(groups):
+        members = np.flatnonzero(groups == group)
+        # A group of one has no effect in common with anybody.
+        for at in range(sizes[members[0]] if len(members) > 1 else 0):
+            column = np.zeros((length, most), np.float32)
+            column[members, at] = 1
+            common.append(column.reshape(-1))
+    columns = np.concatenate([own, *([np.stack(common, 1)] if common else [])], 1)
+    uniform = (mask / sizes[:, None]).reshape(-1).astype(np.float32)
+    # Both parts have this variance: that of an indicator, summed over options and choices.
+    scale = np.float32(1 / np.sqrt((1 - 1 / sizes).sum() + 1e-12))
+    columns = columns * scale
+    return _Basis(columns, np.arange(columns.shape[1]) < len(existing), uniform @ columns)
+
+
+def _posterior(basis: _Basis, mask: np.ndarray, state: AdditiveState) -> Posterior:
+    """Returns the posterior of the weights, with the shares that have the largest evidence."""
+    scored = jnp.isfinite(state.scores)
+    rows = scored.astype(jnp.float32)
+    count = jnp.maximum(rows.sum(), 1.0)
+    target = _standardised(state.scores)
+    hot = one_hot(state.architectures, mask).reshape(len(rows), -1)
+    features = (hot @ basis.columns - basis.centre[None]) * rows[:, None]
+    features = jnp.concatenate([features, rows[:, None]], 1)
+    products, onto = features.T @ features, features.T @ target
+    square = jnp.maximum((target * target).sum(), 1e-6)
+    own = np.append(basis.own, False)
+    intercept = np.arange(len(own)) == len(own) - 1
+
+    def weigh(signal: jax.Array, common: jax.Array) -> tuple[jax.Array, ...]:
+        part = jnp.where(own, 1 - common, common)
+        # Parts of no variance keep a trace of it, so that nothing divides by zero.
+        deviation = jnp.sqrt(jnp.where(intercept, 1.0, jnp.maximum(part, 1e-6)) * signal / (1 - signal))
+        inside = jnp.eye(len(own), dtype=jnp.float32) + products * deviation[:, None] * deviation[None]
+        lower = jnp.linalg.cholesky(inside)
+        along = jax.scipy.linalg.solve_triangular(lower, deviation * onto, lower=True)
+        variance = (1 - signal) * jnp.maximum(square - (along * along).sum(), 1e-6 * square)
+        return lower, along, deviation, variance / (1 - signal)
+
+    def evidence(shares: tuple[jax.Array, jax.Array]) -> jax.Array:
+        lower, _, _, residual = weigh(*shares)
+        spread = jnp.log(jnp.diagonal(lower)).sum()
+        return -0.5 * count * jnp.log(residual / count) - spread
+
+    signal, common = (jnp.asarray(grid.reshape(-1)) for grid in np.meshgrid(_SIGNAL, _COMMON))
+    scores = jax.lax.map(evidence, (signal, common))
+    best = scores.argmax()
+    lower, along, deviation, residual = weigh(signal[best], common[best])
+    back = jax.scipy.linalg.solve_triangular(lower, jnp.eye(len(own), dtype=jnp.float32), lower=True).T
+    noise = jnp.sqrt(residual / count)
+    factor = deviation[:, None] * back
+    return Posterior(factor @ along, factor * noise, signal[best], common[best])
+
+
+def _draw_effects(key: jax.Array, basis: _Basis, mask: np.ndarray, posterior: Posterior, count: int) -> jax.Array:
+    """Returns draws of the effects, float32 [count, L, O]."""
+    normal = jax.random.normal(key, (posterior.mean.shape[0], count), jnp.float32)
+    weights = posterior.mean[:, None] + posterior.factor @ normal
+    return (jnp.asarray(basis.columns) @ weights[:-1]).T.reshape(count, *mask.shape)
+
+
+def _standardised(scores: jax.Array) -> jax.Array:
+    """Returns scores float32 [C] in deviations from their mean, outliers drawn in; zero where they are not finite."""
+    scored = jnp.isfinite(scores)
+    middle = jnp.nanmedian(scores)
+    # For normal scores this is their deviation.
+    spread = 1.4826 * jnp.nanmedian(jnp.abs(scores - middle))
+    spread = jnp.where(spread > 0, spread, jnp.nanstd(scores))
+    drawn_in = jnp.clip((scores - middle) / jnp.maximum(spread, 1e-12), -3.0, 3.0)
+    count = jnp.maximum(scored.sum(dtype=jnp.int32), 1).astype(jnp.float32)
+    drawn_in = jnp.where(scored, drawn_in, 0.0)
+    centred = jnp.where(scored, drawn_in - drawn_in.sum() / count, 0.0)
+    return centred / jnp.maximum(jnp.sqrt((centred * centred).sum() / count), 1e-6)
