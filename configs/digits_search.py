@@ -1,19 +1,19 @@
-"""A cell for handwritten digits: embedded data, no download, a few minutes on two cores.
+"""A cell for handwritten digits on photographs: embedded data, no download, minutes on two cores, verdict included.
 
 Command: python main.py --config=digits_search
-Result: a cell of the DARTS space, its drawing and a report under runs/digits_search.
+Result: a cell of the DARTS space under runs/digits_search, trained from scratch beside random cells at the end.
 """
 
 from parsec.errors import unknown
 from parsec.run.settings import (
     DataSettings,
     DeriveSettings,
-    LikelihoodSettings,
     NetworkSettings,
     OptimizerSettings,
     PriorSettings,
     SamplerSettings,
     SearchConfig,
+    StrategySettings,
     VerifySettings,
 )
 
@@ -22,19 +22,17 @@ def get_config(variant: str = "") -> SearchConfig:
     """Returns the search; `quick` is a smoke test of the NAS-Bench-201 cell in well under a minute."""
     if variant == "":
         return SearchConfig(
-            dataset="digits",
+            dataset="digits_on_photos",
             space="darts",
-            steps=600,
-            metrics_every=5,
-            data=DataSettings(batch_size=64, valid_batch_size=64, augmentation="shift"),
-            network=NetworkSettings(channels=8, cells=3),
-            optimizer=OptimizerSettings(learning_rate=0.05),
-            sampler=SamplerSettings(num_children=4),
-            likelihood=LikelihoodSettings(reduction="tempered", temperature=2.0, child_weights="uniform"),
-            prior=PriorSettings(learning_rate=0.03, warmup=0.3),
-            derive=DeriveSettings(valid_images=704),
-            # Nearly every cell learns the digits, so a proof by training would prove nothing here.
-            verify=VerifySettings(random=0),
+            data=DataSettings(batch_size=64, valid_fraction=0.25),
+            network=NetworkSettings(channels=8, cells=6, stem_stride=2),
+            optimizer=OptimizerSettings(
+                learning_rate=0.1, final_learning_rate=0.0, nesterov=True, weight_decay=5e-4, clip=0.0
+            ),
+            strategy=StrategySettings(name="additive", evaluator="train", evaluations=96, steps=38, inherit=False),
+            derive=DeriveSettings(finalists=8, final_steps=75),
+            # As many random cells as an exact test needs, and each short.
+            verify=VerifySettings(random=19, steps=75),
         )
     if variant == "quick":
         return SearchConfig(

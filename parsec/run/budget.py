@@ -44,6 +44,8 @@ _VERIFICATION = 1.5
 _MEASURED_SECONDS, _MEASURED_STEPS = 6.0, 40
 # Steps of a child that is trained to see how fast.
 _CHILD_STEPS = 20
+# Children that a search by training must have to learn anything.
+_LEAST_CHILDREN = 12
 
 
 class Speed(NamedTuple):
@@ -90,9 +92,9 @@ def write_budget(directory: Path, stage: str, settings: Mapping[str, str]) -> No
 def fit_search(config: SearchConfig, problem: Problem, seconds: float) -> Fit:
     """Returns how a search and its verification are shortened to end within so many seconds.
 
-    Both cost images that are trained on, so one speed nearly serves for both; a search of `strategy.evaluator=train`
-    trains each child for less, any other takes fewer steps. Where its share of a shorter search would be too little for
-    any verification, it keeps the fewest steps that there are.
+    Both cost images that are trained on, so one speed nearly serves for both; a search of `strategy.evaluator=train` trains
+    fewer children, any other takes fewer steps. Where its share of a shorter search would be too little for any
+    verification, it keeps the fewest steps that there are.
 
     Args:
       config: the search as given.
@@ -144,19 +146,18 @@ def search_speed(config: SearchConfig, problem: Problem) -> Speed:
     """Returns the seconds of a search's compilation, and those for each image; images looked at count a third."""
     space, entry = get_space(config.space), EVALUATORS[config.strategy.evaluator]
     if entry.afresh:
-        per_epoch = steps_per_epoch(len(problem.train.labels), config.data.batch_size)
-        strategy = replace(config.strategy, epochs=_CHILD_STEPS / per_epoch, evaluations=1)
-        brief = replace(config, strategy=strategy)
+        strategy = replace(config.strategy, steps=_CHILD_STEPS, evaluations=1)
+        brief = replace(config, strategy=strategy, derive=replace(config.derive, finalists=0, final_steps=0))
         rng, nothing = np.random.default_rng(config.seed), Evaluated(np.zeros((0, 0), np.int32), np.zeros((0, 1)))
         with TemporaryDirectory() as folder:
             evaluator = entry.factory(brief, Path(folder), afresh=True)()
 
             def evaluate(state: None, index: int) -> tuple[None, Any]:
-                child = rng.integers(0, space.sizes, len(space.sizes), dtype=np.int32)
-                return state, evaluator.evaluate(child, nothing, no_pause)
+                children = rng.integers(0, space.sizes, (evaluator.together, len(space.sizes)), dtype=np.int32)
+                return state, evaluator.evaluate(children, nothing, no_pause)
 
             first, each = measure(evaluate, None)
-        return Speed(first, each / searched_images(brief, problem))
+        return Speed(first, each / (searched_images(brief, problem) * evaluator.together))
     joint = make_joint(config)
     state = start_state(config, joint, problem, uniform_logits(space))
     first, each = measure(make_step(config, joint, problem), state)
@@ -202,26 +203,21 @@ def _shorten(config: SearchConfig, problem: Problem, speed: Speed, seconds: floa
     settled = verified * speed.each if config.verify.steps or config.verify.epochs else 0.0
     share = max(left - settled, 0.0) / (wanted - settled)
     afresh = EVALUATORS[config.strategy.evaluator].afresh
-    whole = _child_steps(config, problem) if afresh else problem.steps
-    steps = int(share * whole)
-    if steps < min(LEAST_STEPS, whole):
-        least = (wanted - settled) * min(LEAST_STEPS / whole, 1.0) + settled + 2 * speed.first
+    whole, least_parts = (config.strategy.evaluations, _LEAST_CHILDREN) if afresh else (problem.steps, LEAST_STEPS)
+    parts = int(share * whole)
+    if parts < min(least_parts, whole):
+        least = (wanted - settled) * min(least_parts / whole, 1.0) + settled + 2 * speed.first
         raise UserError(
-            f"only {steps} steps of the search fit in the {seconds / 60:.1f} minutes that it may take here; it needs "
-            f"at least {least / _PLANNED / 60:.1f}: raise config.minutes, or lower config.search.network.cells, "
-            "config.search.network.channels or config.image_size"
+            f"only {parts} {'children' if afresh else 'steps'} of the search fit in the {seconds / 60:.1f} minutes "
+            f"that it may take here; it needs at least {least / _PLANNED / 60:.1f}: raise config.minutes, or lower "
+            "config.search.network.cells, config.search.network.channels or config.image_size"
         )
     words = f"{share:.0%} of what was given, so that it takes about {seconds / 60:.1f} minutes"
     if afresh:
-        return Fit({"strategy.epochs": repr(config.strategy.epochs * share)}, words)
-    return Fit({"steps": str(steps)}, words)
+        return Fit({"strategy.evaluations": str(parts)}, words)
+    return Fit({"steps": str(parts)}, words)
 
 
 def _verified_images(config: SearchConfig, problem: Problem) -> float:
     steps = plan_verification(config, problem).steps
     return _VERIFICATION * steps * config.data.batch_size * (config.verify.random + 2) * config.verify.seeds
-
-
-def _child_steps(config: SearchConfig, problem: Problem) -> int:
-    per_epoch = steps_per_epoch(len(problem.train.labels), config.data.batch_size)
-    return max(round(config.strategy.epochs * per_epoch), 1)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from parsec.evaluate.training import LIKELIHOOD, VALUE, training_evaluator
 from parsec.keys import fold
 from parsec.run.checkpoint import Checkpoints
 from parsec.run.problem import load_problem, make_joint, make_validation, open_table, start_state
-from parsec.run.settings import SearchConfig
+from parsec.run.settings import DeriveSettings, SearchConfig, StrategySettings, VerifySettings
 from parsec.run.workdir import CHECKPOINTS
 from parsec.supernet.objective import make_child
 from parsec.train.many import Trainer, make_trainer
@@ -75,9 +76,17 @@ def search_steps(config: SearchConfig) -> int:
     return settings.steps or max(round(settings.epochs * steps_per_epoch(images, config.data.batch_size)), 1)
 
 
-@lru_cache(maxsize=1)
 def make_trainer_of(config: SearchConfig) -> Trainer:
-    """Returns what trains the cells of a search from scratch: on every device, or on one where children inherit."""
+    """Returns what trains the cells of a search from scratch: on every device, or on one where children inherit.
+
+    Searches that differ in how long they train what share the program.
+    """
+    strategy = StrategySettings(inherit=config.strategy.inherit)
+    return _trainer(replace(config, strategy=strategy, derive=DeriveSettings(), verify=VerifySettings()))
+
+
+@lru_cache(maxsize=1)
+def _trainer(config: SearchConfig) -> Trainer:
     space, problem = get_space(config.space), load_problem(config)
     devices = jax.local_devices()[:1] if config.strategy.inherit else None
     return make_trainer(space, problem.shape, training_recipe(config), problem.train, devices=devices)

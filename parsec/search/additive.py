@@ -32,6 +32,8 @@ from parsec.search.contract import Info, Strategy, count_failed, first_objective
 # Shares that the evidence chooses from: of signal in the scores, and of common effects in the signal.
 _SIGNAL = np.array([0.01, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97], np.float32)
 _COMMON = np.array([0.0, 0.25, 0.5, 0.75, 1.0], np.float32)
+# Chance, before any score, that they are noise: of some fifty pairs of shares one always fits noise a little better.
+_NOISE = 0.9
 # Draws of the effects that the prior's probabilities are counted from, and architectures tried for each draw where the
 # best options together are not valid or known already.
 _DRAWS = 256
@@ -146,8 +148,10 @@ def make(domain: Domain, settings: Settings = Settings()) -> Strategy:
         drawn = _draw_effects(key, basis, mask, posterior, _DRAWS)
         mean = (jnp.asarray(basis.columns) @ posterior.mean[:-1]).reshape(mask.shape)
         # What all options of a choice have in common decides nothing.
-        around = drawn - jnp.where(mask, drawn, 0.0).sum(-1, keepdims=True) / mask.sum(1, keepdims=True)
-        spread = jnp.sqrt((jnp.where(mask, around - around.mean(0), 0.0) ** 2).sum() / (_DRAWS * mask.sum()))
+        options = mask.sum(1, keepdims=True).astype(np.float32)
+        around = drawn - jnp.where(mask, drawn, 0.0).sum(-1, keepdims=True) / options[None]
+        variance = jnp.where(mask, around - around.mean(0, keepdims=True), 0.0) ** 2
+        spread = jnp.sqrt(variance.sum() / float(_DRAWS * mask.sum()))
         return jnp.where(mask, mean / jnp.maximum(spread, 1e-6), 0.0)
 
     return Strategy(init, ask, tell, domain.jittable, logits)
@@ -219,8 +223,9 @@ def _posterior(basis: _Basis, mask: np.ndarray, state: AdditiveState) -> Posteri
         return -0.5 * count * jnp.log(residual / count) - spread
 
     signal, common = (jnp.asarray(grid.reshape(-1)) for grid in np.meshgrid(_SIGNAL, _COMMON))
-    scores = jax.lax.map(evidence, (signal, common))
-    best = scores.argmax()
+    pairs = len(_COMMON) * np.where(_SIGNAL[0] == _SIGNAL, 1, len(_SIGNAL) - 1)
+    before = np.log(np.where(_SIGNAL[0] == _SIGNAL, _NOISE, 1 - _NOISE) / pairs).astype(np.float32)
+    best = (jax.lax.map(evidence, (signal, common)) + np.tile(before, len(_COMMON))).argmax()
     lower, along, deviation, residual = weigh(signal[best], common[best])
     back = jax.scipy.linalg.solve_triangular(lower, jnp.eye(len(own), dtype=jnp.float32), lower=True).T
     noise = jnp.sqrt(residual / count)

@@ -35,4 +35,4 @@ def test_a_child_is_scored_by_accuracy_and_mean_log_likelihood():
     for bad in (jnp.inf, jnp.nan):
         assert np.isnan(score(jnp.array(bad, jnp.float32), np.array([2]))).all()
     evaluate = supernet_evaluator(score, weights).evaluate
-    assert evaluate(np.array([2]), NOTHING, no_pause).tolist() == [50.0]
+    assert evaluate(np.array([[2], [1]]), NOTHING, no_pause).tolist() == [[50.0], [37.5]]

@@ -78,7 +78,7 @@ def test_a_search_is_shortened_to_what_fits_with_its_verification(changes: dict,
     brief = shortened(config, fit.settings)
     takes = cost(brief) * 0.01 + 60
     assert 0.8 * given < takes <= given
-    assert brief.strategy.evaluations == config.strategy.evaluations
+    assert brief.strategy.epochs == config.strategy.epochs
     assert len(fit.settings) == 1 and "%" in fit.words
 
 
@@ -128,10 +128,10 @@ def test_the_speed_of_a_search_is_that_of_the_images_it_costs(monkeypatch: pytes
     assert (first, each) == (7.0, pytest.approx(6 / STEP))
     told = replace(SEARCH, strategy=StrategySettings(name="alphax", evaluations=5))
     assert search_speed(told, load_problem(told))[1] == pytest.approx(6 / (2 * 16))
-    trained = replace(SEARCH, strategy=StrategySettings(name="alphax", evaluator="train", evaluations=5))
+    trained = replace(SEARCH, strategy=StrategySettings(name="alphax", evaluator="train", evaluations=5, inherit=False))
     problem = load_problem(trained)
-    images = 20 / (len(problem.train.labels) // 16) * len(problem.train.labels) + len(problem.valid.labels) / 3
-    assert search_speed(trained, problem)[1] == pytest.approx(6 / images)
+    images = 20 * 16 + len(problem.valid.labels) / 3
+    assert search_speed(trained, problem)[1] == pytest.approx(6 / (4 * images))
     assert done[2] is None and done[0] is not None
 
 

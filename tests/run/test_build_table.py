@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -25,7 +26,7 @@ from parsec.run.table import choose_rows, run_build_table
 from parsec.run.table_settings import TableConfig, TrainingSettings
 from parsec.run.workdir import read_json
 from parsec.tables.table import load_table
-from parsec.train.many import Outcome
+from parsec.train.many import Outcome, Trainer, train_each
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1")
 CONFIG = TableConfig(
@@ -112,21 +113,15 @@ def test_every_architecture_is_trained_and_the_table_can_be_compared_on(space: S
 
 def test_a_run_cut_short_goes_on_and_gives_the_same(space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     run_build_table(CONFIG, tmp_path / "whole")
-    make_train = job.make_train
     trained: list[list[int]] = []
 
-    def fail_at_the_third(*arguments) -> object:
-        train = make_train(*arguments)
+    def fail_at_the_third(trainer: Trainer, architectures: np.ndarray, *arguments: Any) -> Outcome:
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        trained.append(architectures.tolist())
+        return train_each(trainer, architectures, *arguments)
 
-        def failing(architectures: np.ndarray) -> Outcome:
-            if len(trained) == 2:
-                raise KeyboardInterrupt
-            trained.append(architectures.tolist())
-            return train(architectures)
-
-        return failing
-
-    monkeypatch.setattr(job, "make_train", fail_at_the_third)
+    monkeypatch.setattr(job, "train_each", fail_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         run_build_table(CONFIG, tmp_path / "cut")
     assert not (tmp_path / "cut" / "table.npz").exists()

@@ -26,7 +26,7 @@ from parsec.run.alike import choose_entrants, draw_random, residual_params, trai
 from parsec.run.retrain import run_retrain
 from parsec.run.retrain_settings import RetrainConfig, RetrainTrainingSettings
 from parsec.run.search import run_search
-from parsec.run.settings import NetworkSettings, SearchConfig, VerifySettings
+from parsec.run.settings import NetworkSettings, SamplerSettings, SearchConfig
 from parsec.run.verify import LEAST_STEPS, Plan, plan_verification, searched_images
 from parsec.run.workdir import claim, read_json, write_json_atomic
 from parsec.train.recipe import Recipe
@@ -190,7 +190,7 @@ def test_a_damaged_journal_is_refused(finished: tuple[RetrainConfig, Path, dict[
             pytest.raises(UserError, match=r"line 1 of .*retrained.jsonl is not 3 accuracies"),
             claim(tmp_path, CONFIG) as run,
         ):
-            train_alike(run, entrants, Recipe(4, 32, 0.1), whole_parts(dataset), 0, 3)
+            train_alike(run, entrants, lambda: pytest.fail("trained"), Recipe(4, 32, 0.1), whole_parts(dataset), 0, 3)
 
 
 def test_a_search_ends_with_the_verdict(tmp_path: Path, capsys):
@@ -216,7 +216,7 @@ def test_verification_costs_at_most_its_share_of_the_search():
         dataset = load("digits")
 
     problem: Any = Fake
-    config = replace(digits_search(), verify=VerifySettings())
+    config = SearchConfig(steps=600, sampler=SamplerSettings(num_children=4))
     cost = searched_images(config, problem)
     assert cost == pytest.approx(600 * 4 * (64 + 64 / 3))
     plan = plan_verification(config, problem)
@@ -231,7 +231,7 @@ def test_verification_costs_at_most_its_share_of_the_search():
     assert planned(600, {"verify.random": "0"}).steps == 0
     assert planned(600, {}, Fake.dataset._replace(test_labels=np.zeros(0, np.int32))).steps == 0
     assert planned(1, {"verify.steps": "7"}).steps == 7
-    assert planned(1, {"verify.epochs": "2"}).steps == 2 * (1438 // 64)
+    assert planned(1, {"verify.epochs": "2"}).steps == 2 * (719 // 64)
     assert planned(600, {"strategy.evaluator": "table"}).steps == 0
     trained = {"strategy.evaluator": "train", "strategy.name": "random"}
     two, four = (planned(600, trained | {"strategy.epochs": epochs}).steps for epochs in ("2", "4"))

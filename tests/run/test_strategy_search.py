@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,12 +65,15 @@ class Counting:
 
 
 def scored_by(score: Callable[..., float]) -> Evaluator:
-    return Evaluator(("score",), lambda *asked: np.array([score(*asked)], np.float32))
+    def evaluate(architectures: np.ndarray, *asked: Any) -> np.ndarray:
+        return np.array([[score(architecture, *asked)] for architecture in architectures], np.float32)
+
+    return Evaluator(("score",), evaluate)
 
 
 def search(workdir: Path, evaluate: Counting, settings: StrategySettings, space: str = "nasbench201") -> Evaluated:
     with claim(workdir, replace(CONFIG, strategy=settings, space=space)) as run:
-        return run_strategy(run, settings, get_space(space), 0, scored_by(evaluate), after=5)
+        return run_strategy(run, settings, get_space(space), 0, scored_by(evaluate), after=5).evaluated
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
@@ -108,7 +112,7 @@ def test_a_space_too_large_to_enumerate_is_searched_too(name: str, tmp_path: Pat
         return float(architecture.sum())
 
     with claim(tmp_path, CONFIG) as run:
-        assert len(run_strategy(run, settings, get_space("darts"), 0, scored_by(score)).scores) == 6
+        assert len(run_strategy(run, settings, get_space("darts"), 0, scored_by(score)).evaluated.scores) == 6
 
 
 def test_a_record_of_another_run_is_refused_and_left_alone(tmp_path: Path):
@@ -179,7 +183,7 @@ def test_options_reach_the_strategy(tmp_path: Path):
     """Evolution with two parents mutates from the third evaluation on; with the default ten it would still draw."""
     settings = replace(CONFIG.strategy, options=("population=2", "sample=1"), evaluations=9)
     with claim(tmp_path, CONFIG) as run:
-        found = run_strategy(run, settings, SPACE, 0, scored_by(Counting())).architectures
+        found = run_strategy(run, settings, SPACE, 0, scored_by(Counting())).evaluated.architectures
     for at in range(2, 9):
         assert ((found[:at] != found[at]).sum(1) == 1).any()
 

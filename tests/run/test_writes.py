@@ -12,10 +12,10 @@ from parsec.run import (
     conclude,
     export,
     factories,
+    finals,
     journal,
     pipeline_settings,
     retrain,
-    strategy_search,
     table,
 )
 from parsec.run.compare_settings import CompareConfig
@@ -32,7 +32,7 @@ RUN = Path(compare.__file__).parent
 
 
 def test_the_names_are_those_of_the_modules_that_write():
-    search = {prior.PRIOR, conclude.REPORT, factories.CHILDREN, journal.JOURNAL, strategy_search.COMPARED}
+    search = {prior.PRIOR, conclude.REPORT, factories.CHILDREN, journal.JOURNAL, finals.COMPARED}
     assert {*search, alike.RETRAINED, "cell.svg", "cell.png"} == set(SearchConfig.WRITES)
     assert {compare.FINISHED, compare.CURVES, compare.PLOT, compare.TEXT} == set(CompareConfig.WRITES)
     assert {table.TABLE} == set(TableConfig.WRITES)

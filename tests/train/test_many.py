@@ -18,10 +18,9 @@ from parsec.cells.space import CellLayout, Choice, Slot, Space
 from parsec.data.memory import Batches, draw, normalise
 from parsec.data.source import Batch
 from parsec.errors import UserError
-from parsec.supernet.objective import ChildResult, classification, make_child, static_child
+from parsec.supernet.objective import ChildResult, classification, static_child
 from parsec.supernet.supernet import child_weights, make_supernet
-from parsec.train import many
-from parsec.train.many import Outcome, Parts, Train, eval_starts, make_train, make_train_one
+from parsec.train.many import Outcome, Parts, Trainer, eval_starts, make_trainer, make_trainer_of, train_each
 from parsec.train.recipe import Recipe
 from parsec.train.residual import ResidualNetwork
 
@@ -70,16 +69,18 @@ def make_part(seed: int, count: int) -> Batches:
 PARTS = Parts(make_part(0, 24), make_part(1, 21), make_part(2, 10))
 
 
-def trained_by_hand(run: Callable[[Any, Batch], ChildResult], weights: Any, key: jax.Array) -> tuple[Any, list[float]]:
-    """Returns the mean loss of the last three of six steps, and the accuracies in percent on the two held-out parts."""
+def trained_by_hand(
+    run: Callable[[Any, Batch], ChildResult], weights: Any, key: jax.Array, steps: int = 6
+) -> tuple[Any, list[float]]:
+    """Returns the mean loss of the last three steps, and the accuracies in percent on the two held-out parts."""
     gradient = jax.jit(jax.value_and_grad(lambda weights, batch: -run(weights, batch).log_likelihood / 8))
-    rates = jnp.array([0.1 * (1 + np.cos(np.pi * index / 6)) / 2 for index in range(6)], jnp.float32)
+    rates = jnp.array([0.1 * (1 + np.cos(np.pi * index / steps)) / 2 for index in range(steps)], jnp.float32)
     optimizer = optax.chain(
         optax.add_decayed_weights(5e-4), optax.sgd(lambda step: rates[jnp.asarray(step)], 0.9, nesterov=True)
     )
     state: Any = optimizer.init(weights)
     losses = []
-    for index in range(6):
+    for index in range(steps):
         loss, slope = gradient(weights, draw(PARTS.train, jax.random.fold_in(key, 1), index, 8))
         updates, state = optimizer.update(slope, state, weights)
         weights = optax.apply_updates(weights, updates)
@@ -92,14 +93,22 @@ def trained_by_hand(run: Callable[[Any, Batch], ChildResult], weights: Any, key:
     return np.mean(losses[-3:]), accuracies
 
 
-@pytest.fixture(scope="module")
-def train() -> Train:
-    return make_train(SPACE, SHAPE, RECIPE, PARTS, KEYS, len(ARCHITECTURES), devices=jax.devices()[:1])
+def outcome_of(trainer: Trainer, architectures: np.ndarray, parts: Parts = PARTS, steps: int = 6) -> Outcome:
+    return train_each(trainer, architectures, KEYS, steps, parts.valid, parts.test)
+
+
+def trainer_of(recipe: Recipe = RECIPE, devices: int = 1) -> Trainer:
+    return make_trainer(SPACE, SHAPE, recipe, PARTS.train, devices=jax.devices()[:devices])
 
 
 @pytest.fixture(scope="module")
-def outcome(train: Train) -> Outcome:
-    return train(ARCHITECTURES)
+def trainer() -> Trainer:
+    return trainer_of()
+
+
+@pytest.fixture(scope="module")
+def outcome(trainer: Trainer) -> Outcome:
+    return outcome_of(trainer, ARCHITECTURES)
 
 
 @pytest.mark.parametrize("row", [0, 1, 2])
@@ -118,9 +127,9 @@ def test_training_learns(outcome: Outcome):
     assert (outcome.loss[:3] < np.log(3)).all()
 
 
-def test_runs_share_nothing(train: Train, outcome: Outcome):
+def test_runs_share_nothing(trainer: Trainer, outcome: Outcome):
     np.testing.assert_array_equal(outcome.loss[0], outcome.loss[4])
-    backwards = train(ARCHITECTURES[::-1])
+    backwards = outcome_of(trainer, ARCHITECTURES[::-1])
     np.testing.assert_array_equal(backwards.loss[::-1], outcome.loss)
     assert len(set(outcome.loss[:3].ravel().tolist())) == 6
 
@@ -134,58 +143,71 @@ def test_a_network_without_connections_always_answers_alike(outcome: Outcome):
 
 def test_any_number_of_devices_gives_the_same(outcome: Outcome):
     assert len(jax.devices()) == 4
-    spread = make_train(SPACE, SHAPE, RECIPE, PARTS, KEYS, len(ARCHITECTURES))(ARCHITECTURES)
+    spread = outcome_of(trainer_of(devices=4), ARCHITECTURES)
     jax.tree.map(np.testing.assert_array_equal, spread, outcome)
 
 
-def test_seeds_trained_at_once_agree_and_keep_the_choice_of_operations_a_branch(monkeypatch, outcome: Outcome):
-    monkeypatch.setattr(many, "_one_by_one", lambda: False)
-    at_once = make_train(SPACE, SHAPE, RECIPE, PARTS, KEYS, len(ARCHITECTURES), devices=jax.devices()[:1])
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3), at_once(ARCHITECTURES), outcome)
-
-    weights = jax.vmap(lambda key: make_supernet(SPACE, SHAPE).init(key, jnp.zeros((8, 6, 6, 1))))(KEYS)
-
-    child = make_child(SPACE, make_supernet(SPACE, SHAPE))
-
-    def one(weights: Any, key: jax.Array, architecture: jax.Array) -> Outcome:
-        return many._train_seed(child, RECIPE, 3, "float32", PARTS, weights, key, architecture)
-
-    program = str(jax.make_jaxpr(lambda a: many._each_seed(one, weights, KEYS, a))(ARCHITECTURES[0]))
-    assert "select_n" in program
-    assert program.count(" cond[") == 4  # forward and backward in training, forward on two parts
+def test_trainings_of_any_length_are_one_program_each_with_its_own_cosine(trainer: Trainer):
+    genotype, key = SPACE.decode(ARCHITECTURES[0]), KEYS[0]
+    drawn = make_supernet(SPACE, SHAPE).init(jax.random.fold_in(key, 0), jnp.zeros((8, 6, 6, 1)))
+    run = static_child(SPACE, genotype, SHAPE)
+    loss, accuracies = trained_by_hand(run, child_weights(SPACE, SHAPE, drawn, genotype), key, steps=30)
+    found = outcome_of(trainer, ARCHITECTURES[:1], steps=30)
+    # Thirty steps are two stretches.
+    np.testing.assert_allclose(found.loss[0, 0], loss, rtol=2e-3)
+    np.testing.assert_allclose([found.valid[0, 0], found.test[0, 0]], accuracies, atol=1e-4)
 
 
-def test_a_dataset_without_a_test_part(outcome: Outcome):
-    without = make_train(SPACE, SHAPE, RECIPE, PARTS._replace(test=None), KEYS, 1)(ARCHITECTURES[:1])
+def test_a_stop_is_heard_between_stretches_of_steps(trainer: Trainer):
+    calls = []
+
+    def stop() -> None:
+        calls.append(0)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_each(trainer, ARCHITECTURES[:1], KEYS[:1], 60, None, None, pause=stop)
+
+
+def test_a_log_likelihood_is_the_mean_of_the_images(trainer: Trainer):
+    weights = trainer.fresh(KEYS[:1])
+    part = PARTS.valid
+    assert part is not None
+    run = static_child(SPACE, SPACE.decode(ARCHITECTURES[0]), SHAPE)
+    own = child_weights(SPACE, SHAPE, jax.tree.map(lambda leaf: leaf[0], weights), SPACE.decode(ARCHITECTURES[0]))
+    value = run(own, Batch(normalise(part.images, part.mean, part.std), part.labels)).log_likelihood
+    scores = trainer.score(weights, ARCHITECTURES[:1], part)
+    np.testing.assert_allclose(scores.log_likelihood, value / len(part.labels), rtol=1e-5)
+
+
+def test_a_dataset_without_a_test_part(trainer: Trainer, outcome: Outcome):
+    without = outcome_of(trainer, ARCHITECTURES[:1], PARTS._replace(test=None))
     np.testing.assert_array_equal(without.valid, outcome.valid[:1])
     assert np.isnan(without.test).all()
 
 
-def test_a_run_that_diverges_is_nan_throughout():
-    wild = Recipe(steps=6, batch_size=8, learning_rate=1e30)
-    found = make_train(SPACE, SHAPE, wild, PARTS, KEYS, 1)(ARCHITECTURES[:1])
+@pytest.mark.parametrize("steps", [6, 1])
+def test_a_run_that_diverges_is_nan_throughout(steps: int):
+    # After one step its loss is that of fresh weights, and only the weights tell.
+    wild = Recipe(steps=0, batch_size=8, learning_rate=3e38, weight_decay=0.0)
+    found = outcome_of(trainer_of(wild), ARCHITECTURES[:1], steps=steps)
     assert all(np.isnan(values).all() for values in found)
 
 
-def test_a_run_that_diverges_at_its_last_step_is_nan_throughout(monkeypatch: pytest.MonkeyPatch):
-    # One step: its loss is that of fresh weights, and only the weights after it tell.
-    wild = Recipe(steps=1, batch_size=8, learning_rate=3e38, weight_decay=0.0)
-    found = make_train(SPACE, SHAPE, wild, PARTS, KEYS, 1)(ARCHITECTURES[:1])
-    assert all(np.isnan(values).all() for values in found)
+def test_outputs_that_are_no_numbers_are_nan_throughout(trainer: Trainer):
+    def overflow(*asked: Any) -> Any:
+        scores = trainer.score(*asked)
+        return scores._replace(accuracy=np.full_like(scores.accuracy, np.nan))
 
-    # Weights that are finite may still give outputs that are none.
-    def overflow(child: Any, *arguments: Any) -> Any:
-        return many_accuracy(lambda *given: child(*given)._replace(log_likelihood=jnp.float32(jnp.nan)), *arguments)
-
-    many_accuracy = many._accuracy
-    monkeypatch.setattr(many, "_accuracy", overflow)
-    found = make_train(SPACE, SHAPE, RECIPE, PARTS._replace(test=None), KEYS, 1)(ARCHITECTURES[:1])
+    found = outcome_of(trainer._replace(score=overflow), ARCHITECTURES[:1], PARTS._replace(test=None))
     assert all(np.isnan(values).all() for values in found)
 
 
 def test_one_network_of_its_own_is_trained_likewise():
     network = ResidualNetwork(SHAPE, BatchStatistics)
-    found = make_train_one(network, "float32", RECIPE, PARTS, KEYS)()
+    trainer = make_trainer_of(network, "float32", RECIPE, PARTS.train)
+    found = outcome_of(trainer, np.zeros((1, 1), np.int32))
     assert found.loss.shape == (1, 2)
 
     def run(weights: Any, batch: Batch) -> ChildResult:
@@ -199,17 +221,20 @@ def test_one_network_of_its_own_is_trained_likewise():
 
 
 def test_batches_that_do_not_fit_are_refused():
-    with pytest.raises(UserError, match="batch_size 25 is larger than the 24 images"):
-        make_train(SPACE, SHAPE, Recipe(6, 25, 0.1), PARTS, KEYS, 1)
-    with pytest.raises(UserError, match="eval_batch_size 0 is too small"):
-        make_train(SPACE, SHAPE, Recipe(6, 8, 0.1, eval_batch_size=0), PARTS, KEYS, 1)
+    for wrong, words in (
+        (Recipe(6, 25, 0.1), "batch_size 25 is larger than the 24 images"),
+        (Recipe(6, 8, 0.1, eval_batch_size=0), "eval_batch_size 0 is too small"),
+        (Recipe(6, 8, 0.1, drop_path=0.2), "drop_path 0.2 means nothing"),
+    ):
+        with pytest.raises(UserError, match=words):
+            trainer_of(wrong)
 
 
 @pytest.mark.parametrize("limit", [4, 10])
 def test_evaluating_in_batches_counts_every_image_once(outcome: Outcome, limit: int):
     # This network's answer does not depend on the batch that an image is normalised in.
     recipe = Recipe(steps=6, batch_size=8, learning_rate=0.1, eval_batch_size=limit)
-    found = make_train(SPACE, SHAPE, recipe, PARTS, KEYS, 1)(ARCHITECTURES[3:4])
+    found = outcome_of(trainer_of(recipe), ARCHITECTURES[3:4])
     np.testing.assert_array_equal(found.valid, outcome.valid[3:4])
     np.testing.assert_array_equal(found.test, outcome.test[3:4])
 
@@ -217,6 +242,6 @@ def test_evaluating_in_batches_counts_every_image_once(outcome: Outcome, limit: 
 @given(st.integers(1, 500), st.integers(1, 600))
 def test_batches_cover_every_example_and_stay_in_range(count: int, limit: int):
     starts, size = eval_starts(count, limit)
-    assert size <= limit and len(starts) == -(-count // limit)
+    assert size == min(limit, count) and len(starts) == -(-count // size)
     covered = np.unique((starts[:, None] + np.arange(size)).ravel())
     np.testing.assert_array_equal(covered, np.arange(count))

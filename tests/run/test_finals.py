@@ -1,0 +1,57 @@
+"""The last comparison: who takes part, who wins, and that nothing is trained twice."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from parsec.cells import get_space
+from parsec.errors import UserError
+from parsec.evaluate.contract import Evaluated, Evaluator, no_pause
+from parsec.run.finals import COMPARED, choose_finalists, decide, remembered
+from parsec.run.settings import SearchConfig
+from parsec.run.workdir import claim
+
+SPACE = get_space("nasbench201")
+ROWS = np.array([[0, 1, 2, 3, 4, 0], [1, 1, 1, 1, 1, 1], [3, 3, 3, 3, 3, 3], [2, 2, 2, 2, 2, 2]], np.int32)
+EVALUATED = Evaluated(ROWS, np.array([[20.0], [np.nan], [40.0], [30.0]]))
+
+
+def scores_of(asked: list, together: int = 2) -> Evaluator:
+    def evaluate(architectures: np.ndarray, evaluated: Evaluated, pause: Callable[[], None]) -> np.ndarray:
+        assert len(architectures) <= together
+        asked.extend(architectures.tolist())
+        first = np.where(architectures[:, 0] == 3, np.nan, architectures.sum(1)).astype(np.float32)
+        return np.stack([first, architectures[:, 0].astype(np.float32)], 1)
+
+    return Evaluator(("valid_accuracy", "other"), evaluate, together=together)
+
+
+def test_finalists_are_the_priors_mode_and_the_best_of_the_search():
+    assert choose_finalists(EVALUATED, None, SPACE, 2).tolist() == ROWS[[2, 3]].tolist()
+    # What failed is none.
+    assert choose_finalists(EVALUATED, None, SPACE, 9).tolist() == ROWS[[2, 3, 0]].tolist()
+    logits = np.zeros((6, 5), np.float32)
+    logits[:, 4] = 1
+    assert choose_finalists(EVALUATED, logits, SPACE, 3).tolist() == [[4] * 6, *ROWS[[2, 3]].tolist()]
+    # The mode may be among the best.
+    logits[:, 3] = 2
+    assert choose_finalists(EVALUATED, logits, SPACE, 3).tolist() == ROWS[[2, 3, 0]].tolist()
+
+
+def test_the_best_of_them_is_found_and_none_is_trained_twice(tmp_path: Path):
+    asked: list = []
+    with claim(tmp_path, SearchConfig()) as run:
+        scores = remembered(run.path / COMPARED, scores_of(asked))
+        # The first two of the rows fail or are worse.
+        assert decide(run, ROWS[[2, 0, 3, 1]], scores, 2).tolist() == ROWS[3].tolist()
+        assert len(asked) == 4
+        again = remembered(run.path / COMPARED, scores_of(asked))
+        np.testing.assert_array_equal(again(ROWS, no_pause)[:, 0], [10, 6, np.nan, 12])
+        np.testing.assert_array_equal(again(ROWS, no_pause)[:, 1], [0, 1, 3, 2])
+        assert len(asked) == 4
+        assert decide(run, ROWS[[2]], again, 2).tolist() == ROWS[2].tolist()
+        (run.path / COMPARED).write_text("{}\n")
+        with pytest.raises(UserError, match=r"line 1 of .*compared.jsonl is not an evaluation"):
+            remembered(run.path / COMPARED, scores_of(asked))

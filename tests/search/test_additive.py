@@ -1,0 +1,86 @@
+"""The additive model learns effects that are there, shares what choices have in common, and nothing from noise."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from parsec import prior
+from parsec.cells import get_space
+from parsec.cells.domain import Domain, product_domain
+from parsec.errors import UserError
+from parsec.search.additive import AdditiveState, _basis, _posterior
+from parsec.search.registry import make_strategy
+
+SPACE = get_space("darts")
+DOMAIN = product_domain(tuple(map(int, SPACE.sizes)), alike=SPACE.alike)
+APART = product_domain(DOMAIN.sizes)
+NOISE = 0.5
+
+
+def told(scores: np.ndarray, architectures: np.ndarray, domain: Domain = DOMAIN) -> tuple[AdditiveState, np.ndarray]:
+    """Returns the state after scores [N] of architectures int32 [N, L], and the prior's logits."""
+    strategy = make_strategy("additive", domain, {"capacity": 128})
+    state, _ = strategy.tell(strategy.init(jax.random.key(0)), architectures, scores.astype(np.float32)[:, None])
+    assert strategy.logits is not None
+    return state, np.asarray(strategy.logits(jax.random.key(1), state))
+
+
+def drawn(seed: int, count: int = 96) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, SPACE.sizes, (count, len(SPACE.sizes)), dtype=np.int32)
+
+
+def convolutions(architectures: np.ndarray) -> np.ndarray:
+    """Returns how many operations of the normal cell are the option 3."""
+    return (architectures[:, 1:16:2] == 3).sum(1)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_scores_that_are_noise_leave_the_prior_uniform(seed: int):
+    _, logits = told(np.random.default_rng(seed).normal(size=96), drawn(seed))
+    uniform = np.log(SPACE.sizes).sum()
+    assert uniform - 2 < float(prior.entropy(logits, SPACE.mask)) <= uniform + 1e-3
+
+
+def test_what_operations_have_in_common_is_learnt_of_all_of_them():
+    architectures = drawn(5)
+    rng = np.random.default_rng(6)
+    scores = convolutions(architectures) + NOISE * rng.normal(size=96)
+    state, logits = told(scores, architectures)
+    assert prior.mode(logits, SPACE.mask)[1:16:2].tolist() == [3] * 8
+    other = drawn(7, 400)
+    predicted = np.asarray(prior.log_probability(logits, SPACE.mask, other))
+    assert np.corrcoef(predicted, convolutions(other))[0, 1] > 0.8
+    posterior = _posterior(_basis(DOMAIN), DOMAIN.mask, state)
+    assert float(posterior.signal) >= 0.5 and float(posterior.common) >= 0.75
+    # Where nothing is known to be alike, every choice has to be learnt by itself.
+    alone = np.asarray(prior.log_probability(told(scores, architectures, APART)[1], SPACE.mask, other))
+    assert np.corrcoef(alone, convolutions(other))[0, 1] < 0.75
+
+
+def test_later_asks_are_better_than_the_first_and_all_new():
+    strategy = make_strategy("additive", DOMAIN, {"batch": 8, "initial": 24})
+    ask, tell = jax.jit(strategy.ask), jax.jit(strategy.tell)
+    state, key, seen = strategy.init(jax.random.key(0)), jax.random.key(3), []
+    for step in range(10):
+        architectures, state = ask(jax.random.fold_in(key, step), state)
+        seen.append(np.asarray(architectures))
+        noise = NOISE * np.random.default_rng(step).normal(size=8)
+        scores = jnp.asarray(convolutions(seen[-1]) + noise, jnp.float32)
+        state, _ = tell(state, architectures, scores[:, None])
+    assert np.mean([convolutions(each).mean() for each in seen[-3:]]) > 5 > convolutions(np.concatenate(seen[:3])).max()
+    assert len(np.unique(np.concatenate(seen), axis=0)) == 80
+
+
+def test_a_repeated_score_is_no_second_observation():
+    architectures, scores = drawn(1, 12), np.arange(12.0)
+    state, once = told(scores, architectures)
+    strategy = make_strategy("additive", DOMAIN, {"capacity": 128})
+    again, _ = strategy.tell(state, architectures, scores.astype(np.float32)[:, None])
+    assert strategy.logits is not None
+    np.testing.assert_allclose(strategy.logits(jax.random.key(1), again), once, atol=1e-5)
+
+
+def test_a_ring_smaller_than_an_ask_is_refused():
+    with pytest.raises(UserError, match=r"additive\.capacity=4 is out of range; it must be at least batch=8"):
+        make_strategy("additive", DOMAIN, {"capacity": 4})
