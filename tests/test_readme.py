@@ -58,9 +58,12 @@ def test_the_lines_that_set_up_use_files_that_exist():
 
 @pytest.mark.slow
 def test_the_main_job_of_the_readme_runs_shortened(tmp_path: Path):
-    command = [sys.executable, "main.py", "--config=digits_search", "--config.steps=4", f"--workdir={tmp_path / 'run'}"]
+    brief = {"strategy.evaluations": 2, "strategy.steps": 2, "derive.final_steps": 2, "verify.steps": 2}
+    brief |= {"derive.finalists": 2, "verify.random": 5}
+    command = [sys.executable, "main.py", "--config=digits_search", f"--workdir={tmp_path / 'run'}"]
+    command += [f"--config.{name}={value}" for name, value in brief.items()]
     done = subprocess.run(
         command, cwd=ROOT, env=os.environ | {"XLA_FLAGS": ""}, capture_output=True, text=True, timeout=900, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "Genotype(normal=[" in done.stdout
+    assert "Genotype(normal=[" in done.stdout and "random cells" in done.stdout
