@@ -92,8 +92,8 @@ def write_budget(directory: Path, stage: str, settings: Mapping[str, str]) -> No
 def fit_search(config: SearchConfig, problem: Problem, seconds: float) -> Fit:
     """Returns how a search and its verification are shortened to end within so many seconds.
 
-    Both cost images that are trained on, so one speed nearly serves for both; a search of `strategy.evaluator=train` trains
-    fewer children, any other takes fewer steps. Where its share of a shorter search would be too little for any
+    Both cost images that are trained on, so one speed nearly serves for both; a search of `strategy.evaluator=train`
+    trains fewer children, any other takes fewer steps. Where its share of a shorter search would be too little for any
     verification, it keeps the fewest steps that there are.
 
     Args:

@@ -163,10 +163,11 @@ def show_result(path: Path, result: Mapping[str, Any]) -> None:
         "program": path / TRAIN / PROGRAM,
         "report of the search": path / SEARCH / "report.html",
         "time": f"{_seconds(path / TIMING) / 60:.1f} minutes",
-        "to tell classes": f"python main.py --predict={shlex.quote(_near(path))} FILES_OR_FOLDER",
     }
     print()
     announce(f"trained on {result['dataset']}", rows)
+    # On a line of its own, to be copied.
+    print(f"python main.py --predict={shlex.quote(_near(path))} FILES_OR_FOLDER")
 
 
 class Clock:
