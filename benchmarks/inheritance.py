@@ -76,8 +76,9 @@ def measure(config: SearchConfig, problem: Problem, children: np.ndarray, epochs
                 problem.valid,
                 steps=steps,
                 objectives=(OBJECTIVE,),
-                bonus=lambda architecture: 0.0,
-                keys=lambda order: jax.random.fold_in(key, order),
+                bonus=lambda architectures: np.zeros(len(architectures)),
+                cost=lambda architectures: np.zeros(len(architectures)),
+                key=key,
                 folder=at,
             )
             for at in (None, Path(folder))

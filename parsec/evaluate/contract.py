@@ -42,6 +42,8 @@ class Evaluator(NamedTuple):
         program, for evaluators that only look up; else None.
       size: how many different architectures it can evaluate, where that is known.
       together: the most architectures that it is given at once, because they take no longer than one.
+      cost: `cost(architectures int32 [B, L]) -> float64 [B]`: about how long each takes, in any unit, so that those
+        given at once are alike. None where nothing is known of that.
     """
 
     objectives: tuple[str, ...]
@@ -50,6 +52,7 @@ class Evaluator(NamedTuple):
     traced: Callable[[ArrayLike], tuple[jax.Array, jax.Array]] | None = None
     size: int | None = None
     together: int = 1
+    cost: Callable[[np.ndarray], np.ndarray] | None = None
 
 
 def no_pause() -> None:

@@ -35,8 +35,9 @@ def training_evaluator(
     *,
     steps: int,
     objectives: tuple[str, ...],
-    bonus: Callable[[np.ndarray], float],
-    keys: Callable[[jax.Array], jax.Array],
+    bonus: Callable[[np.ndarray], np.ndarray],
+    cost: Callable[[np.ndarray], np.ndarray],
+    key: jax.Array,
     folder: Path | None,
 ) -> Evaluator:
     """Returns the evaluator that trains each child, as many at a time as the trainer does.
@@ -51,26 +52,26 @@ def training_evaluator(
       steps: of each training.
       objectives: some of `OBJECTIVE`, the accuracy in percent, `LIKELIHOOD`, the mean log-likelihood of an image in
         nats, and `VALUE`, in the order in which they are told.
-      bonus: `bonus(architecture int32 [L])` in nats is added to `VALUE`.
-      keys: `keys(n)` is what the n-th child's weights and batches are drawn from; traced.
+      bonus: `bonus(architectures int32 [B, L]) -> [B]` in nats is added to `VALUE`.
+      cost: as of `Evaluator`.
+      key: what every child's weights and batches are drawn from, so that children differ by themselves alone.
       folder: where the weights of each trained child are kept, for later ones to inherit from, by their order; None
         starts every child fresh. The children `evaluated` before must lie there. With a folder the trainer must train
         one child at a time: whom a child inherits from would else depend on how many devices there are.
     """
     kinds = cell_kinds(space, shape)
+    keys = jnp.stack([key] * trainer.together)
 
     def evaluate(architectures: np.ndarray, evaluated: Evaluated, pause: Pause) -> np.ndarray:
         count, order = len(architectures), len(evaluated.scores)
         # Devices that are left over train the last child again.
-        orders = np.minimum(np.arange(trainer.together), count - 1)
-        rows = np.asarray(architectures, np.int32)[orders]
-        drawn = jax.vmap(keys)(jnp.asarray(order + orders, jnp.int32))
-        weights = trainer.fresh(drawn)
+        rows = np.asarray(architectures, np.int32)[np.minimum(np.arange(trainer.together), count - 1)]
+        weights = trainer.fresh(keys)
         if folder is not None:
             weights = _inherited(weights, rows[0], evaluated, folder)
-        trained = trainer.train(weights, rows, drawn, steps, pause)
+        trained = trainer.train(weights, rows, keys, steps, pause)
         scores = trainer.score(trained.weights, rows, part)
-        value = scores.log_likelihood + np.array([bonus(row) for row in rows], np.float32)
+        value = scores.log_likelihood + np.asarray(bonus(rows), np.float32)
         named = {OBJECTIVE: scores.accuracy, LIKELIHOOD: scores.log_likelihood, VALUE: value}
         told = np.stack([named[name] for name in objectives], 1)
         told[np.isnan(trained.loss) | np.isnan(scores.accuracy)] = np.nan
@@ -94,7 +95,7 @@ def training_evaluator(
         start, _ = inherit(start, kinds, space.decode(row), before, load_child(child_file(folder, parent)))
         return jax.tree.map(lambda leaf: np.asarray(leaf)[None], start)
 
-    return Evaluator(objectives, evaluate, together=trainer.together)
+    return Evaluator(objectives, evaluate, together=trainer.together, cost=cost)
 
 
 def child_file(folder: Path, order: int) -> Path:

@@ -103,6 +103,11 @@ CONDITIONS = (
     ),
     Condition(("strategy.epochs",), lambda config: not config.strategy.steps, "config.strategy.steps=0"),
     Condition(
+        ("epochs", "steps", "data.valid_batch_size", "supernet.", "sampler.", "likelihood.", "prior."),
+        lambda config: EVALUATORS[config.strategy.evaluator].shared,
+        "shared weights: config.strategy.evaluator=supernet",
+    ),
+    Condition(
         ("verify.learning_rate",), lambda config: not _trains(config), "shared weights; here cells are trained alike"
     ),
     Condition(

@@ -1,7 +1,5 @@
 """The factories of evaluators: from a config and a run directory to what scores architectures."""
 
-import math
-from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -11,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from parsec.cells import get_space
-from parsec.cells.costs import network_cost
+from parsec.cells.costs import CostTable, cost_table, table_costs
+from parsec.cells.network import Shape
 from parsec.data.memory import Batches, steps_per_epoch, take
 from parsec.errors import UserError
 from parsec.evaluate.contract import Evaluator
@@ -48,7 +47,7 @@ def from_training(config: SearchConfig, workdir: Path) -> Evaluator:
     """Returns the evaluator that trains each child, from its nearest ancestor's weights where the config says so."""
     key = fold(jax.random.key(config.seed), "weights of children")
     folder = workdir / CHILDREN if config.strategy.inherit else None
-    return _training(config, search_steps(config), lambda order: jax.random.fold_in(key, order), folder)
+    return _training(config, search_steps(config), key, folder)
 
 
 def from_fresh_training(config: SearchConfig, workdir: Path) -> Evaluator:
@@ -58,7 +57,7 @@ def from_fresh_training(config: SearchConfig, workdir: Path) -> Evaluator:
     """
     del workdir
     key = fold(jax.random.key(config.seed), "weights of compared children")
-    return _training(config, config.derive.final_steps or search_steps(config), lambda order: key, None)
+    return _training(config, config.derive.final_steps or search_steps(config), key, None)
 
 
 def from_table(config: SearchConfig, workdir: Path) -> Evaluator:
@@ -109,19 +108,19 @@ def training_recipe(config: SearchConfig) -> Recipe:
     )
 
 
-def _training(
-    config: SearchConfig, steps: int, keys: Callable[[jax.Array], jax.Array], folder: Path | None
-) -> Evaluator:
+def _training(config: SearchConfig, steps: int, key: jax.Array, folder: Path | None) -> Evaluator:
     space, problem = get_space(config.space), load_problem(config)
     capacity = config.strategy.capacity
     height, width, channels = problem.train.images.shape[1:]
+    costs = _costs(config.space, problem.shape, (height, width, channels))
     names = {"accuracy": OBJECTIVE, "log_likelihood": VALUE if capacity else LIKELIHOOD}
     first = names[config.strategy.objective]
 
-    def bonus(architecture: np.ndarray) -> float:
-        if not capacity:
-            return 0.0
-        return capacity * math.log(network_cost(space, architecture, problem.shape, (height, width, channels)).params)
+    def bonus(architectures: np.ndarray) -> np.ndarray:
+        return capacity * np.log(table_costs(costs, architectures)[:, 0])
+
+    def cost(architectures: np.ndarray) -> np.ndarray:
+        return table_costs(costs, architectures)[:, 1].astype(np.float64)
 
     return training_evaluator(
         space,
@@ -131,9 +130,15 @@ def _training(
         steps=steps,
         objectives=(first, *(name for name in (OBJECTIVE, LIKELIHOOD) if name != first)),
         bonus=bonus,
-        keys=keys,
+        cost=cost,
+        key=key,
         folder=folder,
     )
+
+
+@lru_cache(maxsize=1)
+def _costs(space: str, shape: Shape, image: tuple[int, int, int]) -> CostTable:
+    return cost_table(get_space(space), shape, image)
 
 
 def _some(part: Batches, count: int, seed: int) -> Batches:

@@ -94,8 +94,12 @@ def play(
             continue
         pause()
         if pool is None:
-            some = missing[: evaluator.together]
-            architectures = np.stack([ledger.architecture(row) for row in some])
+            architectures = np.stack([ledger.architecture(row) for row in missing])
+            if evaluator.cost is not None:
+                # The longest of those that run side by side keeps the others waiting.
+                order = np.argsort(evaluator.cost(architectures), kind="stable")
+                missing, architectures = [missing[at] for at in order], architectures[order]
+            some, architectures = missing[: evaluator.together], architectures[: evaluator.together]
             for row, scores in zip(some, evaluator.evaluate(architectures, ledger.begun(some[0]), pause), strict=True):
                 enter(row, scores)
             continue

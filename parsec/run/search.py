@@ -131,6 +131,8 @@ def search_by_scores(config: SearchConfig, space: Space, problem: Problem, run: 
     found = best(evaluated)
     if config.derive.finalists:
         candidates = choose_finalists(evaluated, logits, space, config.derive.finalists)
+        if last.cost is not None:
+            candidates = candidates[np.argsort(last.cost(candidates), kind="stable")]
         found = decide(run, candidates, scores, last.together)
     judge = _judge(last._replace(evaluate=lambda rows, evaluated, pause: scores(rows, pause)))
     return Outcome(found, judge, logits, evaluated, ranks=False, control=control)

@@ -40,8 +40,9 @@ class Parts(NamedTuple):
         options: dict[str, Any] = {
             "steps": STEPS,
             "objectives": ("valid_accuracy",),
-            "bonus": lambda architecture: 0.0,
-            "keys": lambda order: jax.random.fold_in(jax.random.key(3), order),
+            "bonus": lambda architectures: np.zeros(len(architectures)),
+            "cost": lambda architectures: architectures[:, 0].astype(np.float64),
+            "key": jax.random.key(3),
             "folder": folder,
         }
         return training_evaluator(SPACE, SHAPE, trainer or self.trainer, self.valid, **(options | changes))
@@ -67,7 +68,7 @@ def parts(images: tuple[Batches, Batches]) -> Parts:
 def test_children_learn_deterministically_and_keep_their_weights(parts: Parts, tmp_path: Path):
     evaluate = parts.evaluator(tmp_path)
     accuracy = evaluate(ONE, NOTHING, no_pause)
-    untrained = parts.fresh(jax.random.fold_in(jax.random.key(3), 0))
+    untrained = parts.fresh(jax.random.key(3))
     assert accuracy > parts.trainer.score(untrained, ONE[None], parts.valid).accuracy[0] + 20
     assert evaluate(ONE, NOTHING, no_pause) == accuracy
     kept = load_child(child_file(tmp_path, 0))
@@ -122,7 +123,7 @@ def test_children_side_by_side_score_what_each_scores_alone(parts: Parts, images
 
 
 def test_what_is_added_to_the_likelihood_is_told_beside_it(parts: Parts):
-    made = parts.many(None, objectives=("value", "valid_log_likelihood"), bonus=lambda row: float(row[0]))
+    made = parts.many(None, objectives=("value", "valid_log_likelihood"), bonus=lambda rows: rows[:, 0])
     value, likelihood = made.evaluate(ONE[None], NOTHING, no_pause)[0]
     assert value == pytest.approx(likelihood + ONE[0])
 

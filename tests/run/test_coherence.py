@@ -12,7 +12,7 @@ from parsec.run.launch import list_configs, load_config
 from parsec.run.settings import SearchConfig
 
 PLAIN = SearchConfig()
-VARIANTS = ("", "quick")
+VARIANTS = ("", "quick", "smoke", "joint", "paper")
 
 
 def shipped() -> list[str]:
@@ -49,6 +49,8 @@ def test_no_shipped_config_holds_a_setting_that_is_ignored(chosen: str):
             "strategy.inherit=False",
             "strategy.evaluator=train",
         ),
+        ({"strategy.evaluator": "train", "steps": "9"}, "steps=9", "shared weights"),
+        ({"strategy.evaluator": "train", "prior.b1": "0.5"}, "prior.b1=0.5", "shared weights"),
         ({"strategy.evaluations": "9"}, "strategy.evaluations=9", "a strategy that is told scores"),
         ({"verify.random": "3"}, "verify.random=3", "at least 5 random cells for a verdict, or 0 for none"),
         ({"verify.random": "0", "verify.epochs": "4"}, "verify.epochs=4.0", "config.verify.random=5 or more"),

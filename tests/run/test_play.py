@@ -130,6 +130,23 @@ def test_a_score_of_another_length_is_refused():
         on_the_host(scripted([[0, 0]]), Rule(1), short)
 
 
+def test_what_is_evaluated_side_by_side_takes_about_as_long():
+    """Four are asked for and evaluated two at a time: the two cheap ones together, and each gets its own score."""
+    together: list[list[int]] = []
+
+    def evaluate(architectures: np.ndarray, evaluated: Evaluated, pause: Pause) -> np.ndarray:
+        together.append(TABLE.find(architectures).tolist())
+        return BOTH.evaluate(architectures, evaluated, pause)
+
+    def cost(architectures: np.ndarray) -> np.ndarray:
+        return architectures[:, 1].astype(np.float64)
+
+    strategy, told = listening(scripted([[0, 1], [0, 0], [1, 1], [1, 0]]))
+    on_the_host(strategy, Rule(4), BOTH._replace(evaluate=evaluate, together=2, cost=cost))
+    assert together == [[0, 2], [1, 3]]
+    assert told[0][1][:, 0].tolist() == [1, 0, 3, 2]
+
+
 class KilledError(Exception):
     """The process is gone."""
 
