@@ -5,7 +5,7 @@ The command line edits an `ml_collections.ConfigDict` copy, which is checked and
 that everything behind the command line sees plain frozen values. A misspelt key is never ignored.
 
 Fields may be bool, int, float, str, a tuple of one of these (`tuple[str, ...]`), any of them or None (`float | None`),
-or a nested dataclass.
+or a nested dataclass. A number that may be None may be given as infinite, which is None: JSON has no infinity.
 """
 
 import dataclasses
@@ -306,7 +306,7 @@ def _build(cls: Any, given: Any, prefix: str, base: Any) -> Any:
 def _convert(value: Any, kind: Any, path: str) -> Any:
     """Returns the value as `kind`, accepting an int for a float and a list for a tuple, and nothing looser."""
     kind, optional = _optional(kind)
-    if value is None and optional:
+    if optional and (value is None or (kind is float and value == math.inf)):
         return None
     if typing.get_origin(kind) is tuple:
         if isinstance(value, list | tuple):

@@ -49,6 +49,8 @@ class Settings:
         ("optimizer.learning_rate", "1", 1.0),
         ("optimizer.learning_rate", "5e-2", 0.05),
         ("clip", "none", None),
+        # JSON has no infinity, so a number without a bound is none.
+        ("clip", "inf", None),
         ("clip", "2", 2.0),
         ("strategies", "random,parsec", ("random", "parsec")),
         ("strategies", "('random', 'alphax')", ("random", "alphax")),
@@ -80,6 +82,7 @@ def test_text_becomes_the_declared_type(key: str, text: str, value: object):
         ("children", "1", ["config.children=1", "at least 2 and at most 64"]),
         ("verbose", "maybe", ["config.verbose='maybe'", "true or false"]),
         ("clip", "wide", ["config.clip='wide'", "a number or none"]),
+        ("clip", "-inf", ["config.clip=-inf", "finite"]),
         ("optimizer.learning_rate", "nan", ["config.optimizer.learning_rate=nan", "finite"]),
         ("optimizer.learning_rate", "inf", ["config.optimizer.learning_rate=inf", "finite"]),
         ("seed", "1" * 30, ["config.seed=1111", "at least 0"]),

@@ -34,6 +34,9 @@ class Domain:
         None.
       alike: choices with the same number have options that mean the same, such as the operations of a kind of cell;
         empty where nothing is known of that.
+      initial: what another search learnt about this one, the logits of a prior over architectures, float32
+        [L, max(sizes)], zero where masked; None where nothing is known. A strategy that starts from it reads it in its
+        `init` alone, and says so in its registry entry.
       jittable: whether `sample` and `mutate` are plain `jax.numpy`.
     """
 
@@ -47,6 +50,7 @@ class Domain:
     pool: np.ndarray | None = None
     jittable: bool = True
     alike: tuple[int, ...] = ()
+    initial: ArrayLike | None = None
 
     @property
     def mask(self) -> np.ndarray:

@@ -80,6 +80,7 @@ def make(parts: Parts, settings: JointSettings) -> Joint:
         update = priors.adam_update(parts.mask, prior.learning_rate, b1=prior.b1)
     else:
         update = priors.natural_update(parts.mask, prior.learning_rate)
+    update = priors.trust_initial(update, prior.learning_rate, prior.trust_radius)
     rules = Rules(
         child=parts.child,
         mask=parts.mask,

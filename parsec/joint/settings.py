@@ -52,6 +52,18 @@ class PriorSettings:
     sharpness: float = option(
         1.0, "factor on the log-probabilities of the initial prior; below 1 opens it up again", minimum=0
     )
+    mixture: float = option(
+        0.0,
+        "share of the uniform distribution that is mixed into the initial prior, so that no option is out of reach",
+        minimum=0,
+        maximum=1,
+    )
+    trust_radius: float | None = option(
+        None,
+        "strength of the trust term towards the initial prior, -KL(prior || initial) / trust_radius: 0 keeps that "
+        "fixed, 1 lets adam move a logit by about 1, inf (none) learns freely",
+        minimum=0,
+    )
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,14 @@
 
 from parsec.prior.categorical import entropy, log_probability, mode, probabilities, sample, sample_stratified
 from parsec.prior.importance import effective_sample_size, importance_weights, reduce_likelihood
-from parsec.prior.update import PriorState, PriorUpdate, adam_update, adaptive_count, natural_update
+from parsec.prior.update import (
+    PriorState,
+    PriorUpdate,
+    adam_update,
+    adaptive_count,
+    natural_update,
+    trust_initial,
+)
 
 __all__ = [
     "PriorState",
@@ -19,4 +26,5 @@ __all__ = [
     "reduce_likelihood",
     "sample",
     "sample_stratified",
+    "trust_initial",
 ]

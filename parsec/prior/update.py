@@ -3,7 +3,9 @@
 For logits theta with pi = softmax(theta), the gradient of log p(y | theta) is estimated as
 sum_k w_k grad log p(a_k | theta) = sum_k w_k onehot(a_k) - pi (Casale, Gordon, Fusi 2019, arXiv 1902.05116). It is
 climbed by Adam, or by the natural gradient: a step of pi toward the weighted frequencies, the M-step of
-expectation-maximisation taken in part. The adaptive budget is FP-NAS's (Yan et al. 2021, arXiv 2011.10949).
+expectation-maximisation taken in part. A prior that was carried over from another search may be held near to what it
+was by a trust term, -KL(pi || initial) / radius, beside the evidence. The adaptive budget is FP-NAS's (Yan et al. 2021,
+arXiv 2011.10949).
 """
 
 from collections.abc import Callable
@@ -89,6 +91,47 @@ def natural_update(mask: np.ndarray, step_size: float) -> PriorUpdate:
         return PriorState(jnp.where(weights.sum() > 0, logits, state.logits), ())
 
     return PriorUpdate(init, update)
+
+
+class Anchored(NamedTuple):
+    """The state of an update with a trust term: the inner update's own, and the initial logits, float32 [L, O]."""
+
+    inner: Any
+    initial: jax.Array
+
+
+def trust_initial(update: PriorUpdate, learning_rate: float, radius: float | None) -> PriorUpdate:
+    """Returns an update that also climbs -KL(pi || initial) / radius, `initial` being what `init` is given.
+
+    The term is taken by its proximal step, which is exact for any radius (composite mirror descent, Duchi et al. 2010,
+    COLT): after the inner step the new prior minimises KL(pi || moved) + learning_rate / radius * KL(pi || initial),
+    whose solution is the geometric mean, logits = initial + share * (moved - initial) with
+    share = radius / (radius + learning_rate). Adam's steps being about as long as its learning rate, its logits then
+    stay within about `radius` of the initial ones.
+
+    Args:
+      update: climbs the evidence.
+      learning_rate: of that update.
+      radius: the trust term's strength, at least 0: 0 leaves the initial logits exactly as they are, None stands for
+        infinity and returns the update itself.
+    """
+    if radius is None:
+        return update
+    share = radius / (radius + learning_rate) if radius > 0 else 0.0
+
+    def init(logits: ArrayLike) -> PriorState:
+        inner = update.init(logits)
+        # A copy: whoever donates a state's memory may not be given the same twice.
+        return PriorState(inner.logits, Anchored(inner.optimizer, jnp.array(logits)))
+
+    def step(state: PriorState, architectures: jax.Array, weights: jax.Array) -> PriorState:
+        inner, initial = state.optimizer
+        moved = update.update(PriorState(state.logits, inner), architectures, weights)
+        held = initial + share * (moved.logits - initial)
+        # Where nothing was learnt nothing is drawn back either.
+        return PriorState(jnp.where(weights.sum() > 0, held, state.logits), Anchored(moved.optimizer, initial))
+
+    return PriorUpdate(init, step)
 
 
 def adaptive_count(logits: ArrayLike, mask: ArrayLike, children_per_nat: float, largest: int) -> jax.Array:

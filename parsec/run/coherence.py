@@ -10,6 +10,7 @@ from parsec.joint.registry import JOINTS
 from parsec.run.evaluators import EVALUATORS, joint_entry
 from parsec.run.settings import LEAST_CELLS, SearchConfig
 from parsec.run.strategy_search import check_strategy
+from parsec.search.registry import STRATEGIES
 
 
 class Condition(NamedTuple):
@@ -60,8 +61,17 @@ CONDITIONS = (
         "config.sampler.budget=adaptive",
     ),
     Condition(("prior.b1",), lambda config: config.prior.update == "adam", "config.prior.update=adam"),
-    Condition(("prior.sharpness",), lambda config: bool(config.prior.initial), "config.prior.initial=RUN_DIR"),
-    Condition(("prior.initial",), _is_joint, _JOINT),
+    Condition(
+        ("prior.sharpness", "prior.mixture", "prior.trust_radius"),
+        lambda config: bool(config.prior.initial),
+        "config.prior.initial=RUN_DIR",
+    ),
+    Condition(
+        ("prior.initial",),
+        lambda config: _is_joint(config) or STRATEGIES[config.strategy.name].carries,
+        f"{_JOINT}; or a strategy that starts from a prior: {', '.join(n for n, e in STRATEGIES.items() if e.carries)}",
+    ),
+    Condition(("prior.trust_radius",), _is_joint, f"{_JOINT}; strategies have config.strategy.options=trust_radius=1"),
     Condition(
         ("derive.samples",),
         lambda config: config.derive.rule == "best_of_samples",

@@ -28,7 +28,7 @@ from parsec.config import check, describe, override
 from parsec.errors import UserError, one_line, shown, unknown
 from parsec.files import expanded
 from parsec.run.terminal import output_error
-from parsec.run.workdir import RESULT, SOURCE, inspect, locate
+from parsec.run.workdir import RESULT, SOURCE, TARGET, inspect, locate
 
 FLAGS = ("--config", "--config.KEY=VALUE", "--workdir", "--transfer_to", "--target.KEY=VALUE", "--help")
 # Conditions of the machine that its user can mend; any other OSError is a bug and keeps its traceback.
@@ -91,6 +91,8 @@ def launch(chosen: str, overrides: Sequence[str], workdir: str | None, transfer_
     inspect(first, config)
     if not (first / RESULT).exists():
         check_paths(config)
+    if transfer_to is not None and not (run_directory / TARGET / RESULT).exists():
+        check_paths(arguments[1], "target")
     _use_every_core()
     _check_platforms()
     try:
@@ -102,7 +104,7 @@ def launch(chosen: str, overrides: Sequence[str], workdir: str | None, transfer_
         raise UserError(f"cannot write {error.filename or run_directory}: {error.strerror}") from error
 
 
-def check_paths(config: Any) -> None:
+def check_paths(config: Any, flag: str = "config") -> None:
     """Raises `UserError` where a config's `data_dir` or `table` leads nowhere; what is in them, the job checks."""
     prepares = str(getattr(config, "dataset", "")).startswith("tfds:")
     for name in ("data_dir", "table"):
@@ -112,9 +114,9 @@ def check_paths(config: Any) -> None:
         try:
             found = expanded(given).exists()
         except OSError as error:
-            raise UserError(f"config.{name}={shown(given)}: {error.strerror}") from error
+            raise UserError(f"{flag}.{name}={shown(given)}: {error.strerror}") from error
         if not found:
-            raise UserError(f"config.{name}={shown(given)} does not exist")
+            raise UserError(f"{flag}.{name}={shown(given)} does not exist")
 
 
 def list_configs() -> dict[str, str]:

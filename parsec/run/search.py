@@ -77,7 +77,7 @@ def run_search(config: SearchConfig, workdir: Path) -> dict[str, Any]:
             print(note)
         print("compiling the supernet: one program for any child, half a minute or so on a CPU", flush=True)
         if joint_entry(config) is None:
-            outcome = search_by_scores(config, space, problem, run)
+            outcome = search_by_scores(config, space, problem, run, initial.logits)
         else:
             outcome = search_jointly(config, space, problem, run, initial.logits)
         retrained = verify(config, space, problem, outcome.architecture, run)
@@ -92,7 +92,8 @@ def initial_logits(config: SearchConfig, space: Space, workdir: Path) -> Carried
     """Returns the logits that the prior starts from, float32 [L, O]: uniform, or another run's; raises `UserError`."""
     if not config.prior.initial:
         return Carried(uniform_logits(space), ())
-    return carry_logits(read_prior(config.prior.initial, workdir), space, config.prior.sharpness)
+    prior = config.prior
+    return carry_logits(read_prior(prior.initial, workdir), space, prior.sharpness, prior.mixture)
 
 
 def search_jointly(config: SearchConfig, space: Space, problem: Problem, run: Claim, initial: np.ndarray) -> Outcome:
@@ -110,8 +111,8 @@ def search_jointly(config: SearchConfig, space: Space, problem: Problem, run: Cl
     return Outcome(found, score, logits, None, ranks=True, control=control)
 
 
-def search_by_scores(config: SearchConfig, space: Space, problem: Problem, run: Claim) -> Outcome:
-    """Returns what a strategy finds that is told an evaluator's scores.
+def search_by_scores(config: SearchConfig, space: Space, problem: Problem, run: Claim, initial: np.ndarray) -> Outcome:
+    """Returns what a strategy finds that is told an evaluator's scores, from the prior `initial` [L, O].
 
     Where the evaluator scores children of shared weights, these first learn from uniform children, for all the steps.
     Where an evaluation is a training, the found architecture, the other candidates and the random ones that it is
@@ -123,7 +124,9 @@ def search_by_scores(config: SearchConfig, space: Space, problem: Problem, run: 
         _train_weights(config, make_joint(config), problem, run, uniform_logits(space), "shared weights")
     evaluator = entry.factory(config, run.path)()
     after = problem.steps if entry.shared else 0
-    evaluated, logits, control = run_strategy(run, config.strategy, space, config.seed, evaluator, after=after)
+    evaluated, logits, control = run_strategy(
+        run, config.strategy, space, config.seed, evaluator, after=after, initial=initial
+    )
     if not entry.afresh:
         return Outcome(best(evaluated), _judge(evaluator), logits, evaluated, ranks=True, control=control)
     last = entry.factory(config, run.path, afresh=True)()

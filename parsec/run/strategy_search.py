@@ -5,6 +5,7 @@ under way and nothing else, and the strategy's state needs no checkpoint.
 """
 
 import math
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -52,8 +53,20 @@ def check_strategy(settings: StrategySettings, space: Space) -> None:
     _make(settings, space)
 
 
+def leaves_prior(settings: StrategySettings, space: Space) -> bool:
+    """Whether a search by this strategy ends with a prior over architectures; raises `UserError` for its options."""
+    return _make(settings, space).logits is not None
+
+
 def run_strategy(
-    run: Claim, settings: StrategySettings, space: Space, seed: int, evaluator: Evaluator, *, after: int = 0
+    run: Claim,
+    settings: StrategySettings,
+    space: Space,
+    seed: int,
+    evaluator: Evaluator,
+    *,
+    after: int = 0,
+    initial: np.ndarray | None = None,
 ) -> Searched:
     """Returns every evaluation of a search and the prior that its strategy learnt, if any; resumes from its journal.
 
@@ -66,13 +79,14 @@ def run_strategy(
       seed: of the strategy's key.
       evaluator: scores one architecture.
       after: steps that metrics.jsonl has lines of already; the n-th evaluation is its step `after` + n.
+      initial: logits of the prior to start from, float32 [L, O], for a strategy that carries one.
 
     Raises:
       UserError: the strategy does not fit the space, the journal is damaged or another run's, something cannot be
         written, or every evaluation failed.
       StoppedError: when SIGTERM or Ctrl-C asked for a stop; everything evaluated is in the journal.
     """
-    strategy, domain = _make(settings, space), _domain(space)
+    strategy, domain = _make(settings, space, initial), _domain(space)
     journal = Journal(run.path)
     ledger = Ledger(Rule(settings.evaluations), domain, evaluator.rows, len(evaluator.objectives), settings.name)
     truncate_after(run.path, after)
@@ -125,11 +139,11 @@ def _domain(space: Space) -> Domain:
     return product_domain(tuple(map(int, space.sizes)), alike=space.alike)
 
 
-def _make(settings: StrategySettings, space: Space) -> Strategy:
+def _make(settings: StrategySettings, space: Space, initial: np.ndarray | None = None) -> Strategy:
     options = {}
     for text in settings.options:
         name, equals, value = text.partition("=")
         if not equals:
             raise UserError(f"config.strategy.options has {text!r}; write OPTION=VALUE, such as batch=8")
         options[name] = value
-    return make_strategy(settings.name, _domain(space), options)
+    return make_strategy(settings.name, replace(_domain(space), initial=initial), options)

@@ -1,4 +1,10 @@
-"""Carrying what one search learnt to another: `main.py --config=SOURCE --transfer_to=TARGET`."""
+"""Carrying what one search learnt to another: `main.py --config=SOURCE --transfer_to=TARGET`.
+
+Two searches one after the other: the source as it is, and the target from the prior that the source learnt, matched by
+the names of choices and options. In the target the prior goes on learning by the target's own options: its learning
+rate, how far it is opened up beforehand (`prior.sharpness`, `prior.mixture`), and how much it trusts what it was given
+(`prior.trust_radius`).
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,44 +13,74 @@ from typing import Any
 from parsec.cells import get_space
 from parsec.cells.space import uniform_logits
 from parsec.errors import UserError
+from parsec.run.coherence import check_search
 from parsec.run.evaluators import joint_entry
+from parsec.run.pipeline import make_stages, run_pipeline
+from parsec.run.pipeline_settings import PipelineConfig
+from parsec.run.problem import load_problem
 from parsec.run.search import run_search
 from parsec.run.settings import SearchConfig
-from parsec.run.workdir import SOURCE, TARGET, inspect
+from parsec.run.strategy_search import leaves_prior
+from parsec.run.workdir import RESULT, SOURCE, TARGET, inspect
+from parsec.search.registry import STRATEGIES
 from parsec.transfer.prior import carry_logits, named_logits
 
 
 def run_transfer(config: Any, target_config: Any, workdir: Path) -> dict[str, Any]:
-    """Runs or resumes a search, then another that starts from the prior that the first one learnt.
+    """Runs or resumes a search, then another job that starts from the prior that the first one learnt.
 
     Args:
-      config: the source, a `SearchConfig`; it runs in the folder `source` of the run directory.
-      target_config: the target, likewise in `target`. It is the same as a search of its own with
-        `--config.prior.initial=<source>`, and `prior.sharpness` acts alike.
+      config: the source, a `SearchConfig` that learns a prior; it runs in the folder `source` of the run directory.
+      target_config: the target, a search that starts from a prior, or a `PipelineConfig` of which the search does; in
+        the folder `target`. It is the same as a job of its own with `--config.prior.initial=<source>`, and the other
+        options of `config.prior` act alike.
       workdir: the run directory of both.
 
     Returns:
       What the target's result.json holds.
 
     Raises:
-      UserError: for a config that is no search or learns no prior, spaces without a choice in common, and whatever
-        either search refuses.
+      UserError: for a config that is no search, a source that learns no prior or a target that starts from none,
+        spaces without a choice in common, and whatever either job refuses; before the source is searched where it can
+        be known.
       StoppedError: when SIGTERM or Ctrl-C asked for a stop; the same command goes on.
     """
-    for role, given in (("source", config), ("target", target_config)):
-        if not isinstance(given, SearchConfig):
-            raise UserError(f"the {role} of a transfer must be a search; {type(given).__name__} is none")
-        if joint_entry(given) is None:
-            raise UserError(
-                f"the {role} of a transfer must learn a prior: strategy.name=parsec on the supernet, not "
-                f"{given.strategy.name} on {given.strategy.evaluator}"
-            )
-    # Relative to the target's run directory, so that the run does not depend on where it lies.
-    prior = replace(target_config.prior, initial=f"../{SOURCE}")
-    target_config = replace(target_config, prior=prior)
-    # What the target would refuse is said before the source is searched.
-    source, target = get_space(config.space), get_space(target_config.space)
-    carry_logits(named_logits(source, uniform_logits(source))["logits"], target, prior.sharpness)
+    if not isinstance(config, SearchConfig):
+        raise UserError(f"the source of a transfer must be a search; {type(config).__name__} is none")
+    source = get_space(config.space)
+    if joint_entry(config) is None and not leaves_prior(config.strategy, source):
+        raise UserError(
+            "the source of a transfer must learn a prior: strategy.name=parsec on the supernet, or additive, not "
+            f"{config.strategy.name} on {config.strategy.evaluator}"
+        )
+    target_config, search = _started(target_config)
+    if joint_entry(search) is None and not STRATEGIES[search.strategy.name].carries:
+        carry = ", ".join(name for name, entry in STRATEGIES.items() if entry.carries)
+        raise UserError(
+            f"the target of a transfer must start from a prior: strategy {carry}, not {search.strategy.name}"
+        )
+    target = get_space(search.space)
+    check_search(search, target)
+    carry_logits(named_logits(source, uniform_logits(source))["logits"], target)
     inspect(workdir / TARGET, target_config)
+    if not (workdir / SOURCE / RESULT).exists():
+        # Data that is missing is told of now, not after the source's hours.
+        load_problem(search)
     run_search(config, workdir / SOURCE)
-    return run_search(target_config, workdir / TARGET)
+    run = run_search if isinstance(target_config, SearchConfig) else run_pipeline
+    return run(target_config, workdir / TARGET)
+
+
+def _started(target: Any) -> tuple[SearchConfig | PipelineConfig, SearchConfig]:
+    """Returns the target with the prior that it starts from, and the config of its search.
+
+    The prior is named relative to the search's own run directory, so that the run does not depend on where it lies.
+    """
+    if isinstance(target, SearchConfig):
+        target = replace(target, prior=replace(target.prior, initial=f"../{SOURCE}"))
+        return target, target
+    if isinstance(target, PipelineConfig):
+        prior = replace(target.search.prior, initial=f"../../{SOURCE}")
+        target = replace(target, search=replace(target.search, prior=prior))
+        return target, make_stages(target).search
+    raise UserError(f"the target of a transfer must be a search; {type(target).__name__} is none")

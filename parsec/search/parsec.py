@@ -7,6 +7,8 @@ l_k = score_k / T, with weights w = softmax(l) and the empirical-Bayes gradient 
 The temperature T. An accuracy is no log-likelihood: its unit is anybody's, and divided by too small a T every weight
 falls on one child. T is therefore `temperature` times the spread of the children seen lately (a moving average of their
 mean absolute deviation), which makes the strategy blind to the score's unit and anneals T as the prior concentrates.
+
+The prior starts uniform, or where the domain's `initial` says, and a trust term may hold it near to that.
 """
 
 from dataclasses import dataclass
@@ -35,13 +37,16 @@ class Settings:
     temperature: float = option(
         0.5, "T in units of the children's recent mean absolute deviation", minimum=1e-6, maximum=1e6
     )
+    trust_radius: float | None = option(
+        None, "strength of the trust term towards the initial prior: 0 keeps that fixed, inf (none) is free", minimum=0
+    )
 
 
 class ParsecState(NamedTuple):
     """The prior and what its update needs.
 
     Attributes:
-      prior: its logits, float32 [L, max(sizes)], and Adam's moments.
+      prior: its logits, float32 [L, max(sizes)], Adam's moments, and with a trust term the initial logits.
       spread: uncorrected moving average of the children's mean absolute deviation, float32 [].
       weight: the sum of that average's weights, float32 [].
     """
@@ -57,25 +62,31 @@ def make(domain: Domain, settings: Settings = Settings()) -> Strategy:
     In a domain with invalid combinations the prior is conditioned on validity.
     """
     draw = draw_valid(domain)
+    update = make_update(domain, settings.learning_rate, settings.trust_radius)
 
     def init(key: jax.Array) -> ParsecState:
         del key
-        return initial(domain, settings.learning_rate)
+        return initial(domain, update)
 
     def ask(key: jax.Array, state: ParsecState) -> tuple[jax.Array, ParsecState]:
         return draw(key, state.prior.logits, settings.children), state
 
     def tell(state: ParsecState, architectures: ArrayLike, scores: ArrayLike) -> tuple[ParsecState, Info]:
-        return learn(state, architectures, scores, domain.mask, settings.learning_rate, settings.temperature)
+        return learn(state, architectures, scores, domain.mask, update, settings.temperature)
 
     return Strategy(init, ask, tell, domain.jittable)
 
 
-def initial(domain: Domain, learning_rate: float) -> ParsecState:
-    """Returns the state of a uniform prior."""
+def make_update(domain: Domain, learning_rate: float, trust_radius: float | None) -> prior.PriorUpdate:
+    """Returns Adam on the logits, with the trust term of `parsec.prior.update.trust_initial`."""
+    return prior.trust_initial(prior.adam_update(domain.mask, learning_rate), learning_rate, trust_radius)
+
+
+def initial(domain: Domain, update: prior.PriorUpdate) -> ParsecState:
+    """Returns the state of the domain's initial prior, uniform where it has none."""
     zero = jnp.zeros((), jnp.float32)
-    update = prior.adam_update(domain.mask, learning_rate)
-    return ParsecState(update.init(jnp.zeros(domain.mask.shape, jnp.float32)), zero, zero)
+    logits = np.zeros(domain.mask.shape, np.float32) if domain.initial is None else domain.initial
+    return ParsecState(update.init(logits), zero, zero)
 
 
 def learn(
@@ -83,7 +94,7 @@ def learn(
     architectures: ArrayLike,
     scores: ArrayLike,
     mask: np.ndarray,
-    learning_rate: float,
+    update: prior.PriorUpdate,
     temperature: float,
 ) -> tuple[ParsecState, Info]:
     """Takes one empirical-Bayes step.
@@ -95,7 +106,7 @@ def learn(
       architectures: int32 [K, L].
       scores: float32 [K, M]; the first column is used.
       mask: which options exist, bool [L, max(sizes)].
-      learning_rate: of Adam on the logits.
+      update: of the prior.
       temperature: in units of the children's recent mean absolute deviation.
 
     Returns:
@@ -112,7 +123,7 @@ def learn(
     scale = temperature * jnp.maximum(spread / weight, 1e-12)
     # A single scored child has weight one whatever it is, so nothing can be learnt from it.
     weights = prior.importance_weights(centred / scale, scored & (scored.sum(dtype=jnp.int32) >= 2))
-    learnt = prior.adam_update(mask, learning_rate).update(state.prior, architectures, weights)
+    learnt = update.update(state.prior, architectures, weights)
     state = ParsecState(
         learnt,
         jnp.where(scored.any(), spread, state.spread),

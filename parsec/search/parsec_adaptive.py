@@ -16,7 +16,7 @@ from parsec.cells.domain import ArrayLike, Domain
 from parsec.config import option
 from parsec.search.contract import Info, Strategy
 from parsec.search.factorised import draw_valid
-from parsec.search.parsec import ParsecState, initial, learn
+from parsec.search.parsec import ParsecState, initial, learn, make_update
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,9 @@ class Settings:
     temperature: float = option(
         0.5, "T in units of the children's recent mean absolute deviation", minimum=1e-6, maximum=1e6
     )
+    trust_radius: float | None = option(
+        None, "strength of the trust term towards the initial prior: 0 keeps that fixed, inf (none) is free", minimum=0
+    )
 
 
 def make(domain: Domain, settings: Settings = Settings()) -> Strategy:
@@ -44,10 +47,11 @@ def make(domain: Domain, settings: Settings = Settings()) -> Strategy:
     children_per_nat = settings.children_per_nat
     largest = max(2, math.ceil(children_per_nat * float(np.log(domain.sizes).sum())))
     draw = draw_valid(domain)
+    update = make_update(domain, settings.learning_rate, settings.trust_radius)
 
     def init(key: jax.Array) -> ParsecState:
         del key
-        return initial(domain, settings.learning_rate)
+        return initial(domain, update)
 
     def ask(key: jax.Array, state: ParsecState) -> tuple[jax.Array, ParsecState]:
         logits = state.prior.logits
@@ -55,7 +59,7 @@ def make(domain: Domain, settings: Settings = Settings()) -> Strategy:
         return jnp.where(used[:, None], draw(key, logits, largest), -1), state
 
     def tell(state: ParsecState, architectures: ArrayLike, scores: ArrayLike) -> tuple[ParsecState, Info]:
-        state, info = learn(state, architectures, scores, domain.mask, settings.learning_rate, settings.temperature)
+        state, info = learn(state, architectures, scores, domain.mask, update, settings.temperature)
         return state, info | {"children": (jnp.asarray(architectures)[:, 0] >= 0).sum(dtype=jnp.int32)}
 
     return Strategy(init, ask, tell, domain.jittable)

@@ -30,10 +30,12 @@ class Entry:
       module: imported when it is first needed. It has `Settings`, a frozen dataclass of `parsec.config.option` fields;
         `make(domain, settings) -> Strategy`; and `PRESETS`, name -> `Settings`, if there are any.
       summary: one line for lists of strategies.
+      carries: whether it starts from the prior that its domain may bring, `Domain.initial`.
     """
 
     module: str
     summary: str
+    carries: bool = False
 
     def settings(self) -> type[Any]:
         """Returns the dataclass of the strategy's options."""
@@ -65,8 +67,10 @@ STRATEGIES: dict[str, Entry] = {
     "regularized_evolution": Entry("parsec.search.regularized_evolution", "ageing evolution with tournaments"),
     "reinforce": Entry("parsec.search.reinforce", "policy gradient on independent categoricals"),
     "q_learning": Entry("parsec.search.q_learning", "tabular Q-learning over the decisions in turn"),
-    "parsec": Entry("parsec.search.parsec", "empirical Bayes on a factorised prior, K children per step"),
-    "parsec_adaptive": Entry("parsec.search.parsec_adaptive", "the same with K following the prior's entropy"),
+    "parsec": Entry("parsec.search.parsec", "empirical Bayes on a factorised prior, K children per step", carries=True),
+    "parsec_adaptive": Entry(
+        "parsec.search.parsec_adaptive", "the same with K following the prior's entropy", carries=True
+    ),
     "additive": Entry("parsec.search.additive", "empirical Bayes by an additive model of scores, Thompson sampling"),
     "bananas": Entry("parsec.search.bananas", "mutations ranked by an ensemble predictor"),
     "alphax": Entry("parsec.search.alphax", "Monte-Carlo tree search over the decisions with a Meta-DNN"),

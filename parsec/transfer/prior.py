@@ -30,7 +30,7 @@ class Carried(NamedTuple):
     """A prior in its new space.
 
     Attributes:
-      logits: float32 [L, O], log-probabilities times the sharpness; zero where masked.
+      logits: float32 [L, O], of `open_prior`.
       notes: a line each for choices and options without a counterpart.
     """
 
@@ -79,16 +79,19 @@ def read_prior(given: str | Path, base: Path) -> NamedLogits:
     return logits
 
 
-def carry_logits(source: Mapping[str, Mapping[str, float]], target: Space, sharpness: float = 1.0) -> Carried:
-    """Returns a prior's logits for another space.
+def carry_logits(
+    source: Mapping[str, Mapping[str, float]], target: Space, sharpness: float = 1.0, mixture: float = 0.0
+) -> Carried:
+    """Returns a prior's logits for another space, opened up by `open_prior`.
 
-    An option keeps its probability. Options that the source does not have get an equal share each, 1 / options, and
-    those that it has divide the rest as they did there; a choice without a counterpart is uniform.
+    Before that an option keeps its probability. Options that the source does not have get an equal share each,
+    1 / options, and those that it has divide the rest as they did there; a choice without a counterpart is uniform.
 
     Args:
       source: of `read_prior`.
       target: the space.
-      sharpness: factor on the log-probabilities.
+      sharpness: of `open_prior`.
+      mixture: likewise.
 
     Raises:
       UserError: no choice of the target has a counterpart with two options or more.
@@ -106,7 +109,7 @@ def carry_logits(source: Mapping[str, Mapping[str, float]], target: Space, sharp
         values = values - values.max()
         logp = np.full(len(known), -np.log(len(known)))
         logp[known] = values - np.log(np.exp(values).sum()) + np.log(known.mean())
-        logits[at, : len(known)] = sharpness * logp
+        logits[at, : len(known)] = logp
         new += [f"{choice.name}={option}" for option, found in zip(choice.options, known, strict=True) if not found]
     if len(uniform) == len(target.choices):
         raise UserError(
@@ -121,7 +124,25 @@ def carry_logits(source: Mapping[str, Mapping[str, float]], target: Space, sharp
     unused = [name for name in source if name not in {choice.name for choice in target.choices}]
     if unused:
         notes.append(f"{len(unused)} choices of the prior are not in {target.name}: {_listed(unused)}")
-    return Carried(logits, tuple(notes))
+    return Carried(open_prior(logits, target.mask, sharpness, mixture), tuple(notes))
+
+
+def open_prior(logits: np.ndarray, mask: np.ndarray, sharpness: float, mixture: float) -> np.ndarray:
+    """Returns a prior drawn towards the uniform one, float32 [..., L, O]; zero where masked.
+
+    Args:
+      logits: float32 [..., L, O].
+      mask: which options exist, bool [L, O].
+      sharpness: factor on the logits, at least 0; below 1 it tempers them.
+      mixture: the uniform distribution's share in the result, 0 .. 1: (1 - mixture) * tempered + mixture / options.
+    """
+    tempered = np.where(mask, sharpness * logits, 0.0).astype(np.float32)
+    if mixture == 0:
+        return tempered
+    shifted = np.where(mask, tempered, -np.inf)
+    weights = np.exp(shifted - shifted.max(-1, keepdims=True))
+    mixed = (1 - mixture) * weights / weights.sum(-1, keepdims=True) + mixture * mask / mask.sum(-1, keepdims=True)
+    return np.where(mask, np.log(np.where(mask, mixed, 1.0)), 0.0).astype(np.float32)
 
 
 def _listed(names: list[str]) -> str:

@@ -10,9 +10,12 @@ import pytest
 
 from parsec import prior
 from parsec.data.source import Batch
-from parsec.joint.parsec import Rules, SearchState, search_step
+from parsec.joint.contract import Parts
+from parsec.joint.parsec import Rules, SearchState, make, search_step
 from parsec.joint.sampling import Sampler
+from parsec.joint.settings import JointSettings, PriorSettings, SamplerSettings
 from parsec.supernet.objective import ChildResult
+from parsec.supernet.supernet import Supernet
 
 MASK = np.ones((2, 3), bool)
 BEST = [2, 1]
@@ -166,3 +169,18 @@ def test_the_control_has_no_say_in_anything_else():
     (after, infos), (beside, others) = (run(rules, 5, each) for each in (state, other))
     assert infos[-1]["control_entropy"] != others[-1]["control_entropy"]
     jax.tree.map(np.testing.assert_array_equal, after[:3], beside[:3])
+
+
+@pytest.mark.parametrize("radius", [0.0, None])
+def test_settings_say_how_far_the_prior_goes_from_where_it_started(radius: float | None):
+    supernet = Supernet(init=lambda key, images: {"w": jnp.zeros(4), "poison": jnp.zeros(())}, apply=lambda *_: None)
+    parts = Parts(supernet, run_child, MASK, optax.sgd(0.05), steps=30)
+    search = make(parts, JointSettings(SamplerSettings(num_children=6), prior=PriorSettings(trust_radius=radius)))
+    logits = np.array([[1.0, 0, 0], [0, 0, 2]], np.float32)
+    state = search.init(jax.random.key(0), BATCH.images, logits)
+    step = jax.jit(search.step, donate_argnums=0)
+    for index in range(3):
+        state, _ = step(state, jax.random.key(index), BATCH, BATCH, jnp.array(index))
+    assert search.logits is not None and search.control is not None
+    for found in (search.logits(state), search.control(state)):
+        assert np.array_equal(found, logits) == (radius == 0)

@@ -161,6 +161,59 @@ def test_the_natural_step_moves_probabilities_toward_weighted_frequencies():
     np.testing.assert_allclose(found[0, :2], [0.75 * 0.5 + 0.25 * 0.75, 0.75 * 0.5 + 0.25 * 0.25], rtol=1e-5)
 
 
+def kl(left: np.ndarray, right: np.ndarray) -> float:
+    """KL(left || right) in nats over choices without masked options."""
+    left, right = (np.asarray(each, np.float64) for each in (left, right))
+    left, right = (each - np.log(np.exp(each).sum(-1, keepdims=True)) for each in (left, right))
+    return float((np.exp(left) * (left - right)).sum())
+
+
+@pytest.mark.parametrize("make", [prior.adam_update, prior.natural_update])
+def test_a_trust_term_of_radius_zero_keeps_the_initial_prior_and_an_infinite_one_is_none(make):
+    mask = np.ones((2, 3), bool)
+    initial = np.array([[2.0, -1, 0], [0.3, 0, -7]], np.float32)
+    free = make(mask, 0.1)
+    assert prior.trust_initial(free, 0.1, None) is free
+    # A hundred times the learning rate hardly draws back, and a hundredth hardly lets go.
+    moved = {}
+    for radius in (0.0, 0.001, 10.0, None):
+        update = prior.trust_initial(free, 0.1, radius)
+        state = update.init(initial)
+        for _ in range(5):
+            state = update.update(state, jnp.array([[1, 2]]), jnp.ones(1))
+        moved[radius] = np.abs(np.asarray(state.logits) - initial)
+    assert not moved[0.0].any()
+    assert moved[0.001].max() < 0.02 * moved[None].max()
+    assert moved[10.0].max() > 0.9 * moved[None].max()
+    rested = prior.trust_initial(free, 0.1, 0.1)
+    state = rested.update(rested.init(initial), jnp.array([[1, 2]]), jnp.ones(1))
+    for left, right in zip(rested.update(state, jnp.array([[0, 0]]), jnp.zeros(1)), state, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, left, right)
+
+
+def test_the_trust_term_is_its_proximal_step_and_holds_adam_within_its_radius():
+    """No other prior is better by KL(. || moved) + learning_rate / radius KL(. || initial), and logits stay near."""
+    mask, rate, radius = np.ones((2, 4), bool), 0.05, 0.5
+    initial = np.array([[2.0, -1, 0, 1], [0, 0.5, -3, 1]], np.float32)
+    free = prior.adam_update(mask, rate)
+    update = prior.trust_initial(free, rate, radius)
+    state, alone = update.init(initial), free.init(initial)
+    architectures, weights = jnp.array([[1, 2], [3, 2]]), jnp.array([0.8, 0.2])
+    moved = free.update(alone, architectures, weights).logits
+    held = np.asarray(update.update(state, architectures, weights).logits)
+
+    def objective(logits: np.ndarray) -> float:
+        return kl(logits, np.asarray(moved)) + rate / radius * kl(logits, initial)
+
+    rng = np.random.default_rng(0)
+    others = [objective(held + 0.01 * rng.normal(size=held.shape)) for _ in range(50)]
+    assert objective(held) < min(others)
+    for _ in range(400):
+        state = update.update(state, architectures, weights)
+    way = np.abs(np.asarray(state.logits) - initial).max()
+    assert 0.5 * radius < way < 1.2 * radius
+
+
 def test_the_adaptive_budget_follows_entropy_within_its_bounds(logits: jax.Array):
     uniform = jnp.zeros(MASK.shape)
     entropy = float(np.log(SIZES).sum())

@@ -42,6 +42,13 @@ def test_no_shipped_config_holds_a_setting_that_is_ignored(chosen: str):
         ({"sampler.children_per_nat": "1"}, "sampler.children_per_nat=1.0", "sampler.budget=adaptive"),
         ({"prior.update": "natural", "prior.b1": "0.5"}, "prior.b1=0.5", "prior.update=adam"),
         ({"prior.sharpness": "0.5"}, "prior.sharpness=0.5", "prior.initial=RUN_DIR"),
+        ({"prior.mixture": "0.5"}, "prior.mixture=0.5", "prior.initial=RUN_DIR"),
+        ({"prior.trust_radius": "0"}, "prior.trust_radius=0.0", "prior.initial=RUN_DIR"),
+        (
+            {"strategy.name": "parsec_adaptive", "prior.initial": "x", "prior.trust_radius": "1"},
+            "prior.trust_radius=1.0",
+            "config.strategy.options=trust_radius=1",
+        ),
         ({"derive.samples": "4"}, "derive.samples=4", "derive.rule=best_of_samples"),
         ({"strategy.epochs": "1"}, "strategy.epochs=1.0", "strategy.evaluator=train"),
         (
@@ -56,6 +63,7 @@ def test_no_shipped_config_holds_a_setting_that_is_ignored(chosen: str):
         ({"verify.random": "0", "verify.epochs": "4"}, "verify.epochs=4.0", "config.verify.random=5 or more"),
         ({"verify.steps": "9", "verify.share": "0.2"}, "verify.share=0.2", "config.verify.epochs=0 and"),
         ({"strategy.name": "random", "prior.initial": "x"}, "prior.initial=x", "weights and prior together"),
+        ({"strategy.name": "lanas", "prior.initial": "x"}, "prior.initial=x", "from a prior: parsec, parsec_adaptive"),
     ],
     ids=lambda value: str(value) if isinstance(value, str) else None,
 )

@@ -128,6 +128,8 @@ def test_paths_that_lead_nowhere_are_told_and_those_that_may_be_made_are_not(tmp
     ):
         with pytest.raises(UserError, match=said):
             check_paths(config)
+        with pytest.raises(UserError, match=said.replace("config", "target")):
+            check_paths(config, "target")
 
 
 def test_a_damaged_file_among_the_configs_is_listed_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -10,8 +10,11 @@ import pytest
 from parsec import prior as priors
 from parsec.cells import get_space
 from parsec.errors import UserError
+from parsec.run import transfer
 from parsec.run.compare_settings import CompareConfig
 from parsec.run.metrics import read_metrics
+from parsec.run.pipeline_settings import PipelineConfig, leave_shared
+from parsec.run.search import initial_logits
 from parsec.run.settings import (
     DataSettings,
     DeriveSettings,
@@ -23,7 +26,9 @@ from parsec.run.settings import (
     StrategySettings,
 )
 from parsec.run.transfer import run_transfer
-from parsec.transfer.prior import read_prior
+from parsec.run.workdir import write_json_atomic
+from parsec.search.registry import STRATEGIES
+from parsec.transfer.prior import named_logits, read_prior
 
 SPACE = get_space("nasbench201")
 SOURCE = SearchConfig(
@@ -60,11 +65,55 @@ def test_the_target_starts_from_the_carried_prior(tmp_path: Path):
     assert result["config"]["prior"]["initial"] == "../source"
 
 
+def test_a_search_starts_from_the_prior_as_it_was_opened(tmp_path: Path):
+    logits = np.random.default_rng(0).normal(0, 2, SPACE.mask.shape).astype(np.float32)
+    write_json_atomic(tmp_path / "prior.json", named_logits(SPACE, logits))
+    prior = PriorSettings(initial=str(tmp_path), mixture=0.2, sharpness=0.5)
+    opened = initial_logits(replace(TARGET, prior=prior), SPACE, tmp_path / "run").logits
+    found = priors.probabilities(opened, SPACE.mask)
+    np.testing.assert_allclose(found, 0.8 * priors.probabilities(0.5 * logits, SPACE.mask) + 0.04, atol=1e-6)
+
+
+def test_a_pipeline_is_a_target_whose_search_starts_from_the_prior(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    ran = []
+    monkeypatch.setattr(transfer, "run_search", lambda *given: ran.append(given))
+    monkeypatch.setattr(transfer, "run_pipeline", lambda *given: ran.append(given))
+    whole = PipelineConfig(dataset="digits", image_size=0, search=leave_shared(TARGET))
+    run_transfer(SOURCE, whole, tmp_path)
+    (source, first), (target, second) = ran
+    assert (source, first, second) == (SOURCE, tmp_path / "source", tmp_path / "target")
+    initial = target.search.prior.initial
+    # The search of a pipeline runs in a folder of its own.
+    assert (second / "search" / initial).resolve() == first and replace(
+        target, search=replace(target.search, prior=whole.search.prior)
+    ) == whole
+
+
+def test_a_search_that_is_told_scores_is_source_and_target_where_it_carries_a_prior(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    ran = []
+    monkeypatch.setattr(transfer, "run_search", lambda config, path: ran.append(config.strategy.name))
+    plain = replace(SOURCE, steps=0, sampler=SamplerSettings(), likelihood=LikelihoodSettings(), prior=PriorSettings())
+    told = {name: replace(plain, strategy=StrategySettings(name=name, evaluator="train")) for name in STRATEGIES}
+    run_transfer(told["additive"], told["parsec"], tmp_path)
+    assert ran == ["additive", "parsec"]
+
+
+def test_a_target_without_data_is_told_before_the_source_is_searched(tmp_path: Path):
+    target = replace(TARGET, dataset="images", data_dir=str(tmp_path), data=replace(TARGET.data, image_size=8))
+    with pytest.raises(UserError) as refused:
+        run_transfer(SOURCE, target, tmp_path / "run")
+    assert str(tmp_path) in str(refused.value) and "\n" not in str(refused.value)
+    assert not (tmp_path / "run" / "source").exists()
+
+
 def test_a_source_or_target_that_learns_no_prior_is_one_line_and_runs_nothing(tmp_path: Path):
     other = replace(SOURCE, strategy=StrategySettings(name="alphax"))
     for pair, message in (
         ((other, TARGET), "the source of a transfer must learn a prior.*alphax"),
-        ((SOURCE, other), "the target of a transfer must learn a prior.*alphax"),
+        ((SOURCE, other), "the target of a transfer must start from a prior: strategy parsec, .*not alphax"),
+        ((CompareConfig(), TARGET), "the source of a transfer must be a search; CompareConfig"),
         ((SOURCE, CompareConfig()), "the target of a transfer must be a search; CompareConfig"),
     ):
         with pytest.raises(UserError, match=message) as raised:

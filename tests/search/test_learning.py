@@ -1,5 +1,7 @@
 """What sets each strategy apart, checked by hand on a few steps."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 
 from parsec import prior
 from parsec.cells.domain import product_domain
-from parsec.search.registry import make_strategy
+from parsec.search.registry import STRATEGIES, make_strategy
 from parsec.tables.table import make_table, table_domain
 
 DOMAIN = product_domain((3, 2, 3))
@@ -101,6 +103,24 @@ def test_parsec_moves_the_prior_toward_the_better_child(key: jax.Array) -> None:
     for _ in range(5):
         state, _ = strategy.tell(state, children, scores(1.0, 2.0))
     assert prior.mode(state.prior.logits, DOMAIN.mask).tolist() == [1, 0, 2]
+
+
+@pytest.mark.parametrize("name", [name for name, entry in STRATEGIES.items() if entry.carries])
+def test_a_strategy_that_carries_a_prior_draws_from_it_and_trusts_it_as_told(name: str, key: jax.Array) -> None:
+    known = np.where(DOMAIN.mask, np.random.default_rng(0).normal(0, 0.5, DOMAIN.mask.shape), 0).astype(np.float32)
+    known[0] = np.where(DOMAIN.mask[0], [0, 30, 0], 0)
+    domain = replace(DOMAIN, initial=known)
+    states = {}
+    for radius in (0, 1e-3, None):
+        strategy = make_strategy(name, domain, {"trust_radius": radius})
+        asked, state = strategy.ask(key, strategy.init(key))
+        asked = np.asarray(asked)
+        assert (asked[asked[:, 0] >= 0][:, 0] == 1).all()
+        told = jnp.arange(len(asked), dtype=jnp.float32)[:, None]
+        states[radius], _ = strategy.tell(state, asked, jnp.where(jnp.asarray(asked)[:, :1] >= 0, told, jnp.nan))
+    kept, near, free = (np.asarray(states[radius].prior.logits) for radius in (0, 1e-3, None))
+    np.testing.assert_array_equal(kept, known)
+    assert 0 < np.abs(near - known).max() < 0.02 < np.abs(free - known).max()
 
 
 def test_local_search_climbs_to_a_local_optimum_then_starts_again(key: jax.Array) -> None:

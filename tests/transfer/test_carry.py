@@ -10,7 +10,7 @@ from parsec import prior as priors
 from parsec.cells import get_space
 from parsec.cells.space import CellLayout, Choice, Space
 from parsec.errors import UserError
-from parsec.transfer.prior import carry_logits, named_logits, read_prior
+from parsec.transfer.prior import carry_logits, named_logits, open_prior, read_prior
 
 SPACE = get_space("nasbench201")
 
@@ -52,6 +52,22 @@ def test_sharpness_tempers_the_prior(logits: np.ndarray):
     sizes = [float(priors.entropy(carry_logits(stored, SPACE, s).logits, SPACE.mask)) for s in (2.0, 1.0, 0.5, 0.0)]
     assert sizes == sorted(sizes)
     assert sizes[-1] == pytest.approx(6 * np.log(5), rel=1e-5)
+
+
+def test_a_mixture_opens_the_prior_towards_uniform(logits: np.ndarray):
+    stored = named_logits(SPACE, logits)["logits"]
+    before = np.asarray(priors.probabilities(logits, SPACE.mask))
+    for mixture in (0.0, 0.25, 1.0):
+        carried = carry_logits(stored, SPACE, mixture=mixture)
+        expected = (1 - mixture) * before + mixture / 5
+        np.testing.assert_allclose(priors.probabilities(carried.logits, SPACE.mask), expected, atol=1e-6)
+    # The tempered prior is what is mixed, and a ragged choice has its own uniform distribution.
+    mask = np.array([[True, True, False], [True, True, True]])
+    ragged = np.array([[3.0, -3, 9], [0, 0, 30]], np.float32)
+    opened = priors.probabilities(open_prior(ragged, mask, 0.5, 0.3), mask)
+    tempered = np.asarray(priors.probabilities(0.5 * ragged, mask))
+    np.testing.assert_allclose(opened, 0.7 * tempered + 0.3 * mask / [[2], [3]], atol=1e-6)
+    assert open_prior(ragged, mask, 0.5, 0.3)[0, 2] == 0
 
 
 def test_options_are_found_by_name_in_any_order_and_new_ones_get_an_equal_share():
