@@ -91,8 +91,9 @@ def launch(chosen: str, overrides: Sequence[str], workdir: str | None, transfer_
     inspect(first, config)
     if not (first / RESULT).exists():
         check_paths(config)
-    if transfer_to is not None and not (run_directory / TARGET / RESULT).exists():
-        check_paths(arguments[1], "target")
+    for target_config in arguments[1:]:
+        if not (run_directory / TARGET / RESULT).exists():
+            check_paths(target_config, "target")
     _use_every_core()
     _check_platforms()
     try:

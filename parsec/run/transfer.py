@@ -53,7 +53,7 @@ def run_transfer(config: Any, target_config: Any, workdir: Path) -> dict[str, An
             "the source of a transfer must learn a prior: strategy.name=parsec on the supernet, or additive, not "
             f"{config.strategy.name} on {config.strategy.evaluator}"
         )
-    target_config, search = _started(target_config)
+    begun, search = _started(target_config)
     if joint_entry(search) is None and not STRATEGIES[search.strategy.name].carries:
         carry = ", ".join(name for name, entry in STRATEGIES.items() if entry.carries)
         raise UserError(
@@ -62,13 +62,14 @@ def run_transfer(config: Any, target_config: Any, workdir: Path) -> dict[str, An
     target = get_space(search.space)
     check_search(search, target)
     carry_logits(named_logits(source, uniform_logits(source))["logits"], target)
-    inspect(workdir / TARGET, target_config)
+    inspect(workdir / TARGET, begun)
     if not (workdir / SOURCE / RESULT).exists():
         # Data that is missing is told of now, not after the source's hours.
         load_problem(search)
     run_search(config, workdir / SOURCE)
-    run = run_search if isinstance(target_config, SearchConfig) else run_pipeline
-    return run(target_config, workdir / TARGET)
+    if isinstance(begun, PipelineConfig):
+        return run_pipeline(begun, workdir / TARGET)
+    return run_search(begun, workdir / TARGET)
 
 
 def _started(target: Any) -> tuple[SearchConfig | PipelineConfig, SearchConfig]:

@@ -34,6 +34,7 @@ class Walk:
     seed: int = option(0, "random seed", minimum=0)
     steps: int = option(60, "how far", minimum=1)
     pause: float = option(0.0, "seconds of rest in a step", minimum=0)
+    data_dir: str = option("", "a folder")
 
 
 def get_config(variant: str = "") -> Walk:
@@ -203,6 +204,14 @@ def test_where_a_run_goes_and_what_the_job_is_given(command: Command, tmp_path: 
     assert here == tmp_path / "here"
     assert (transfer, target.steps, target.seed) == ("parsec.run.transfer:run_transfer", 5, 7)
     assert both == tmp_path / "runs" / "walk_search-to-walk_search-quick"
+
+
+def test_a_transfer_to_a_folder_that_is_not_there_runs_nothing(
+    command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert command("--config=walk_search", "--transfer_to=walk_search:quick", "--target.data_dir=nowhere") == 2
+    assert capsys.readouterr().err.strip() == "error: target.data_dir='nowhere' does not exist"
+    assert not (tmp_path / "runs").exists()
 
 
 def test_help_of_a_transfer_lists_the_settings_of_both(command: Command, capsys: pytest.CaptureFixture[str]):

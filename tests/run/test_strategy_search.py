@@ -76,6 +76,17 @@ def search(workdir: Path, evaluate: Counting, settings: StrategySettings, space:
         return run_strategy(run, settings, get_space(space), 0, scored_by(evaluate), after=5).evaluated
 
 
+def test_a_strategy_that_carries_a_prior_starts_from_the_one_it_is_given(tmp_path: Path):
+    settings = StrategySettings(name="parsec", evaluations=8)
+    asked = Counting()
+    known = np.where(np.arange(5) == OPTIMUM[:, None], 30, 0).astype(np.float32)
+    # Two choices are open: all else is as the prior says.
+    known[:2] = 0
+    with claim(tmp_path, replace(CONFIG, strategy=settings)) as run:
+        run_strategy(run, settings, SPACE, 0, scored_by(asked), initial=known)
+    assert (np.array(asked.asked)[:, 2:] == OPTIMUM[2:]).all()
+
+
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_every_strategy_spends_its_budget_once_each_and_resumes_to_the_same_bytes(name: str, tmp_path: Path):
     settings = StrategySettings(name=name, evaluations=24)
