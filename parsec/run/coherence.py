@@ -49,6 +49,8 @@ def _trains(config: SearchConfig) -> bool:
 
 
 _JOINT = f"a search of weights and prior together: config.strategy.name={' or '.join(JOINTS)} on the supernet"
+# How a prior learns beside shared weights; where it starts is not among it.
+_LEARNING = ("prior.update", "prior.learning_rate", "prior.b1", "prior.warmup")
 CONDITIONS = (
     Condition(
         ("likelihood.temperature", "likelihood.ess_floor"),
@@ -113,7 +115,7 @@ CONDITIONS = (
     ),
     Condition(("strategy.epochs",), lambda config: not config.strategy.steps, "config.strategy.steps=0"),
     Condition(
-        ("epochs", "steps", "data.valid_batch_size", "supernet.", "sampler.", "likelihood.", "prior."),
+        ("epochs", "steps", "data.valid_batch_size", "supernet.", "sampler.", "likelihood.", *_LEARNING),
         lambda config: EVALUATORS[config.strategy.evaluator].shared,
         "shared weights: config.strategy.evaluator=supernet",
     ),

@@ -94,9 +94,9 @@ def test_a_search_that_is_told_scores_is_source_and_target_where_it_carries_a_pr
 ):
     ran = []
     monkeypatch.setattr(transfer, "run_search", lambda config, path: ran.append(config.strategy.name))
-    plain = replace(SOURCE, steps=0, sampler=SamplerSettings(), likelihood=LikelihoodSettings(), prior=PriorSettings())
+    plain = SearchConfig(dataset="digits", space="nasbench201")
     told = {name: replace(plain, strategy=StrategySettings(name=name, evaluator="train")) for name in STRATEGIES}
-    run_transfer(told["additive"], told["parsec"], tmp_path)
+    run_transfer(told["additive"], replace(told["parsec"], prior=PriorSettings(mixture=0.5)), tmp_path)
     assert ran == ["additive", "parsec"]
 
 
