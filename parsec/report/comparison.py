@@ -53,8 +53,8 @@ def summarise(rows: np.ndarray, proposals: np.ndarray, scores: np.ndarray, repor
     failed = (rows >= 0) & np.isnan(scores[np.maximum(rows, 0)])
     return {
         "seeds": len(rows),
-        "objective": _spread(_picked(scores, final)),
-        "reported": _spread(_picked(report, final)),
+        "objective": spread(_picked(scores, final)),
+        "reported": spread(_picked(report, final)),
         "optimum_hits": int(hits.sum()),
         "median_queries_to_optimum": median if math.isfinite(median) else None,
         "mean_queries_to_optimum": float(np.where(hits, queries, rows.shape[1]).mean()),
@@ -75,6 +75,24 @@ def regret_curve(rows: np.ndarray, scores: np.ndarray, report: np.ndarray) -> tu
     regret = np.nanmax(report) - np.where(best >= 0, report[np.maximum(best, 0)], np.nan)
     half = half_width(regret.std(0, ddof=1), len(rows)) if len(rows) > 1 else np.zeros(rows.shape[1])
     return regret.mean(0), half
+
+
+def spread(values: np.ndarray) -> dict[str, float | None]:
+    """Returns mean, deviation (n - 1) and the half-width of the 95 % interval of the mean, over the finite values.
+
+    Args:
+      values: float [n].
+
+    Returns:
+      `mean`, `deviation` and `interval`; None where too few are finite.
+    """
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return {"mean": None, "deviation": None, "interval": None}
+    if finite.size == 1:
+        return {"mean": float(finite[0]), "deviation": None, "interval": None}
+    deviation = float(finite.std(ddof=1))
+    return {"mean": float(finite.mean()), "deviation": deviation, "interval": float(half_width(deviation, finite.size))}
 
 
 def half_width(deviation: Any, count: int) -> Any:
@@ -123,17 +141,6 @@ def _told(rows: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 def _picked(column: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return np.where(rows >= 0, column[np.maximum(rows, 0)], np.nan)
-
-
-def _spread(values: np.ndarray) -> dict[str, float | None]:
-    """Returns mean, deviation and the half-width of the 95 % interval over the finite values."""
-    finite = values[np.isfinite(values)]
-    if not finite.size:
-        return {"mean": None, "deviation": None, "interval": None}
-    if finite.size == 1:
-        return {"mean": float(finite[0]), "deviation": None, "interval": None}
-    deviation = float(finite.std(ddof=1))
-    return {"mean": float(finite.mean()), "deviation": deviation, "interval": float(half_width(deviation, finite.size))}
 
 
 def _number(value: float | None) -> str:

@@ -8,8 +8,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 # Colours that most people with a colour vision deficiency can tell apart, and line styles for when they run out.
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6b6b6b", "#8b5a2b")
-_STYLES = ("-", "--", ":", "-.")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6b6b6b", "#8b5a2b")
+STYLES = ("-", "--", ":", "-.")
 
 
 def draw_regret(path: Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str, unit: str) -> None:
@@ -30,7 +30,7 @@ def draw_regret(path: Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
     lowest, highest = np.inf, 0.0
     for at, (name, (mean, half)) in enumerate(curves.items()):
         queries = np.arange(1, len(mean) + 1)
-        colour, style = _COLOURS[at % len(_COLOURS)], _STYLES[at // len(_COLOURS) % len(_STYLES)]
+        colour, style = COLOURS[at % len(COLOURS)], STYLES[at // len(COLOURS) % len(STYLES)]
         axes.plot(queries, mean, style, color=colour, label=name, linewidth=1.6)
         axes.fill_between(queries, np.maximum(mean - half, 0), mean + half, color=colour, alpha=0.15, linewidth=0)
         positive = mean[np.isfinite(mean) & (mean > 0)]

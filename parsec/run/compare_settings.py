@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from parsec.config import option
-from parsec.search.registry import STRATEGIES, describe_options
+from parsec.search.registry import STRATEGIES, describe_options, names
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class CompareConfig:
     JOB: ClassVar[str] = "parsec.run.compare:run_compare"
     WRITES: ClassVar[tuple[str, ...]] = ("strategies", "curves.npz", "regret.png", "table.md")
 
-    benchmark: str = option("nasbench201", "where the table comes from, a key of parsec.run.compare.BENCHMARKS")
+    benchmark: str = option("nasbench201", "where the table comes from, a key of parsec.run.benchmarks.BENCHMARKS")
     data_dir: str = option("", "folder that holds the benchmark's file, such as nasbench201.npz", affects_results=False)
     table: str = option("", "the .npz file of benchmark=table", affects_results=False)
     dataset: str = option(
@@ -24,7 +24,7 @@ class CompareConfig:
     objective: str = option("valid_200", "the column told to strategies, maximised; -COLUMN minimises")
     report: str = option("", "the column reported at the incumbent, -COLUMN if lower is better; empty is the objective")
     strategies: tuple[str, ...] = option(
-        tuple(STRATEGIES), "keys of parsec.search.registry.STRATEGIES, in this order", choices=STRATEGIES
+        names(many=False), "keys of parsec.search.registry.STRATEGIES, in this order", choices=STRATEGIES
     )
     options: tuple[str, ...] = option((), "options of strategies, as NAME.OPTION=VALUE")
     seeds: int = option(20, "runs of each strategy", minimum=1)
@@ -38,5 +38,8 @@ class CompareConfig:
     )
 
     def explain(self) -> list[str]:
-        """Returns the paragraphs that `--help` adds: the options of every strategy."""
-        return ["Options of strategies, set as --config.options=NAME.OPTION=VALUE:", *map(describe_options, STRATEGIES)]
+        """Returns the paragraphs that `--help` adds: the options of every strategy of one objective."""
+        return [
+            "Options of strategies, set as --config.options=NAME.OPTION=VALUE:",
+            *map(describe_options, names(many=False)),
+        ]

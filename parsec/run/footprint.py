@@ -2,7 +2,6 @@
 
 from parsec.cells.space import Space
 from parsec.footprint import require_memory
-from parsec.run.compare_settings import CompareConfig
 from parsec.run.settings import NetworkSettings, SearchConfig
 from parsec.run.table_settings import TableConfig
 
@@ -50,11 +49,11 @@ def network_needs(
     }
 
 
-def check_compare_memory(config: CompareConfig) -> None:
+def check_compare_memory(seeds: int, budget: int) -> None:
     """Raises `UserError` where the runs of a comparison certainly do not fit in memory: their rows and one curve."""
-    queries = config.seeds * config.budget
+    queries = seeds * budget
     require_memory(
-        {f"{config.seeds:,} runs of {config.budget:,} queries": queries * (_INT32 + _FLOAT64)},
+        {f"{seeds:,} runs of {budget:,} queries": queries * (_INT32 + _FLOAT64)},
         "lower config.seeds or config.budget",
     )
 

@@ -88,7 +88,7 @@ def run_trials(load: Load, task: Task, runs: int, workers: int = 1) -> Trials:
             f"budget {task.budget} does not fit; table {table.name} holds {len(table)} architectures, so it must be "
             f"1..{len(table)}"
         )
-    strategy = make_strategy(task.strategy, domain, task.options)
+    strategy = make_strategy(task.strategy, domain, task.options, len(task.objectives))
     evaluator = table_evaluator(table, task.objectives)
     if strategy.jittable:
         return _compiled(strategy, evaluator, domain, task, runs)
@@ -152,7 +152,7 @@ def _worker(load: Load, task: Task, entry: Entry) -> None:
     # A table needs no accelerator, and two processes cannot share one.
     jax.config.update("jax_platforms", "cpu")
     table, domain = load()
-    strategy = make_strategy(task.strategy, domain, task.options)
+    strategy = make_strategy(task.strategy, domain, task.options, len(task.objectives))
     evaluator = table_evaluator(table, task.objectives)
     _worker_play = functools.partial(play_run, strategy, evaluator, domain, task)
 

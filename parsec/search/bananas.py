@@ -122,15 +122,16 @@ def _predict(domain: Domain, state: BananasState, pool: jax.Array, ridge: float)
     identity = jnp.eye(state.layers.shape[2], dtype=jnp.float32)
 
     def member(layer: jax.Array) -> jax.Array:
-        inside = _hidden(known, layer) * scored[:, None].astype(jnp.float32)
+        inside = hidden(known, layer) * scored[:, None].astype(jnp.float32)
         head = jax.scipy.linalg.solve(inside.T @ inside + ridge * identity, inside.T @ target, assume_a="pos")
-        return _hidden(asked, layer) @ head
+        return hidden(asked, layer) @ head
 
     predictions = jax.vmap(member)(state.layers)
     return predictions.mean(0), predictions.std(0, ddof=1)
 
 
-def _hidden(features: jax.Array, layer: jax.Array) -> jax.Array:
+def hidden(features: jax.Array, layer: jax.Array) -> jax.Array:
+    """Returns what a member's random layer, float32 [D + 1, H], makes of features float32 [N, D]; float32 [N, H]."""
     outputs = jax.nn.relu(features @ layer[:-1] + layer[-1][None, :])
     return outputs / jnp.sqrt(float(layer.shape[1]))
 

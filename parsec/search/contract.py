@@ -10,6 +10,8 @@ and scores. It never sees a dataset, a table or a network.
 
 Scores have one column for each of M objectives, all of them higher is better. A strategy of one objective reads column
 0, `first_objective`, and no other: whoever tells it puts the objective it is to search first.
+A strategy of several objectives is told them scaled, 0 at the reference point and 1 at the ideal one
+(`parsec.tables.objectives`).
 
 Whoever plays a strategy gives `init` and every `ask` a key of its own. `init` and `ask` may split theirs, draw from it
 or fold into it as they like, but use each key they come by once.

@@ -31,23 +31,38 @@ class Entry:
         `make(domain, settings) -> Strategy`; and `PRESETS`, name -> `Settings`, if there are any.
       summary: one line for lists of strategies.
       carries: whether it starts from the prior that its domain may bring, `Domain.initial`.
+      many: whether it searches for several objectives at once; its `make(domain, settings, objectives)` is then given
+        their number. Any other reads the first.
+      start: the preset that options start from; "" for the defaults of `Settings`.
+      adapter: module whose `adapt(strategy, domain, objectives) -> Strategy` makes a strategy of one objective search
+        for several; "" where the strategy is used as it is.
     """
 
     module: str
     summary: str
     carries: bool = False
+    many: bool = False
+    start: str = ""
+    adapter: str = ""
 
     def settings(self) -> type[Any]:
         """Returns the dataclass of the strategy's options."""
         return self._part("Settings")
 
+    def defaults(self) -> Any:
+        """Returns the settings that options start from."""
+        return self.presets()[self.start] if self.start else self.settings()()
+
     def presets(self) -> Mapping[str, Any]:
         """Returns the named settings of the strategy; most have none."""
         return self._part("PRESETS", {})
 
-    def make(self, domain: Domain, settings: Any) -> Strategy:
+    def make(self, domain: Domain, settings: Any, objectives: int = 1) -> Strategy:
         """Returns the strategy; the settings are of the class that `settings` returns."""
-        return self._part("make")(domain, settings)
+        if self.adapter:
+            adapt = importlib.import_module(self.adapter).adapt
+            return adapt(self._part("make")(domain, settings), domain, objectives)
+        return self._part("make")(domain, settings, *([objectives] if self.many else []))
 
     def _part(self, name: str, absent: Any = None) -> Any:
         try:
@@ -76,22 +91,51 @@ STRATEGIES: dict[str, Entry] = {
     "alphax": Entry("parsec.search.alphax", "Monte-Carlo tree search over the decisions with a Meta-DNN"),
     "lanas": Entry("parsec.search.lanas", "a tree of learned linear splits of the space"),
     "la_mcts": Entry("parsec.search.la_mcts", "a growing tree of learned non-linear splits"),
+    "sobol": Entry("parsec.search.sobol", "quasi-random sampling by Sobol's sequence", many=True),
+    "emoa": Entry("parsec.search.emoa", "steady-state evolution by non-dominated fronts and hypervolume", many=True),
+    "monas": Entry("parsec.search.monas", "policy gradient on a mixed or constrained reward", many=True),
+    "npg_adf": Entry(
+        "parsec.search.npg", "policy gradient, a cost's target annealed along the front", many=True, start="adf"
+    ),
+    "npg_adc": Entry(
+        "parsec.search.npg", "policy gradient, rewarded for what nothing known dominates", many=True, start="adc"
+    ),
+    "mo_bananas": Entry("parsec.search.mo_bananas", "BANANAS with a predictor of every objective", many=True),
+    "parsec_pareto": Entry(
+        "parsec.search.parsec",
+        "PARSEC told improvements of the hypervolume",
+        many=True,
+        adapter="parsec.search.improvement",
+    ),
+    "lanas_pareto": Entry(
+        "parsec.search.lanas",
+        "LaNAS told all that is known anew, along random directions",
+        many=True,
+        start="pareto",
+        adapter="parsec.search.retold",
+    ),
 }
 
 
-def make_strategy(name: str, domain: Domain, options: Mapping[str, Any] | None = None) -> Strategy:
+def names(many: bool) -> tuple[str, ...]:
+    """Returns the strategies that search for several objectives, or those for one."""
+    return tuple(name for name, entry in STRATEGIES.items() if entry.many == many)
+
+
+def make_strategy(name: str, domain: Domain, options: Mapping[str, Any] | None = None, objectives: int = 1) -> Strategy:
     """Returns the strategy called `name` for a domain.
 
     Args:
       name: a key of `STRATEGIES`.
       domain: the search space.
       options: as of `read_options`.
+      objectives: M, numbers in each score it will be told.
 
     Raises:
       UserError: as `read_options`, or for options that do not fit each other.
     """
     settings = read_options(name, options or {})
-    return STRATEGIES[name].make(domain, settings)
+    return STRATEGIES[name].make(domain, settings, objectives)
 
 
 def read_options(name: str, options: Mapping[str, Any]) -> Any:
@@ -109,7 +153,7 @@ def read_options(name: str, options: Mapping[str, Any]) -> Any:
     if name not in STRATEGIES:
         raise unknown("strategy", name, STRATEGIES)
     entry, given = STRATEGIES[name], dict(options)
-    base, presets = entry.settings()(), entry.presets()
+    base, presets = entry.defaults(), entry.presets()
     if presets and _PRESET in given:
         preset = str(given.pop(_PRESET))
         if preset not in presets:
@@ -133,6 +177,6 @@ def describe_options(name: str) -> str:
     if name not in STRATEGIES:
         raise unknown("strategy", name, STRATEGIES)
     entry = STRATEGIES[name]
-    text = describe(entry.settings(), f"{name}.") or f"{name} has no options"
+    text = describe(entry.defaults(), f"{name}.") or f"{name} has no options"
     presets = entry.presets()
     return text + (f"\n{name}.{_PRESET}=NAME sets what is not given: {', '.join(presets)}" if presets else "")

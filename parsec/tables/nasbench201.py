@@ -22,8 +22,9 @@ def load_nasbench201(path: Path, dataset: str) -> Table:
 
     Returns:
       The table with accuracies in percent, `valid_12` and `valid_200` (after 12 and 200 epochs; for cifar10 on its
-      validation half, trained on the other) and `test_200`, by which it ranks; and the costs `flops_m` and `params_m`
-      in millions.
+      validation half, trained on the other) and `test_200`, by which it ranks; the costs `flops_m` and `params_m` in
+      millions; and `params`, the parameters with a classifier of ten classes whatever the dataset, so that they
+      depend on the cell alone.
 
     Raises:
       UserError: if the file cannot be read or is no such table, or for an unknown dataset.
@@ -38,6 +39,7 @@ def load_nasbench201(path: Path, dataset: str) -> Table:
         "test_200": ("test_acc_200", "test_acc_200_cols", dataset),
         "flops_m": ("flops_m", "cost_cols", dataset),
         "params_m": ("params_m", "cost_cols", dataset),
+        "params": ("params_m", "cost_cols", "cifar10"),
     }
     columns = {}
     for column, (values, names, name) in wanted.items():
@@ -47,6 +49,7 @@ def load_nasbench201(path: Path, dataset: str) -> Table:
         if name not in labels or arrays[values].ndim != 2:
             raise UserError(f"{values} of {path} has no column {name!r}; its columns are {', '.join(labels)}")
         columns[column] = arrays[values][:, labels.index(name)].astype(np.float64)
+    columns["params"] = np.round(1e6 * columns["params"])
     table = make_table(f"nasbench201-{dataset}", np.full(6, 5), arrays["ops"], columns)
     if not table.complete:
         raise UserError(f"{path} holds {len(table)} architectures; NAS-Bench-201 has 15625")

@@ -14,11 +14,14 @@ from parsec.run import (
     factories,
     finals,
     journal,
+    pareto,
     pipeline_settings,
     retrain,
+    saved_trials,
     table,
 )
 from parsec.run.compare_settings import CompareConfig
+from parsec.run.pareto_settings import ParetoConfig
 from parsec.run.pipeline_settings import PipelineConfig
 from parsec.run.retrain_settings import RetrainConfig
 from parsec.run.settings import SearchConfig
@@ -34,7 +37,9 @@ RUN = Path(compare.__file__).parent
 def test_the_names_are_those_of_the_modules_that_write():
     search = {prior.PRIOR, conclude.REPORT, factories.CHILDREN, journal.JOURNAL, finals.COMPARED}
     assert {*search, alike.RETRAINED, "cell.svg", "cell.png"} == set(SearchConfig.WRITES)
-    assert {compare.FINISHED, compare.CURVES, compare.PLOT, compare.TEXT} == set(CompareConfig.WRITES)
+    assert {saved_trials.FINISHED, compare.CURVES, compare.PLOT, compare.TEXT} == set(CompareConfig.WRITES)
+    fronts = {pareto.CURVES, pareto.PLOT, pareto.FRONTS, pareto.TEXT, pareto.FRONT, pareto.ARCHITECTURES}
+    assert {saved_trials.FINISHED, *fronts} == set(ParetoConfig.WRITES)
     assert {table.TABLE} == set(TableConfig.WRITES)
     exports = {export.PROGRAM, export.SCRIPT, export.GRAPH, export.TORCH_SOURCE, export.TORCH_WEIGHTS, export.MANIFEST}
     assert {model_file.MODEL, model_file.WEIGHTS, model_file.LAST, *exports} == set(TrainConfig.WRITES)
@@ -48,7 +53,10 @@ def test_every_file_name_in_the_runner_is_one_that_a_job_names(path: Path):
     """A name added to a module, and forgotten in `WRITES`, would be written over another's file."""
     named = {
         name
-        for config in (SearchConfig(), CompareConfig(), TableConfig(), TrainConfig(), RetrainConfig(), PipelineConfig())
+        for config in (
+            *(SearchConfig(), CompareConfig(), ParetoConfig(), TableConfig()),
+            *(TrainConfig(), RetrainConfig(), PipelineConfig()),
+        )
         for name in writes(config)
     }
     written = {

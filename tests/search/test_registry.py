@@ -11,7 +11,7 @@ import pytest
 from parsec.cells.domain import product_domain
 from parsec.errors import UserError
 from parsec.run.launch import explain
-from parsec.search.registry import STRATEGIES, Entry, describe_options, make_strategy, read_options
+from parsec.search.registry import STRATEGIES, Entry, describe_options, make_strategy, names, read_options
 
 DOMAIN = product_domain((3, 2, 4))
 OUT_OF_RANGE = [
@@ -33,6 +33,12 @@ OUT_OF_RANGE = [
     ("bananas", {"candidates": 1}),
     ("bananas", {"ridge": 0.0}),
     ("bananas", {"capacity": 5}),
+    ("sobol", {"batch": 0}),
+    ("emoa", {"population": 1}),
+    ("monas", {"alpha": 1.5}),
+    ("npg_adc", {"hottest": 0.5}),
+    ("npg_adf", {"stages": 1}),
+    ("mo_bananas", {"capacity": 5}),
     ("alphax", {"candidates": 0}),
     ("alphax", {"exploration": -0.1}),
     ("alphax", {"exploration": math.inf}),
@@ -57,12 +63,15 @@ def test_every_entry_has_settings_with_one_line_of_help_each_and_a_summary(name:
     entry = STRATEGIES[name]
     assert entry.summary and "\n" not in entry.summary
     settings = entry.settings()
-    assert is_dataclass(settings) and settings() == read_options(name, {})
+    start = read_options(name, {})
+    assert is_dataclass(settings) and start == (entry.presets()[entry.start] if entry.start else settings())
     lines = describe_options(name).splitlines()
     for field in fields(settings):
         text = field.metadata["help"]
         assert text and "\n" not in text
-        assert any(line.startswith(f"{name}.{field.name}={field.default}") and text in line for line in lines)
+        assert any(
+            line.startswith(f"{name}.{field.name}={getattr(start, field.name)}") and text in line for line in lines
+        )
     strategy = make_strategy(name, DOMAIN)
     assert callable(strategy.init) and callable(strategy.ask) and callable(strategy.tell)
 
@@ -73,7 +82,8 @@ def test_text_and_values_give_the_same_settings(name: str) -> None:
     values = {field.name: getattr(default, field.name) for field in fields(default)}
     assert read_options(name, values) == read_options(name, {at: str(value) for at, value in values.items()}) == default
     for field in fields(default):
-        value = getattr(default, field.name)
+        # An option that is none by default is a number otherwise.
+        value = 1.0 if getattr(default, field.name) is None else getattr(default, field.name)
         changed: Any = field.metadata["choices"] and next(c for c in field.metadata["choices"] if c != value)
         changed = changed or (value + (1 if value < 100 else -1) if isinstance(value, int) else value / 2 + 0.25)
         assert getattr(read_options(name, {field.name: str(changed)}), field.name) == changed
@@ -82,7 +92,7 @@ def test_text_and_values_give_the_same_settings(name: str) -> None:
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_an_option_of_the_wrong_type_is_one_line_that_names_it(name: str) -> None:
     for field in fields(STRATEGIES[name].settings()):
-        for wrong in WRONG:
+        for wrong in [value for value in WRONG if field.default is not None or value not in ("none", None)]:
             with pytest.raises(UserError) as refused:
                 read_options(name, {field.name: wrong})
             assert "\n" not in str(refused.value) and f"{name}.{field.name}" in str(refused.value)
@@ -101,9 +111,11 @@ def test_a_preset_sets_what_is_not_given(name: str) -> None:
 
 
 def test_help_of_a_comparison_lists_the_options_of_every_strategy() -> None:
-    shown = explain("nb201_compare")
-    for name in STRATEGIES:
+    shown, fronts = explain("nb201_compare"), explain("nb201_pareto")
+    for name in names(many=False):
         assert describe_options(name) in shown
+    for name in names(many=True):
+        assert describe_options(name) in fronts and describe_options(name) not in shown
     assert "alphax.exploration=0.03 " in shown and "alphax.preset=NAME" in shown
 
 

@@ -1,0 +1,22 @@
+"""Fronts of accuracy and size on the NAS-Bench-201 table: every strategy of several objectives, many seeds.
+
+Command: python main.py --config=nb201_pareto --config.data_dir=DIR
+
+DIR holds nasbench201.npz (docs/strategies.md describes it). Strategies are told the test accuracy after 200 epochs and
+the decimal logarithm of the parameters of every cell that they ask for, and judged by the hypervolume above the
+reference point (0 %, 10^8 parameters). The exact one is 292.851 for cifar10, and 224.520 and 140.870 for
+`--config.dataset=cifar100` and ImageNet16-120. `--config.objectives=valid_200,-params_m` takes other columns,
+`--config.constraints=params<500000` leaves out what is too large. Result: table.md, hypervolume.png, attained.png,
+front.md with the genotypes found, and result.json in the run directory. Time: about two minutes on 2 cores, most of it
+for LaNAS.
+"""
+
+from parsec.errors import unknown
+from parsec.run.pareto_settings import ParetoConfig
+
+
+def get_config(variant: str = "") -> ParetoConfig:
+    """Returns the search for fronts on NAS-Bench-201."""
+    if variant:
+        raise unknown("variant of nb201_pareto", variant, ("",))
+    return ParetoConfig(benchmark="nasbench201")

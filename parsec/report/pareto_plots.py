@@ -1,0 +1,83 @@
+"""Hypervolume against queries, and the fronts that strategies attain beside the exact one, as PNGs."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from parsec.report.regret import COLOURS, STYLES
+
+
+def draw_hypervolume(path: Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) -> None:
+    """Writes what each strategy lacks of the exact hypervolume, against queries, one line with its band each.
+
+    Args:
+      path: where to.
+      curves: mean fraction and half-width of its interval after every query, float [budget] each, by strategy.
+      title: above the plot.
+
+    Raises:
+      OSError: if the file cannot be written.
+    """
+    figure, axes = _figure()
+    lowest = 1.0
+    for at, (name, (mean, half)) in enumerate(curves.items()):
+        queries = np.arange(1, len(mean) + 1)
+        colour, style = _look(at)
+        lack = 1 - mean
+        axes.plot(queries, lack, style, color=colour, label=name, linewidth=1.6)
+        axes.fill_between(queries, np.maximum(lack - half, 0), lack + half, color=colour, alpha=0.15, linewidth=0)
+        lowest = min(lowest, float(lack[lack > 1e-9].min(initial=1.0)))
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_ylim(max(lowest, 1e-5) / 1.5, 1.0)
+    axes.set(xlabel="queries", ylabel="share of the exact hypervolume not found, mean", title=title)
+    axes.grid(True, which="both", alpha=0.25)
+    axes.legend(fontsize=8, ncols=2)
+    _save(figure, path)
+
+
+def draw_fronts(
+    path: Path, exact: np.ndarray, attained: Mapping[str, np.ndarray], names: tuple[str, str], title: str
+) -> None:
+    """Writes the exact front, its points joined by steps, and what half of each strategy's runs attain.
+
+    Args:
+      path: where to.
+      exact: points in the objectives' own units, float [F, 2], in order along the front.
+      attained: corners likewise, by strategy.
+      names: of the two objectives.
+      title: above the plot.
+
+    Raises:
+      OSError: if the file cannot be written.
+    """
+    figure, axes = _figure()
+    for at, (name, corners) in enumerate(attained.items()):
+        colour, style = _look(at)
+        axes.step(
+            corners[:, 1], corners[:, 0], style, where="post", color=colour, label=name, linewidth=1.4, alpha=0.85
+        )
+    axes.plot(exact[:, 1], exact[:, 0], "o", color="black", markersize=4, label="exact front", zorder=5)
+    axes.set(xlabel=names[1], ylabel=names[0], title=title)
+    axes.grid(True, alpha=0.25)
+    axes.legend(fontsize=8)
+    _save(figure, path)
+
+
+def _figure() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
+
+
+def _look(at: int) -> tuple[str, str]:
+    return COLOURS[at % len(COLOURS)], STYLES[at // len(COLOURS) % len(STYLES)]
+
+
+def _save(figure: Figure, path: Path) -> None:
+    # Without the software's version in its metadata, equal curves are equal files.
+    figure.savefig(path, format="png", dpi=120, metadata={"Software": None})

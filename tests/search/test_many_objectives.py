@@ -1,0 +1,227 @@
+"""What every strategy of several objectives must do, and what each of them does with the scores it is told."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from parsec.report.pareto import hypervolume, hypervolume_curves
+from parsec.run.trials import Task, run_trials
+from parsec.search.contract import Strategy
+from parsec.search.monas import Settings as MonasSettings
+from parsec.search.monas import rewards
+from parsec.search.registry import STRATEGIES, make_strategy, names
+from parsec.tables.table import Table, make_table, table_domain
+
+NAMES = names(many=True)
+OBJECTIVES = ("accuracy", "saving")
+# Small enough to compile and to run in no time.
+QUICK = {
+    "mo_bananas": {"members": 2, "hidden": 16, "candidates": 40, "parents": 10, "capacity": 128, "batch": 5},
+    "emoa": {"population": 10},
+    "lanas_pareto": {"initial": 8, "min_samples": 2, "features": "linear"},
+}
+
+# Fractions of the exact hypervolume within the budget below; random search has 0.87.
+LEAST = {"emoa": 0.94, "mo_bananas": 0.94, "lanas_pareto": 0.95}
+# Those that never ask for an architecture again.
+NEW_ONLY = ("mo_bananas", "lanas_pareto")
+
+
+@functools.cache
+def landscape() -> Table:
+    """Accuracy and saving pull apart, with interactions and invalid combinations."""
+    rng = np.random.default_rng(3)
+    sizes = (4, 4, 4, 4, 4)
+    rows = np.stack(np.unravel_index(np.arange(np.prod(sizes)), sizes), 1)
+    rows = rows[rows.sum(1) % 5 != 0]
+    worth = np.sort(rng.random((5, 4)), 1)
+    value = worth[np.arange(5), rows].sum(1) / 5 + 0.2 * rng.random((4, 4))[rows[:, 0], rows[:, 1]]
+    return make_table("landscape", np.array(sizes), rows, {"accuracy": value - 0.2, "saving": 1 - rows.sum(1) / 16})
+
+
+@functools.cache
+def strategy_of(name: str) -> Strategy:
+    made = make_strategy(name, table_domain(landscape()), QUICK.get(name, {}), len(OBJECTIVES))
+    return made._replace(ask=jax.jit(made.ask), tell=jax.jit(made.tell)) if made.jittable else made
+
+
+def advance(name: str, state: Any, steps: range, key: jax.Array, failing: int = 0) -> tuple[np.ndarray, Any]:
+    """Asks and tells; every `failing`-th architecture of the table fails."""
+    table, strategy = landscape(), strategy_of(name)
+    scores = np.stack([table.columns[each] for each in OBJECTIVES], 1).astype(np.float32)
+    asked = []
+    for step in steps:
+        architectures, state = strategy.ask(jax.random.fold_in(key, step), state)
+        rows = table.find(np.asarray(architectures))
+        assert (rows >= 0).all(), "an invalid architecture was proposed"
+        told = scores[rows]
+        if failing:
+            told[rows % failing == 0] = np.nan
+        state, info = strategy.tell(state, architectures, told)
+        assert int(info["failed"]) == int(np.isnan(told[:, 0]).sum())
+        assert all(np.ndim(value) == 0 for value in info.values())
+        asked.append(np.asarray(architectures))
+    assert {each.shape for each in asked} == {asked[0].shape} and asked[0].dtype == np.int32
+    return np.concatenate(asked), state
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_is_a_function_of_its_key_and_its_state_survives_being_saved(name: str, key: jax.Array) -> None:
+    start = strategy_of(name).init(key)
+    first, state = advance(name, start, range(12), key)
+    again, _ = advance(name, start, range(12), key)
+    other, _ = advance(name, strategy_of(name).init(jax.random.key(1)), range(12), jax.random.key(1))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+    expected, _ = advance(name, state, range(12, 18), key)
+    structure = jax.tree.structure(state)
+    saved = [np.array(leaf) for leaf in jax.tree.leaves(state)]
+    resumed, _ = advance(name, jax.tree.unflatten(structure, saved), range(12, 18), key)
+    np.testing.assert_array_equal(resumed, expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_survives_failed_evaluations(name: str, key: jax.Array) -> None:
+    # Everything fails at first; later every third.
+    _, state = advance(name, strategy_of(name).init(key), range(4), key, failing=1)
+    late, state = advance(name, state, range(4, 24), key, failing=3)
+    assert len(np.unique(late[-8:], axis=0)) > 1
+    for leaf in jax.tree.leaves(state):
+        values = np.asarray(leaf)
+        assert values.dtype.kind != "f" or values.size < 2 or not np.isnan(values).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_uses_every_key_once(name: str, key: jax.Array) -> None:
+    made = strategy_of(name)
+    if not made.jittable:
+        pytest.skip("draws from numpy, seeded by the key")
+    start, ask = jax.random.split(key)
+    state = made.init(start)
+    with jax.debug_key_reuse(True):
+        jax.eval_shape(lambda k: make_strategy(name, table_domain(landscape()), {}, 2).ask(k, state)[0], ask)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_hypervolume_is_larger_than_that_of_random_search_within_the_budget(name: str) -> None:
+    table = landscape()
+    gains = np.stack([table.columns[each] for each in OBJECTIVES], 1)
+    volumes = {}
+    for each in ("random", name):
+        task = Task(each, QUICK.get(each, {}), OBJECTIVES, 60, "unique", 0)
+        found = run_trials(lambda: (table, table_domain(table)), task, 12 if strategy_of(name).jittable else 4)
+        assert all(len(np.unique(run[run >= 0])) == (run >= 0).sum() for run in found.rows)
+        volumes[each] = hypervolume_curves(found.rows, gains)[:, -1].mean() / hypervolume(gains)
+        assert each not in NEW_ONLY or (found.proposals == 60).all()
+    # Sobol's sequence covers the space, and does not search it.
+    assert volumes[name] > LEAST.get(name, volumes["random"] * (0.99 if name == "sobol" else 1.0))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "lanas_pareto"])
+def test_one_objective_is_a_front_of_one(name: str, key: jax.Array) -> None:
+    made = make_strategy(name, table_domain(landscape()), QUICK.get(name, {}))
+
+    def step(key: jax.Array) -> Any:
+        asked, state = made.ask(key, made.init(key))
+        return asked, made.tell(state, asked, jnp.zeros((len(asked), 1), jnp.float32))[1]["failed"]
+
+    asked, failed = jax.eval_shape(step, key)
+    assert asked.shape[1] == 5 and failed.shape == ()
+
+
+def test_monas_rewards_are_those_of_the_paper() -> None:
+    scores = np.array([[0.9, 0.4], [0.8, 0.7], [np.nan, 0.1]], np.float32)
+
+    def told(**options: Any) -> list[float]:
+        return np.asarray(rewards(scores, MonasSettings(**options))).tolist()
+
+    assert told(alpha=0.75)[:2] == pytest.approx([0.75 * 0.9 - 0.25 * 0.6, 0.75 * 0.8 - 0.25 * 0.3])
+    assert told(reward="cost_limit", limit=0.5)[:2] == pytest.approx([0.0, 0.8])
+    assert told(reward="soft_limit", limit=0.5, exponent=2.0)[:2] == pytest.approx([0.9 * (0.5 / 0.6) ** 2, 0.8])
+    assert told(reward="accuracy_floor", floor=0.85)[:2] == pytest.approx([0.4, 0.0])
+    assert np.isnan(told()[2])
+    three = np.asarray(rewards(np.array([[0.9, 0.4, 0.2]], np.float32), MonasSettings(reward="cost_limit", limit=0.7)))
+    assert three.tolist() == [0.0], "the largest cost is the one that is limited"
+
+
+def test_monas_comes_near_the_optimum_of_its_reward() -> None:
+    table = landscape()
+    scores = np.stack([table.columns[each] for each in OBJECTIVES], 1).astype(np.float32)
+    for options in ({"reward": "cost_limit", "limit": 0.6}, {"reward": "mixed", "alpha": 0.8}):
+        task = Task("monas", options, OBJECTIVES, 200, "unique", 0)
+        found = run_trials(lambda: (table, table_domain(table)), task, 4)
+        reward = np.asarray(rewards(scores, MonasSettings(**options)))
+        best = np.where(found.rows >= 0, reward[found.rows], -np.inf).max(1)
+        assert best.mean() > reward.max() - 0.1 * np.ptp(reward)
+
+
+def test_npg_adc_rewards_what_nothing_dominates_and_remembers_the_front(key: jax.Array) -> None:
+    strategy = strategy_of("npg_adc")
+    architecture, state = strategy.ask(key, strategy.init(key))
+    expected = [(0.5, 0.5, 1.0), (0.5, 0.5, 0.0), (0.6, 0.4, 1.0), (0.4, 0.4, -1.0), (0.55, 0.3, -0.5), (0.7, 0.7, 1.0)]
+    for accuracy, saving, reward in expected:
+        state, info = strategy.tell(state, architecture, jnp.array([[accuracy, saving]], jnp.float32))
+        assert float(info["reward"]) == reward
+    front = np.asarray(state.seen.front)
+    np.testing.assert_allclose(front[np.isfinite(front).all(1)], [[0.7, 0.7]])
+
+
+def test_npg_adf_moves_its_target_from_the_cheapest_to_the_dearest_and_restarts_the_temperature(key: jax.Array) -> None:
+    made = make_strategy("npg_adf", table_domain(landscape()), {"stage": 4, "stages": 3, "hottest": 3.0}, 2)
+    architecture, state = made.ask(key, made.init(key))
+    tell = jax.jit(made.tell)
+    found = []
+    # Costs 0.2 and 0.8 first, then 0.5 again and again.
+    for saving in [0.8, 0.2] + [0.5] * 12:
+        state, info = tell(state, architecture, jnp.array([[0.9, saving]], jnp.float32))
+        found.append((float(info["reward"]), float(info["temperature"])))
+    rewards_told, temperatures = zip(*found, strict=True)
+    np.testing.assert_allclose(rewards_told[2:4], 0.45, rtol=1e-5)
+    np.testing.assert_allclose(rewards_told[4:12], 0.9, rtol=1e-5)
+    np.testing.assert_allclose(rewards_told[12:], 0.45, rtol=1e-5)
+    assert temperatures[0] == temperatures[4] == 3 and temperatures[3] == pytest.approx(2 + np.cos(0.75 * np.pi))
+
+
+def test_emoa_drops_the_least_of_the_last_front(key: jax.Array) -> None:
+    made = make_strategy("emoa", table_domain(landscape()), {"population": 3}, 2)
+    state, tell = made.init(key), jax.jit(made.tell)
+    told = [(0.1, 0.9), (0.9, 0.1), (0.5, 0.5), (0.51, 0.49), (0.05, 0.05)]
+    for at, score in enumerate(told):
+        state, _ = tell(state, np.full((1, 5), at, np.int32), np.array([score], np.float32))
+    # The fourth crowds the third; the fifth is dominated.
+    assert sorted(np.asarray(state.members)[:, 0].tolist()) in ([0, 1, 2], [0, 1, 3])
+    assert int(state.born) == 5
+
+
+def test_improvement_pays_for_volume_and_charges_what_falls_short(key: jax.Array) -> None:
+    strategy = STRATEGIES["parsec_pareto"]
+    assert strategy.adapter == "parsec.search.improvement"
+    from parsec.search.improvement import adapt
+
+    heard: list[np.ndarray] = []
+
+    def listen(state: Any, architectures: Any, scores: Any) -> tuple[Any, dict[str, Any]]:
+        heard.append(np.asarray(scores))
+        return state, {}
+
+    within = Strategy(lambda key: (), lambda key, state: (np.zeros((3, 5), np.int32), state), listen, jittable=False)
+    made = adapt(within, table_domain(landscape()), 2)
+    asked, state = made.ask(key, made.init(key))
+    state, _ = made.tell(state, asked, np.array([[0.5, 0.5], [0.4, 0.4], [np.nan, 0.1]], np.float32))
+    state, info = made.tell(state, asked, np.array([[0.5, 0.5], [0.4, 0.4], [0.3, 0.6]], np.float32))
+    first, second = (each[:, 0] for each in heard)
+    assert first[0] > first[1] > 0 and np.isnan(first[2])
+    assert second[0] == 0 and second[1] < 0 < second[2] and int(info["failed"]) == 0
+
+
+def test_retold_begins_afresh_and_asks_for_nothing_twice(key: jax.Array) -> None:
+    strategy = strategy_of("lanas_pareto")
+    asked, state = strategy.ask(key, strategy.init(key))
+    more, state = strategy.ask(jax.random.fold_in(key, 1), state)
+    assert len(np.unique(np.concatenate([asked, more]), axis=0)) == len(asked) + len(more)
+    state, _ = strategy.tell(state, more, np.full((len(more), 2), 0.5, np.float32))
+    assert np.isnan(state.scores[: len(asked)]).all() and (state.scores[len(asked) :] == 0.5).all()
