@@ -30,8 +30,7 @@ from parsec.cells.domain import product_domain
 from parsec.evaluate.contract import Evaluated, Evaluator, no_pause
 from parsec.evaluate.supernet import OBJECTIVE
 from parsec.evaluate.training import training_evaluator
-from parsec.run.factories import training_recipe
-from parsec.run.problem import Problem, load_problem
+from parsec.run.problem import Problem, load_problem, search_recipe
 from parsec.run.settings import DataSettings, NetworkSettings, OptimizerSettings, SearchConfig
 from parsec.train.many import make_trainer
 
@@ -65,7 +64,7 @@ def measure(config: SearchConfig, problem: Problem, children: np.ndarray, epochs
     space = get_space(config.space)
     steps = epochs * (len(problem.train.labels) // config.data.batch_size)
     key = jax.random.key(config.seed)
-    recipe = training_recipe(config)
+    recipe = search_recipe(config)
     trainer = make_trainer(space, problem.shape, recipe, problem.train, devices=jax.local_devices()[:1])
     with tempfile.TemporaryDirectory() as folder:
         fresh, inherited = (

@@ -32,12 +32,12 @@ def one_run(table: Table, scaled: np.ndarray, budget: int, population: int, seed
       population: members, and as many children of each generation.
       seed: of pymoo's generator.
     """
-    from pymoo.algorithms.moo.nsga2 import NSGA2
-    from pymoo.core.problem import Problem
-    from pymoo.operators.crossover.sbx import SBX
-    from pymoo.operators.mutation.pm import PM
-    from pymoo.operators.repair.rounding import RoundingRepair
-    from pymoo.operators.sampling.rnd import IntegerRandomSampling
+    from pymoo.algorithms.moo.nsga2 import NSGA2  # pyright: ignore[reportMissingImports]
+    from pymoo.core.problem import Problem  # pyright: ignore[reportMissingImports]
+    from pymoo.operators.crossover.sbx import SBX  # pyright: ignore[reportMissingImports]
+    from pymoo.operators.mutation.pm import PM  # pyright: ignore[reportMissingImports]
+    from pymoo.operators.repair.rounding import RoundingRepair  # pyright: ignore[reportMissingImports]
+    from pymoo.operators.sampling.rnd import IntegerRandomSampling  # pyright: ignore[reportMissingImports]
 
     charged: dict[int, None] = {}
     sizes = np.array(table.sizes)

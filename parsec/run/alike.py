@@ -21,13 +21,15 @@ from parsec.cells.isomorphism import representatives
 from parsec.cells.network import Shape
 from parsec.cells.operations import BatchStatistics
 from parsec.data import Dataset, channel_statistics
-from parsec.data.memory import held_out_batches, training_batches
+from parsec.data.memory import held_out_batches, steps_per_epoch, training_batches
 from parsec.errors import UserError
 from parsec.keys import fold
 from parsec.run.lines import read_lines
 from parsec.run.loop import timed
 from parsec.run.progress import Progress
+from parsec.run.retrain_settings import RetrainTrainingSettings
 from parsec.run.signals import StoppedError, graceful_stop
+from parsec.run.table_settings import TrainingSettings
 from parsec.run.workdir import Claim, append
 from parsec.train.many import Outcome, Parts, Trainer, make_trainer_of, train_each
 from parsec.train.recipe import Recipe
@@ -119,6 +121,26 @@ def whole_parts(dataset: Dataset) -> Parts:
     every = np.arange(len(dataset.labels), dtype=np.int32)
     mean, std = channel_statistics(dataset.images)
     return Parts(training_batches(dataset, every, mean, std), None, held_out_batches(dataset, mean, std))
+
+
+def make_recipe(
+    training: RetrainTrainingSettings | TrainingSettings, num_train: int, augmentation: str | None = None
+) -> Recipe:
+    """Returns the recipe of all trainings for a number of training images, augmented as said or as its own settings.
+
+    Raises:
+      UserError: a batch is larger than the number of images.
+    """
+    steps = training.steps or max(round(training.epochs * steps_per_epoch(num_train, training.batch_size)), 1)
+    return Recipe(
+        steps,
+        training.batch_size,
+        training.learning_rate,
+        training.momentum,
+        training.weight_decay,
+        augmentation or training.augmentation,
+        training.eval_batch_size,
+    )
 
 
 def train_alike(

@@ -19,17 +19,14 @@ from parsec.evaluate.table import table_evaluator
 from parsec.evaluate.training import LIKELIHOOD, VALUE, training_evaluator
 from parsec.keys import fold
 from parsec.run.checkpoint import Checkpoints
-from parsec.run.problem import load_problem, make_joint, make_validation, open_table, start_state
+from parsec.run.problem import load_problem, make_joint, make_validation, open_table, search_recipe, start_state
 from parsec.run.settings import DeriveSettings, SearchConfig, StrategySettings, VerifySettings
 from parsec.run.workdir import CHECKPOINTS
 from parsec.supernet.objective import make_child
 from parsec.train.many import Trainer, make_trainer
-from parsec.train.recipe import Recipe
 
 # Weights of the children that a strategy had trained, for later ones to inherit from.
 CHILDREN = "children"
-# Images that an evaluation looks at together.
-_EVAL_BATCH_SIZE = 500
 
 
 def from_shared_weights(config: SearchConfig, workdir: Path) -> Evaluator:
@@ -88,24 +85,7 @@ def make_trainer_of(config: SearchConfig) -> Trainer:
 def _trainer(config: SearchConfig) -> Trainer:
     space, problem = get_space(config.space), load_problem(config)
     devices = jax.local_devices()[:1] if config.strategy.inherit else None
-    return make_trainer(space, problem.shape, training_recipe(config), problem.train, devices=devices)
-
-
-def training_recipe(config: SearchConfig) -> Recipe:
-    """Returns the recipe of the trainings of single cells, whose steps each of them is given."""
-    optimizer, data = config.optimizer, config.data
-    return Recipe(
-        steps=0,
-        batch_size=data.batch_size,
-        learning_rate=optimizer.learning_rate,
-        momentum=optimizer.momentum,
-        weight_decay=optimizer.weight_decay,
-        augmentation=data.augmentation,
-        eval_batch_size=_EVAL_BATCH_SIZE,
-        nesterov=optimizer.nesterov,
-        final_learning_rate=optimizer.final_learning_rate,
-        clip=optimizer.clip,
-    )
+    return make_trainer(space, problem.shape, search_recipe(config), problem.train, devices=devices)
 
 
 def _training(config: SearchConfig, steps: int, key: jax.Array, folder: Path | None) -> Evaluator:

@@ -8,7 +8,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from parsec.cells import Space, get_space
 from parsec.cells.network import Shape
@@ -24,11 +23,15 @@ from parsec.joint.settings import JointSettings
 from parsec.keys import fold
 from parsec.run.evaluators import joint_entry
 from parsec.run.footprint import check_search_memory
-from parsec.run.settings import OptimizerSettings, SearchConfig
+from parsec.run.settings import SearchConfig
 from parsec.supernet.objective import Child, make_child
 from parsec.supernet.supernet import cell_kinds, make_supernet
 from parsec.tables.published import open_published
 from parsec.tables.table import Table
+from parsec.train.recipe import Recipe, make_optimizer
+
+# Images that the evaluation of a trained child looks at together.
+_EVAL_BATCH_SIZE = 500
 
 
 class Problem(NamedTuple):
@@ -82,7 +85,7 @@ def make_joint(config: SearchConfig) -> JointSearch:
     """Returns what trains the shared weights of a config: its joint search, else uniform children."""
     space, problem = get_space(config.space), load_problem(config)
     supernet = make_supernet(space, problem.shape, auxiliary_skip=config.supernet.auxiliary_skip)
-    optimizer = make_optimizer(config.optimizer, problem.steps)
+    optimizer = make_optimizer(search_recipe(config, problem.steps))
     shares = {"skip": operation_share(space, SKIPS), "pool": operation_share(space, POOLS)}
     parts = Parts(supernet, make_child(space, supernet), space.mask, optimizer, problem.steps, shares)
     entry = joint_entry(config) or SHARED
@@ -136,15 +139,20 @@ def make_validation(config: SearchConfig, problem: Problem, child: Child) -> Sco
     )
 
 
-def make_optimizer(settings: OptimizerSettings, steps: int) -> optax.GradientTransformation:
-    """Returns clipping, weight decay and momentum under a cosine, in DARTS's order."""
-    alpha = settings.final_learning_rate / settings.learning_rate if settings.learning_rate > 0 else 0.0
-    return optax.chain(
-        optax.clip_by_global_norm(settings.clip),
-        optax.add_decayed_weights(settings.weight_decay),
-        optax.sgd(
-            optax.cosine_decay_schedule(settings.learning_rate, steps, alpha), settings.momentum, settings.nesterov
-        ),
+def search_recipe(config: SearchConfig, steps: int = 0) -> Recipe:
+    """Returns the recipe by which a search trains shared weights, or a child's own, whose steps each is given."""
+    optimizer, data = config.optimizer, config.data
+    return Recipe(
+        steps=steps,
+        batch_size=data.batch_size,
+        learning_rate=optimizer.learning_rate,
+        momentum=optimizer.momentum,
+        weight_decay=optimizer.weight_decay,
+        augmentation=data.augmentation,
+        eval_batch_size=_EVAL_BATCH_SIZE,
+        nesterov=optimizer.nesterov,
+        final_learning_rate=optimizer.final_learning_rate,
+        clip=optimizer.clip,
     )
 
 

@@ -23,7 +23,6 @@ from parsec.cells.genotypes import from_text, to_text
 from parsec.cells.network import Shape
 from parsec.config import affecting_results, from_config_dict
 from parsec.data import Dataset, load
-from parsec.data.memory import steps_per_epoch
 from parsec.errors import UserError, shown
 from parsec.footprint import require_memory
 from parsec.report.accuracies import Row, draw_accuracies, ordered
@@ -32,6 +31,7 @@ from parsec.run.alike import (
     Accuracies,
     Entrants,
     choose_entrants,
+    make_recipe,
     plan_of,
     residual_params,
     train_alike,
@@ -105,7 +105,9 @@ def run_retrain(config: RetrainConfig, workdir: Path) -> dict[str, Any]:
     dataset = load(first.dataset, config.data_dir or first.data_dir, first.data.image_size)
     _check_images(searches, dataset)
     parts, shape = whole_parts(dataset), _shape(config, first, space, len(dataset.class_names))
-    recipe = _recipe(config, first, len(dataset.labels))
+    training = config.training
+    augmentation = first.data.augmentation if training.augmentation == "searched" else training.augmentation
+    recipe = make_recipe(training, len(dataset.labels), augmentation)
     image = dataset.images.shape[1:]
     _check_memory(config, shape, space, (image[0], image[1], image[2]))
     by_text = {to_text(space, each.architecture): each for each in searches}
@@ -249,20 +251,6 @@ def _check_memory(config: RetrainConfig, shape: Shape, space: Space, image: tupl
     cells = {"random cells": config.random * len(space.choices) * 4}
     require_memory(
         needs | cells, "lower config.network.channels, config.training.batch_size or whichever is the largest"
-    )
-
-
-def _recipe(config: RetrainConfig, searched: SearchConfig, num_train: int) -> Recipe:
-    training = config.training
-    steps = training.steps or max(round(training.epochs * steps_per_epoch(num_train, training.batch_size)), 1)
-    return Recipe(
-        steps,
-        training.batch_size,
-        training.learning_rate,
-        training.momentum,
-        training.weight_decay,
-        searched.data.augmentation if training.augmentation == "searched" else training.augmentation,
-        training.eval_batch_size,
     )
 
 

@@ -75,7 +75,7 @@ class OptimizerSettings:
     momentum: float = option(0.9, "of the gradient", minimum=0, maximum=1)
     nesterov: bool = option(False, "whether momentum looks ahead")
     weight_decay: float = option(3e-4, "of all shared weights", minimum=0)
-    clip: float = option(5.0, "largest norm of the gradient", minimum=0)
+    clip: float = option(5.0, "largest norm of the gradient; 0 for none", minimum=0)
 
 
 @dataclass(frozen=True)

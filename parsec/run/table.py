@@ -21,8 +21,9 @@ from parsec.cells.genotypes import to_text
 from parsec.cells.isomorphism import representatives
 from parsec.cells.network import Shape
 from parsec.data import Dataset, channel_statistics, load, split
-from parsec.data.memory import held_out_batches, steps_per_epoch, training_batches
+from parsec.data.memory import held_out_batches, training_batches
 from parsec.errors import UserError
+from parsec.run.alike import make_recipe
 from parsec.run.footprint import check_table_memory
 from parsec.run.loop import run_steps
 from parsec.run.progress import announce
@@ -80,7 +81,7 @@ def run_build_table(config: TableConfig, workdir: Path) -> dict[str, Any]:
     dataset = load(config.dataset, config.data_dir, config.training.image_size)
     parts = load_parts(config, dataset)
     shape = Shape(num_classes=len(dataset.class_names), **asdict(config.network))
-    recipe = make_recipe(config, len(parts.train.labels))
+    recipe = make_recipe(config.training, len(parts.train.labels))
     with claim(path, config, {"images": dataset.digest}) as run:
         announce(f"training {space.name} on {config.dataset}", _plan(config, rows, parts, recipe, run.path))
         for note in (*run.notes, *dataset.notes):
@@ -144,21 +145,6 @@ def load_parts(config: TableConfig, dataset: Dataset) -> Parts:
     mean, std = channel_statistics(dataset.images[train])
     test = held_out_batches(dataset, mean, std) if len(dataset.test_labels) else None
     return Parts(training_batches(dataset, train, mean, std), training_batches(dataset, valid, mean, std), test)
-
-
-def make_recipe(config: TableConfig, num_train: int) -> Recipe:
-    """Returns the recipe of every training run for a number of training images; raises `UserError`."""
-    training = config.training
-    steps = training.steps or max(round(training.epochs * steps_per_epoch(num_train, training.batch_size)), 1)
-    return Recipe(
-        steps,
-        training.batch_size,
-        training.learning_rate,
-        training.momentum,
-        training.weight_decay,
-        training.augmentation,
-        training.eval_batch_size,
-    )
 
 
 def assemble(rows: Rows, space: Space, figures: dict[str, np.ndarray], costs: np.ndarray, *, has_test: bool) -> Table:

@@ -15,8 +15,8 @@ from parsec.data.memory import held_out_batches, steps_per_epoch
 from parsec.report.verdict import summarise
 from parsec.run.alike import choose_entrants, train_alike
 from parsec.run.evaluators import EVALUATORS, joint_entry
-from parsec.run.factories import make_trainer_of, search_steps, training_recipe
-from parsec.run.problem import Problem
+from parsec.run.factories import make_trainer_of, search_steps
+from parsec.run.problem import Problem, search_recipe
 from parsec.run.settings import SearchConfig
 from parsec.run.workdir import Claim
 from parsec.train.many import Parts, make_trainer
@@ -92,7 +92,7 @@ def verify(
     entrants = choose_entrants(
         space, problem.shape, found[None], settings.random, config.seed, (height, width, channels)
     )
-    recipe = training_recipe(config)
+    recipe = search_recipe(config)
     if EVALUATORS[config.strategy.evaluator].afresh:
         # The program that searched.
         make = partial(make_trainer_of, config)

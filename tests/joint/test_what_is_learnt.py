@@ -11,10 +11,11 @@ from parsec.joint import parsec, shared
 from parsec.joint.contract import Joint, Parts
 from parsec.joint.settings import JointSettings, LikelihoodSettings, PriorSettings, SamplerSettings
 from parsec.prior import effective_sample_size, importance_weights
-from parsec.run.problem import make_optimizer
-from parsec.run.settings import OptimizerSettings
+from parsec.run.problem import search_recipe
+from parsec.run.settings import OptimizerSettings, SearchConfig
 from parsec.supernet.objective import ChildResult
 from parsec.supernet.supernet import Supernet
+from parsec.train.recipe import make_optimizer
 
 MASK = np.ones((1, 3), bool)
 RATE = 0.1
@@ -140,7 +141,8 @@ def test_the_architecture_is_the_most_probable():
 
 def test_the_optimizer_decays_weights_and_its_rate_falls_as_a_cosine():
     settings = OptimizerSettings(learning_rate=0.4, final_learning_rate=0.1, momentum=0.0, weight_decay=0.5, clip=1e9)
-    optimizer, weights = make_optimizer(settings, 4), {"w": jnp.array([2.0])}
+    recipe = search_recipe(SearchConfig(optimizer=settings), 4)
+    optimizer, weights = make_optimizer(recipe), {"w": jnp.array([2.0])}
     state, nothing = optimizer.init(weights), {"w": jnp.zeros(1)}
     rates = []
     with jax.numpy_dtype_promotion("standard"):
