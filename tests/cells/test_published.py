@@ -1,12 +1,20 @@
 """Published cells cost what was published, and a genotype's text tells its space or what is wrong with it."""
 
-import pytest
+import math
+from typing import Any
 
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import linen as nn
+
+from parsec.cells.batch_norm import BatchNorm
+from parsec.cells.convolution import use_form
 from parsec.cells.genotypes import to_json, to_text
 from parsec.cells.network import Shape
 from parsec.cells.published import PUBLISHED, recognise
 from parsec.errors import UserError
-from parsec.train.derived import Blueprint, network_costs
+from parsec.train.derived import Blueprint, make_network, network_costs
 
 CIFAR = Shape(channels=36, cells=20, num_classes=10)
 IMAGENET = Shape(channels=48, cells=14, num_classes=1000, stem="imagenet")
@@ -40,6 +48,39 @@ def test_on_imagenet_darts_has_its_published_size():
     cost = network_costs(Blueprint("darts", PUBLISHED["DARTS_V2"].text, IMAGENET), (224, 224, 3))
     assert cost.params == 4_718_752
     assert cost.flops == 529_912_552
+
+
+@pytest.mark.parametrize(("name", "published"), [("P_DARTS", 557), ("PC_DARTS", 586), ("PC_DARTS_IMAGENET", 597)])
+def test_with_elementwise_work_they_have_the_multiply_adds_published_on_imagenet(name: str, published: int):
+    # Those papers' counters add two for each normalised element, and one for each ReLU's and each pooled one.
+    blueprint = Blueprint("darts", PUBLISHED[name].text, IMAGENET)
+    network, image = make_network(blueprint, train=False), jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+    normalised: list[int] = []
+
+    def note(call: Any, arguments: Any, keywords: Any, context: nn.module.InterceptorContext) -> Any:
+        output = call(*arguments, **keywords)
+        if isinstance(context.module, BatchNorm):
+            normalised.append(math.prod(output.shape))
+        return output
+
+    with use_form("lax"):
+        variables = jax.eval_shape(network.init, jax.random.key(0), image)
+        with nn.intercept_methods(note):
+            program = jax.make_jaxpr(network.apply)(variables, image)
+    elementwise = 2 * sum(normalised) + _outputs(program.jaxpr)
+    assert round((network_costs(blueprint, (224, 224, 3)).flops + elementwise) / 1e6) == published
+
+
+def _outputs(jaxpr: Any) -> int:
+    """Returns the elements that rectifiers and 3x3 pools put out."""
+    total = 0
+    for equation in jaxpr.eqns:
+        name = equation.primitive.name
+        if equation.params.get("name") == "relu" or name in ("reduce_window_max", "reduce_window_sum"):
+            total += math.prod(equation.outvars[0].aval.shape)
+        else:
+            total += sum(_outputs(inner) for inner in jax.extend.core.jaxprs_in_params(equation.params))
+    return total
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
