@@ -6,9 +6,10 @@ DIR holds nasbench201.npz (docs/strategies.md describes it). Strategies are told
 the decimal logarithm of the parameters of every cell that they ask for, and judged by the hypervolume above the
 reference point (0 %, 10^8 parameters). The exact one is 292.851 for cifar10, and 224.520 and 140.870 for
 `--config.dataset=cifar100` and ImageNet16-120. `--config.objectives=valid_200,-params_m` takes other columns,
-`--config.constraints=params<500000` leaves out what is too large. Result: table.md, hypervolume.png, attained.png,
-front.md with the genotypes found, and result.json in the run directory. Time: about two minutes on 2 cores, most of it
-for LaNAS.
+`--config.constraints=params<500000` leaves out what is too large; `--config.costs=edgegpu_latency
+--config.objectives=test_200,-edgegpu_latency` takes a device's cost from nasbench201_hw.npz beside the table. Result:
+table.md, hypervolume.png, attained.png, front.md with the genotypes found, and result.json in the run directory. Time:
+about two minutes on 2 cores, most of it for LaNAS.
 """
 
 from parsec.errors import unknown

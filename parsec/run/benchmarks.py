@@ -1,11 +1,13 @@
 """Where the table of a comparison comes from: published benchmarks, the one in the package, or a file of one's own."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 from parsec.cells.domain import Domain
 from parsec.errors import UserError, unknown
 from parsec.files import expanded
+from parsec.tables.devices import DEVICES, load_device_costs
 from parsec.tables.digits201 import load_digits201
 from parsec.tables.nasbench101 import SOURCES, load_nasbench101
 from parsec.tables.nasbench201 import load_nasbench201
@@ -21,6 +23,7 @@ class Source(NamedTuple):
       table: the file of benchmark "table".
       dataset: which numbers, for benchmarks that have several.
       max_vertices: most vertices of a cell, for NAS-Bench-101.
+      costs: of devices, as of `parsec.tables.devices`, to stand beside the table's own columns; for NAS-Bench-201.
     """
 
     benchmark: str
@@ -28,6 +31,7 @@ class Source(NamedTuple):
     table: str
     dataset: str
     max_vertices: int = 6
+    costs: tuple[str, ...] = ()
 
 
 def load_benchmark(source: Source) -> tuple[Table, Domain]:
@@ -38,6 +42,11 @@ def load_benchmark(source: Source) -> tuple[Table, Domain]:
     """
     if source.benchmark not in BENCHMARKS:
         raise unknown("benchmark", source.benchmark, BENCHMARKS)
+    if source.costs and source.benchmark != "nasbench201":
+        raise UserError(
+            f"config.costs={','.join(source.costs)} were measured for the cells of nasbench201, not of "
+            f"{source.benchmark}; leave config.costs out"
+        )
     return BENCHMARKS[source.benchmark](source)
 
 
@@ -47,7 +56,11 @@ def _nasbench201(source: Source) -> tuple[Table, Domain]:
             "the NAS-Bench-201 comparison needs nasbench201.npz; name its folder with --config.data_dir=DIR "
             "(its format is in docs/strategies.md)"
         )
-    table = load_nasbench201(expanded(source.data_dir) / "nasbench201.npz", source.dataset)
+    folder = expanded(source.data_dir)
+    table = load_nasbench201(folder / "nasbench201.npz", source.dataset)
+    if source.costs:
+        costs = load_device_costs(folder / DEVICES, source.dataset, source.costs)
+        table = replace(table, columns=table.columns | costs)
     return table, table_domain(table)
 
 

@@ -124,8 +124,9 @@ def load_problem(config: ParetoConfig) -> Problem:
       UserError: for a table that is missing or cannot be used, a space that its architectures are not of, or as of
         `constrain` and `read_objectives`.
     """
-    whole, _ = load_benchmark(Source(config.benchmark, config.data_dir, config.table, config.dataset))
-    table, _ = constrain(whole, config.benchmark, config.constraints)
+    source = Source(config.benchmark, config.data_dir, config.table, config.dataset, costs=config.costs)
+    whole, _ = load_benchmark(source)
+    table, _ = constrain(whole, config.benchmark, config.constraints, config.costs)
     space = get_space(config.space) if config.space else None
     if config.benchmark != "table":
         space = NASBENCH201
@@ -134,7 +135,8 @@ def load_problem(config: ParetoConfig) -> Problem:
             f"config.space={space.name} has choices of {_sizes(space.sizes)} options; table {table.name} has "
             f"{_sizes(table.sizes)}"
         )
-    return Problem(table, read_objectives(table, config.benchmark, config.objectives, config.reference), space)
+    objectives = read_objectives(table, config.benchmark, config.objectives, config.reference, config.costs)
+    return Problem(table, objectives, space)
 
 
 def load_told(config: ParetoConfig) -> tuple[Table, Domain]:

@@ -21,6 +21,11 @@ class ParetoConfig:
     data_dir: str = option("", "folder that holds the benchmark's file, such as nasbench201.npz", affects_results=False)
     table: str = option("", "the .npz file of benchmark=table", affects_results=False)
     dataset: str = option("cifar10", "which numbers, for benchmarks that have several")
+    costs: tuple[str, ...] = option(
+        (),
+        "of nasbench201, latencies and energies of devices that stand beside the table's columns, such as "
+        "edgegpu_latency or gold_6226_latency; from nasbench201_hw.npz in data_dir",
+    )
     space: str = option(
         "", "space that the architectures of benchmark=table are of, to name them by genotypes; empty writes options"
     )

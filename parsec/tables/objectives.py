@@ -26,7 +26,7 @@ _ACCURACY = (0.0, 100.0)
 # Reference and ideal of columns by benchmark, in the column's own unit; ideal NaN is the best of the table. Base-10
 # logarithm of parameters 8 and accuracy 0 are those of Izquierdo et al. 2021, "Bag of baselines for multi-objective
 # joint neural architecture search and hyperparameter optimization", arXiv 2105.01015; the others are round numbers
-# that no cell exceeds.
+# that no cell exceeds. Of a device's cost it is `round_above` the costliest cell of the table.
 _CELLS = {
     "params": (2e6, math.nan),
     "log10_params": (8.0, math.nan),
@@ -88,7 +88,9 @@ class Objectives(NamedTuple):
         return int((self.gains <= 0).any(1).sum())
 
 
-def read_objectives(table: Table, benchmark: str, wanted: Sequence[str], reference: Sequence[float]) -> Objectives:
+def read_objectives(
+    table: Table, benchmark: str, wanted: Sequence[str], reference: Sequence[float], devices: Sequence[str] = ()
+) -> Objectives:
     """Returns the objectives of a table.
 
     Args:
@@ -97,6 +99,7 @@ def read_objectives(table: Table, benchmark: str, wanted: Sequence[str], referen
         is then the worst number of each column.
       wanted: `column` or `-column`, at least two of them.
       reference: the reference point in the columns' units, one for each objective; empty takes the documented one.
+      devices: columns that are costs of devices.
 
     Raises:
       UserError: for an unknown column (naming the nearest), one that is not finite everywhere or the same everywhere,
@@ -116,10 +119,12 @@ def read_objectives(table: Table, benchmark: str, wanted: Sequence[str], referen
     minimised = np.array([name.startswith("-") for name in wanted])
     values = np.stack([_column(table, name) for name in names], 1)
     for name, column in zip(names, values.T, strict=True):
-        _check_column(table, name, column)
+        _check_column(table, name, column, runs=name.removeprefix(_LOG) in devices)
     best = np.where(minimised, values.min(0), values.max(0))
     worst = np.where(minimised, values.max(0), values.min(0))
     bounds = BOUNDS.get(benchmark)
+    if bounds is not None:
+        bounds = {**bounds, **_device_bounds(table, devices)}
     points, ideals = [], []
     for at, name in enumerate(names):
         point, ideal = (float(worst[at]), math.nan) if bounds is None else bounds.get(name, (math.nan, math.nan))
@@ -140,13 +145,16 @@ def read_objectives(table: Table, benchmark: str, wanted: Sequence[str], referen
     return found
 
 
-def constrain(table: Table, benchmark: str, constraints: Sequence[str]) -> tuple[Table, np.ndarray]:
+def constrain(
+    table: Table, benchmark: str, constraints: Sequence[str], devices: Sequence[str] = ()
+) -> tuple[Table, np.ndarray]:
     """Returns the part of a table that satisfies every constraint, and its rows in the whole, int [n].
 
     Args:
       table: the whole.
       benchmark: where the table is from; of one in `COSTS` only these columns can be constrained.
       constraints: `column<number`, or with <=, > or >=.
+      devices: columns that are costs of devices, known of any architecture; what does not run there meets nothing.
 
     Raises:
       UserError: for a constraint of another form, on a column that is unknown or measured, or that nothing meets; the
@@ -160,10 +168,10 @@ def constrain(table: Table, benchmark: str, constraints: Sequence[str]) -> tuple
             raise UserError(f"config.constraints has {shown(text)}; write COLUMN<NUMBER, or with <=, > or >=")
         name, relation, _ = parsed.groups()
         column, costs = _column(table, name), COSTS.get(benchmark)
-        if costs is not None and name.removeprefix(_LOG) not in costs:
+        if costs is not None and name.removeprefix(_LOG) not in (*costs, *devices):
             raise UserError(
                 f"config.constraints has {text!r}, but {name} is only known once it is measured; on {benchmark} "
-                f"constrain one of {', '.join(costs)}"
+                f"constrain one of {', '.join((*costs, *devices))}"
             )
         with np.errstate(invalid="ignore"):
             meets = _COMPARE[relation](column, bound)
@@ -186,6 +194,20 @@ def constrain(table: Table, benchmark: str, constraints: Sequence[str]) -> tuple
     return replace(table, architectures=table.architectures[rows], columns=columns), rows
 
 
+def round_above(value: float) -> float:
+    """Returns the least of 1, 2 and 5 times a power of ten above a positive number."""
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(float(f"{step * power:.0e}") for step in (1, 2, 5, 10) if step * power > value)
+
+
+def _device_bounds(table: Table, devices: Sequence[str]) -> dict[str, tuple[float, float]]:
+    found = {}
+    for name in devices:
+        point = round_above(float(np.nanmax(table.columns[name])))
+        found |= {name: (point, math.nan), f"{_LOG}{name}": (math.log10(point), math.nan)}
+    return found
+
+
 def _column(table: Table, name: str) -> np.ndarray:
     """Returns a column, or the logarithm of one, float64 [N]; raises `UserError` for an unknown one."""
     plain = name.removeprefix(_LOG)
@@ -199,8 +221,13 @@ def _column(table: Table, name: str) -> np.ndarray:
     return np.log10(column)
 
 
-def _check_column(table: Table, name: str, column: np.ndarray) -> None:
+def _check_column(table: Table, name: str, column: np.ndarray, *, runs: bool) -> None:
     lost = int((~np.isfinite(column)).sum())
+    if lost and runs:
+        raise UserError(
+            f"{lost} of {len(table)} architectures of table {table.name} do not run where {name} was measured; leave "
+            f"them out with --config.constraints='{name.removeprefix(_LOG)}>0'"
+        )
     if lost:
         raise UserError(
             f"objective {name} is not a finite number in {lost} of {len(table)} architectures of table {table.name}; "
