@@ -7,8 +7,9 @@ from parsec.data.dataset import Dataset, channel_statistics, split
 from parsec.data.digits import load_digits
 from parsec.data.digits_on_photos import load_digits_on_photos
 from parsec.data.folder import load_images
+from parsec.data.stream import is_streamed
 from parsec.data.tfds import load_tfds
-from parsec.errors import unknown
+from parsec.errors import UserError, unknown
 
 # `loader(data_dir, image_size) -> Dataset`; its parts depend on nothing else.
 Loader = Callable[[str, int], Dataset]
@@ -35,6 +36,11 @@ def load(name: str, data_dir: str = "", image_size: int = 0) -> Dataset:
     Raises:
       UserError: unknown name, missing or damaged files; one line that names the file.
     """
+    if is_streamed(name):
+        raise UserError(
+            f"dataset {name!r} is streamed, which only the training of one network does (--config=imagenet_train); "
+            f"this needs images in memory, such as --config.dataset=images or {_PREFIX}NAME"
+        )
     if name.startswith(_PREFIX):
         plain = name.removeprefix(_PREFIX)
         dataset = load_tfds(plain, data_dir, image_size, generate=_WITHOUT_TENSORFLOW.get(plain))

@@ -140,12 +140,17 @@ def split(dataset: Dataset, valid_fraction: float, seed: int) -> tuple[np.ndarra
     return train, valid
 
 
-def with_test_part(dataset: Dataset, fraction: float) -> Dataset:
-    """Returns the dataset with `fraction` of its training images, stratified, as its test part instead.
+def split_test(labels: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarray]:
+    """Parts the examples of labels [N] into those to train on and those of the test, ascending int32, stratified.
 
-    Always the same images: a search at one seed and a training at another must never see each other's test part.
+    Always the same: a search at one seed and a training at another must never see each other's test part.
     """
-    kept, taken = stratified(dataset.labels, fraction, _TEST_SEED)
+    return stratified(labels, fraction, _TEST_SEED)
+
+
+def with_test_part(dataset: Dataset, fraction: float) -> Dataset:
+    """Returns the dataset with `fraction` of its training images, by `split_test`, as its test part instead."""
+    kept, taken = split_test(dataset.labels, fraction)
     return dataset._replace(
         images=dataset.images[kept],
         labels=dataset.labels[kept],

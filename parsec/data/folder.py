@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,9 +13,28 @@ from parsec.data.images import decode, to_square
 from parsec.errors import UserError
 from parsec.files import existing_folder
 
-_TEST_FRACTION = 0.2
+# Of the images, for the test, where there is no test part.
+TEST_FRACTION = 0.2
 _TEST_FOLDERS = ("test", "val", "valid", "validation")
 _NAMED = 10
+
+
+class Parts(NamedTuple):
+    """The parts of a folder of images.
+
+    Attributes:
+      folder: the whole.
+      root: folder of the classes to train on.
+      classes: their names, in order.
+      test_root: folder of the classes of the test part, or None.
+      test_classes: their names, in order; each is one of `classes`.
+    """
+
+    folder: Path
+    root: Path
+    classes: tuple[str, ...]
+    test_root: Path | None
+    test_classes: tuple[str, ...]
 
 
 def load_images(data_dir: str, image_size: int) -> Dataset:
@@ -35,10 +55,34 @@ def load_images(data_dir: str, image_size: int) -> Dataset:
     Raises:
       UserError: no folder, fewer than two classes, a class without a readable image, or a test class never trained on.
     """
-    if not data_dir:
-        raise UserError("this dataset needs --config.data_dir=FOLDER, a folder with one subfolder of images per class")
+    check_image_size(image_size)
+    folder, root, classes, test_root, test_classes = find_parts(data_dir)
+    images, labels, unreadable = _read_part(root, classes, image_size)
+    test_images, test_labels = images[:0], labels[:0]
+    if test_root is not None:
+        test_images, local, more = _read_part(test_root, test_classes, image_size)
+        test_labels = np.array([classes.index(name) for name in test_classes], np.int32)[local]
+        unreadable += more
+    names = [str(path.relative_to(folder)) for path in unreadable]
+    notes = (f"{unreadable_files(names)} skipped: {named(names)}",) if names else ()
+    dataset = checked(Dataset("images", images, labels, test_images, test_labels, classes, notes))
+    return dataset if len(test_labels) else with_test_part(dataset, TEST_FRACTION)
+
+
+def check_image_size(image_size: int) -> None:
+    """Raises `UserError` where images of any size have no size to be scaled to."""
     if image_size < 1:
         raise UserError(f"image_size {image_size} is too small; give the side in pixels to which images are resized")
+
+
+def find_parts(data_dir: str) -> Parts:
+    """Returns the parts and classes of a folder, as `load_images` says, before any image is looked at.
+
+    Raises:
+      UserError: no folder, fewer than two classes, or a test class never trained on.
+    """
+    if not data_dir:
+        raise UserError("this dataset needs --config.data_dir=FOLDER, a folder with one subfolder of images per class")
     folder = existing_folder(data_dir)
     parted = (folder / "train").is_dir() and bool(_subfolders(folder / "train"))
     root = folder / "train" if parted else folder
@@ -46,26 +90,35 @@ def load_images(data_dir: str, image_size: int) -> Dataset:
     if len(classes) < 2:
         found = f"only {classes[0]!r}" if classes else "none"
         raise UserError(f"{root} needs a subfolder of images for each of at least 2 classes; it has {found}")
-    images, labels, unreadable = _read_part(root, classes, image_size)
-    test_images, test_labels = images[:0], labels[:0]
     test_root = next((folder / name for name in _TEST_FOLDERS if (folder / name).is_dir()), None) if parted else None
-    if test_root is not None:
-        test_classes = _subfolders(test_root)
-        if strange := [name for name in test_classes if name not in classes]:
-            raise UserError(f"{test_root} has the class {strange[0]!r}, which {root} has not")
-        test_images, local, more = _read_part(test_root, test_classes, image_size)
-        test_labels = np.array([classes.index(name) for name in test_classes], np.int32)[local]
-        unreadable += more
+    test_classes = _subfolders(test_root) if test_root is not None else ()
+    if strange := [name for name in test_classes if name not in classes]:
+        raise UserError(f"{test_root} has the class {strange[0]!r}, which {root} has not")
+    return Parts(folder, root, classes, test_root, test_classes)
+
+
+def class_files(folder: Path) -> list[Path]:
+    """Returns the files of a class, at any depth, hidden ones apart, in the order of their names."""
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+
+
+def unreadable_files(names: Sequence[str]) -> str:
+    """Returns how many files are unreadable, in words."""
+    return "1 unreadable file" if len(names) == 1 else f"{len(names)} unreadable files"
+
+
+def named(names: Sequence[str]) -> str:
+    """Returns the first ten names, and how many more there are."""
     # A name may hold anything but "/": a line's end is shown, not printed.
-    relative = [str(path.relative_to(folder)) for path in unreadable]
-    names = [name if name.isprintable() else repr(name) for name in relative]
-    dataset = checked(Dataset("images", images, labels, test_images, test_labels, tuple(classes), _notes(names)))
-    return dataset if len(test_labels) else with_test_part(dataset, _TEST_FRACTION)
+    shown = ", ".join(name if name.isprintable() else repr(name) for name in names[:_NAMED])
+    return f"{shown} and {len(names) - _NAMED} more" if len(names) > _NAMED else shown
 
 
-def _subfolders(folder: Path) -> list[str]:
+def _subfolders(folder: Path) -> tuple[str, ...]:
     try:
-        return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        found = (path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        return tuple(sorted(found))
     except OSError as error:
         raise UserError(f"cannot list {folder}: {error.strerror or error}") from error
 
@@ -85,7 +138,7 @@ def _read_part(root: Path, classes: Sequence[str], image_size: int) -> tuple[np.
     unreadable: list[Path] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for label, name in enumerate(classes):
-            paths = _files(root / name)
+            paths = class_files(root / name)
             check_size(len(images) + len(paths), image_size, 3)
             before = len(images)
             for path, image in zip(paths, pool.map(read, paths), strict=True):
@@ -99,16 +152,3 @@ def _read_part(root: Path, classes: Sequence[str], image_size: int) -> tuple[np.
                 raise UserError(f"class folder {root / name} holds no readable image: {found}")
     stacked = np.stack(images) if images else np.zeros((0, image_size, image_size, 3), np.uint8)
     return stacked, np.array(labels, np.int32), unreadable
-
-
-def _files(folder: Path) -> list[Path]:
-    found = (path for path in folder.rglob("*") if path.is_file())
-    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
-
-
-def _notes(unreadable: list[str]) -> tuple[str, ...]:
-    if not unreadable:
-        return ()
-    more = f" and {len(unreadable) - _NAMED} more" if len(unreadable) > _NAMED else ""
-    count = "1 unreadable file" if len(unreadable) == 1 else f"{len(unreadable)} unreadable files"
-    return (f"{count} skipped: {', '.join(unreadable[:_NAMED])}{more}",)

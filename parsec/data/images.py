@@ -1,10 +1,14 @@
 """Decoding and resizing single images with Pillow, the same way wherever they come from."""
 
 import io
+import math
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
+
+# Of a random rectangle: its widest ratio of the sides, as a logarithm, and how often one is drawn that may not fit.
+_WIDEST, _CROPS = math.log(4 / 3), 10
 
 
 def decode(source: bytes | Path, mode: str, smallest: int = 0) -> Image.Image:
@@ -39,7 +43,40 @@ def to_square(image: Image.Image, size: int) -> Image.Image:
 
     Bilinear; where an image shrinks, each pixel averages all that it stands for.
     """
+    return _central(image, size, min(image.size))
+
+
+def to_centre(image: Image.Image, size: int) -> Image.Image:
+    """Returns the centre of the image, [size, size], as networks for ImageNet are evaluated.
+
+    That is the short side scaled to size * 256 / 224 and the centre cut out, in one resampling.
+    """
+    return _central(image, size, min(image.size) * 224 / 256)
+
+
+def random_crop(image: Image.Image, size: int, least_area: float, rng: np.random.Generator) -> Image.Image:
+    """Returns a random rectangle of the image scaled to [size, size].
+
+    Source: C. Szegedy et al., Going Deeper with Convolutions, CVPR 2015, section 6: a share of the area and a ratio of
+    the sides of 3/4 to 4/3, here uniform in its logarithm; drawn again where the rectangle does not fit.
+
+    Args:
+      image: upright.
+      size: in pixels.
+      least_area: share of the image's area, of which a uniform share up to the whole is kept; 1 cuts the centre out.
+      rng: advanced.
+    """
     width, height = image.size
-    side = min(width, height)
-    left, top = (width - side) / 2, (height - side) / 2
+    for _ in range(_CROPS if least_area < 1 else 0):
+        area = width * height * rng.uniform(least_area, 1)
+        ratio = math.exp(rng.uniform(-_WIDEST, _WIDEST))
+        wide, high = math.sqrt(area * ratio), math.sqrt(area / ratio)
+        if wide <= width and high <= height:
+            left, top = rng.uniform(0, width - wide), rng.uniform(0, height - high)
+            return image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + wide, top + high))
+    return to_square(image, size)
+
+
+def _central(image: Image.Image, size: int, side: float) -> Image.Image:
+    left, top = ((length - side) / 2 for length in image.size)
     return image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))

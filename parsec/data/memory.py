@@ -14,7 +14,7 @@ import numpy as np
 from parsec.data.augment import augment
 from parsec.data.dataset import Dataset
 from parsec.data.permutation import permute
-from parsec.data.source import Batch, Source
+from parsec.data.source import Batch, RawBatch, Source
 from parsec.errors import UserError
 from parsec.keys import fold
 
@@ -33,6 +33,11 @@ class Batches(NamedTuple):
     labels: jax.Array
     mean: jax.Array
     std: jax.Array
+
+    @property
+    def num_examples(self) -> int:
+        """N."""
+        return len(self.labels)
 
 
 def training_batches(dataset: Dataset, indices: np.ndarray, mean: np.ndarray, std: np.ndarray) -> Batches:
@@ -122,9 +127,22 @@ def draw(
       UserError: the batch is empty or larger than the data, or the augmentation unknown.
     """
     indices = batch_indices(fold(key, "order"), step, len(part.labels), batch_size)
-    images, labels = take(part, indices)
-    images = augment(jax.random.fold_in(fold(key, "augmentation"), jnp.asarray(step, jnp.int32)), images, augmentation)
-    return Batch(normalise(images, part.mean, part.std, dtype), labels)
+    raw = RawBatch(*take(part, indices), part.mean, part.std)
+    return finished(raw, key, step, augmentation=augmentation, dtype=dtype)
+
+
+def finished(
+    raw: RawBatch,
+    key: jax.Array,
+    step: jax.Array | int,
+    *,
+    augmentation: str = "none",
+    dtype: jax.typing.DTypeLike = jnp.float32,
+) -> Batch:
+    """Returns a step's batch, augmented and normalised, of one that was read; see `draw`."""
+    key = jax.random.fold_in(fold(key, "augmentation"), jnp.asarray(step, jnp.int32))
+    images = augment(key, raw.images, augmentation)
+    return Batch(normalise(images, raw.mean, raw.std, dtype), raw.labels)
 
 
 def take(part: Batches, indices: jax.Array) -> tuple[jax.Array, jax.Array]:

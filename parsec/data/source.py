@@ -1,7 +1,8 @@
 """Where batches come from: a source answers for the batch of any step, again and alike.
 
 Which examples make up a batch is a function of the step's number and the source's own key alone, so a resumed run goes
-on with the very next one and needs no state. Images in memory are one source (`parsec.data.memory`).
+on with the very next one and needs no state. Images in memory are one source (`parsec.data.memory`); those too many for
+it are read while the network trains (`parsec.data.stream`).
 """
 
 from collections.abc import Callable
@@ -15,6 +16,22 @@ class Batch(NamedTuple):
 
     images: jax.Array
     labels: jax.Array
+
+
+class RawBatch(NamedTuple):
+    """A batch as it was read, to be augmented and normalised inside the compiled step; a pytree.
+
+    Attributes:
+      images: uint8 [B, H, W, C].
+      labels: int32 [B].
+      mean: float32 [C], in units of the pixels.
+      std: float32 [C].
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    mean: jax.Array
+    std: jax.Array
 
 
 class Source(NamedTuple):

@@ -22,7 +22,10 @@ from parsec.errors import UserError, one_line
 # `generate(split prefix, source files) -> (key, example) ...`, as `tfds.core.GeneratorBasedBuilder` wants it.
 Generate = Callable[[str, Iterable[str]], Iterator[tuple[int, dict[str, Any]]]]
 
-_TEST_FRACTION = 0.2
+# The test part is the first of these whose labels are public, or else a part of the training images.
+TEST_SPLITS = ("test", "validation")
+TEST_FRACTION = 0.2
+PREPARE_ELSEWHERE = "prepare it where there is a network and give --config.data_dir=FOLDER"
 _CHUNK = 1024
 _PATIENCE_SECONDS = 10
 
@@ -33,7 +36,7 @@ def load_tfds(
     image_size: int,
     *,
     generate: Generate | None = None,
-    otherwise: str = "prepare it where there is a network and give --config.data_dir=FOLDER",
+    otherwise: str = PREPARE_ELSEWHERE,
 ) -> Dataset:
     """Returns a dataset of the catalogue, downloaded and prepared first where it is not yet.
 
@@ -52,20 +55,10 @@ def load_tfds(
     """
     import tensorflow_datasets as tfds  # half a second, which a run on other data need not spend
 
-    try:
-        builder: Any = tfds.builder(name, data_dir=data_dir or None, file_format="array_record")
-    except tfds.core.DatasetNotFoundError as error:
-        close = difflib.get_close_matches(name, tfds.list_builders(with_community_datasets=False), n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise UserError(f"TensorFlow Datasets has no {name!r}{hint}") from error
-    except Exception as error:
-        raise UserError(f"TensorFlow Datasets cannot open {name!r}: {one_line(error)}") from error
-    image_key, label_key = _keys(builder.info, name)
+    builder, image_key, label_key = open_builder(name, data_dir)
     if not builder.is_prepared():
-        _prepare(builder, name, generate, otherwise)
-    splits = dict(builder.info.splits)
-    if "train" not in splits:
-        raise UserError(f"tfds:{name} has no split 'train'; it has {', '.join(splits) or 'none'}")
+        prepare(builder, name, generate=generate, otherwise=otherwise)
+    splits = splits_of(builder, name)
     num_channels = builder.info.features[image_key].shape[-1]
 
     def part(split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -75,21 +68,57 @@ def load_tfds(
         except UserError:
             raise
         except Exception as error:
-            raise UserError(
-                f"cannot read the prepared {name} in {builder.data_dir}: {one_line(error)}; delete that folder to have "
-                "it prepared again"
-            ) from error
+            raise damaged(builder, name, error) from error
 
     images, labels = part("train")
     test_images, test_labels = images[:0], labels[:0]
-    for split in ("test", "validation"):
+    for split in TEST_SPLITS:
         if split in splits and not len(test_labels):
             found = part(split)
             if len(found[1]) and found[1].min() >= 0:
                 test_images, test_labels = found
     names = tuple(builder.info.features[label_key].names)
     dataset = checked(Dataset(name, images, labels, test_images, test_labels, names))
-    return resized(dataset if len(test_labels) else with_test_part(dataset, _TEST_FRACTION), image_size)
+    return resized(dataset if len(test_labels) else with_test_part(dataset, TEST_FRACTION), image_size)
+
+
+def open_builder(name: str, data_dir: str) -> tuple[Any, str, str]:
+    """Returns the builder of a dataset and the names of the image and the label among its features.
+
+    Args:
+      name: as the catalogue spells it.
+      data_dir: see `load_tfds`.
+
+    Raises:
+      UserError: no such dataset, or not one of images with one label each.
+    """
+    import tensorflow_datasets as tfds
+
+    try:
+        builder: Any = tfds.builder(name, data_dir=data_dir or None, file_format="array_record")
+    except tfds.core.DatasetNotFoundError as error:
+        close = difflib.get_close_matches(name, tfds.list_builders(with_community_datasets=False), n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise UserError(f"TensorFlow Datasets has no {name!r}{hint}") from error
+    except Exception as error:
+        raise UserError(f"TensorFlow Datasets cannot open {name!r}: {one_line(error)}") from error
+    return builder, *_keys(builder.info, name)
+
+
+def splits_of(builder: Any, name: str) -> list[str]:
+    """Returns the splits of a prepared dataset; raises `UserError` where there is none to train on."""
+    splits = list(builder.info.splits)
+    if "train" not in splits:
+        raise UserError(f"tfds:{name} has no split 'train'; it has {', '.join(splits) or 'none'}")
+    return splits
+
+
+def damaged(builder: Any, name: str, error: Exception) -> UserError:
+    """Returns the error for prepared files that cannot be read."""
+    return UserError(
+        f"cannot read the prepared {name} in {builder.data_dir}: {one_line(error)}; delete that folder to have "
+        "it prepared again"
+    )
 
 
 def _keys(info: Any, name: str) -> tuple[str, str]:
@@ -108,7 +137,20 @@ def _keys(info: Any, name: str) -> tuple[str, str]:
     raise UserError(f"tfds:{name} does not hold images with one class label each; its features are {found}")
 
 
-def _prepare(builder: Any, name: str, generate: Generate | None, otherwise: str) -> None:
+def prepare(builder: Any, name: str, *, generate: Generate | None = None, otherwise: str = PREPARE_ELSEWHERE) -> None:
+    """Downloads and prepares a dataset; see `load_tfds` for the arguments.
+
+    Raises:
+      UserError: no network, files that have to be fetched by hand, or damaged ones.
+    """
+    root = Path(builder._data_dir_root).expanduser()
+    by_hand, manual = builder.MANUAL_DOWNLOAD_INSTRUCTIONS, root / "downloads" / "manual"
+    if by_hand and not (manual.is_dir() and any(manual.iterdir())):
+        raise UserError(
+            f"{name} is not prepared in {root} and has to be fetched by hand ({' '.join(by_hand.split())}); put the "
+            f"files into {manual} and run: tfds build {name} --data_dir={root} --file_format=array_record (needs "
+            "TensorFlow, once), or unpack them into a folder for each class and give --config.data_dir=FOLDER"
+        )
     unreachable = _unreachable(builder)
     advice = f"{otherwise}, or run --config=digits_search, which needs no data"
     if unreachable:

@@ -19,6 +19,7 @@ from parsec.cells import get_space
 from parsec.cells.space import uniform_logits
 from parsec.config import override
 from parsec.data.memory import steps_per_epoch
+from parsec.data.stream import feeding
 from parsec.errors import UserError
 from parsec.evaluate.contract import Evaluated, no_pause
 from parsec.keys import fold
@@ -128,7 +129,7 @@ def fit_trainings(tasks: Sequence[Task], seconds: float) -> Fit:
     """
     speeds = [training_speed(task) for task in tasks]
     given = tasks[0].recipe.steps
-    per_epoch = steps_per_epoch(len(tasks[0].train.labels), tasks[0].recipe.batch_size)
+    per_epoch = steps_per_epoch(tasks[0].train.num_examples, tasks[0].recipe.batch_size)
     # What each training does beside its steps takes about as long as its compilation.
     beside, each = sum(speed.first for speed in speeds), sum(speed.each for speed in speeds)
     steps = min(max(int((_PLANNED * seconds - beside) / each), per_epoch), given)
@@ -172,12 +173,13 @@ def training_speed(task: Task) -> Speed:
     variables = start_variables(task.blueprint, task.recipe, task.metadata, fold(key, "weights"), "")
     advance = make_training_step(task.recipe, task.blueprint, key)
     state = init_state(task.recipe, variables, validates=task.valid is not None)
-    first, each = measure(lambda state, index: advance(state, index, task.train), state)
+    with feeding(task.train, task.recipe.batch_size) as feed:
+        first, each = measure(lambda state, index: advance(state, index, feed(index)), state)
     if task.valid is None:
         return Speed(first, each)
     evaluate, valid = make_evaluate(task.blueprint, task.recipe.eval_batch_size), task.valid
     judged = measure(lambda state, index: (state, evaluate(variables, valid)), None)
-    per_epoch = steps_per_epoch(len(task.train.labels), task.recipe.batch_size)
+    per_epoch = steps_per_epoch(task.train.num_examples, task.recipe.batch_size)
     return Speed(first + judged.first, each + judged.each / per_epoch)
 
 

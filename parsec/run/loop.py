@@ -32,6 +32,7 @@ def run_steps(
     save_minutes: float = 5.0,
     tensorboard: bool = True,
     fatal: Callable[[Metrics], str | None] = lambda metrics: None,
+    waited: Callable[[], float] | None = None,
 ) -> State:
     """Returns the state after `total` steps, going on from the run directory's last checkpoint.
 
@@ -48,6 +49,7 @@ def run_steps(
       tensorboard: whether to write TensorBoard events too, where tensorboardX is installed.
       fatal: returns why the run cannot go on, judging by a step's metrics, or None; the step is then not saved, so that
         the same command comes to the same end.
+      waited: returns the seconds that this process's steps have waited for their batches; timing.json then tells them.
 
     Raises:
       UserError: where nothing can be written or restored, or `fatal` gave a reason.
@@ -62,7 +64,7 @@ def run_steps(
         events = [TensorBoard(run.path, from_step=start)] if tensorboard and has_tensorboard() else []
         sinks = Sinks(MetricsFile(run.path), *events)
         lines = count_lines(run.path, start)
-        clock = _Clock(run, start)
+        clock = _Clock(run, start, waited)
         with sinks, Progress(total, start=start, label=label) as progress:
             if restored is not None:
                 state = restored.tree
@@ -128,14 +130,14 @@ def _lost(restored: Restored, found: int) -> tuple[str, ...]:
 class _Clock:
     """Time spent on the steps of a run, over all the processes that worked on it."""
 
-    def __init__(self, run: Claim, start: int) -> None:
-        self._path = run.path / TIMING
+    def __init__(self, run: Claim, start: int, waited: Callable[[], float] | None) -> None:
+        self._path, self._waited = run.path / TIMING, waited
         self._start, self._began, self._first = start, time.monotonic(), None
         before = read_json(self._path) if start and self._path.exists() else {}
         before = before if isinstance(before, dict) else {}
-        self._before, self._compile = (
+        self._before, self._compile, self._waited_before = (
             value if isinstance(value, int | float) else None
-            for value in (before.get("seconds"), before.get("first_step_seconds"))
+            for value in (before.get("seconds"), before.get("first_step_seconds"), before.get("waited_seconds"))
         )
 
     def tick(self) -> None:
@@ -148,12 +150,14 @@ class _Clock:
         spent = time.monotonic() - self._began
         first = spent if self._first is None else self._first
         later, steps = spent - first, step - self._start - 1
-        write_json_atomic(
-            self._path,
-            {
-                "steps": step,
-                "seconds": round((self._before or 0.0) + spent, 3),
-                "first_step_seconds": round(first if self._compile is None else self._compile, 3),
-                "steps_per_second": round(steps / later, 3) if steps > 0 and later > 0 else None,
-            },
-        )
+        seconds = (self._before or 0.0) + spent
+        timing = {
+            "steps": step,
+            "seconds": round(seconds, 3),
+            "first_step_seconds": round(first if self._compile is None else self._compile, 3),
+            "steps_per_second": round(steps / later, 3) if steps > 0 and later > 0 else None,
+        }
+        if self._waited is not None:
+            waited = (self._waited_before or 0.0) + self._waited()
+            timing |= {"waited_seconds": round(waited, 3), "waited_share": round(waited / seconds, 4)}
+        write_json_atomic(self._path, timing)

@@ -3,9 +3,11 @@
 The images are parted into those to learn from, those to choose the best weights by, if any, and the test part. The step
 is `parsec.train.training`'s; each epoch ends with a validation. The last thing is the test: of the best weights by
 validation, or of the last where nothing was held out. Files: model.json with model.safetensors and last.safetensors,
-which `parsec.train.model_file` describes, the exports of `parsec.run.export`, and result.json.
+which `parsec.train.model_file` describes, the exports of `parsec.run.export`, and result.json. Images that are too many
+for memory are streamed (`parsec.data.stream`); nothing else differs then.
 """
 
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +19,17 @@ from parsec.cells.scan import stack, unstack
 from parsec.config import to_config_dict
 from parsec.data import Dataset, channel_statistics, load, split
 from parsec.data.memory import Batches, held_out_batches, steps_per_epoch, training_batches
+from parsec.data.stream import (
+    MEAN,
+    STD,
+    Examples,
+    StreamedDataset,
+    StreamedPart,
+    feeding,
+    is_streamed,
+    open_stream,
+    split_rows,
+)
 from parsec.errors import UserError
 from parsec.footprint import readable
 from parsec.keys import fold
@@ -25,6 +38,7 @@ from parsec.run.export import export_model
 from parsec.run.loop import run_steps
 from parsec.run.progress import announce
 from parsec.run.train_settings import TrainConfig
+from parsec.run.unreadable import Unreadable
 from parsec.run.workdir import RESULT, Claim, claim, finished_result, locate, read_json, reporting, write_json_atomic
 from parsec.train.derived import (
     Blueprint,
@@ -39,6 +53,8 @@ from parsec.train.footprint import check_memory, training_needs
 from parsec.train.model_file import WEIGHTS, Metadata, load_model, save_model
 from parsec.train.recipe import Recipe
 from parsec.train.training import Evaluate, TrainState, evaluated, init_state, judge, make_evaluate, make_step
+
+Part = Batches | StreamedPart
 
 
 class Task(NamedTuple):
@@ -55,9 +71,9 @@ class Task(NamedTuple):
       notes: what the dataset's user should know.
     """
 
-    train: Batches
-    valid: Batches | None
-    test: Batches | None
+    train: Part
+    valid: Part | None
+    test: Part | None
     blueprint: Blueprint
     recipe: Recipe
     metadata: Metadata
@@ -93,16 +109,23 @@ def run_train(config: TrainConfig, workdir: Path) -> dict[str, Any]:
         announce(f"training on {config.dataset}", _plan(config, task, sum(needs.values()), run.path))
         for note in (*run.notes, *task.notes):
             print(note)
+        unreadable = None
+        if isinstance(task.train, StreamedPart):
+            unreadable = Unreadable(run.path, config.data.unreadable_limit)
+            task = _reporting(task, unreadable)
         print("compiling the network, a minute or so on a CPU", flush=True)
         evaluate = make_evaluate(task.blueprint, config.data.eval_batch_size)
         state = train(config, task, evaluate, run)
-        result = _conclude(config, task, evaluate, state, run.path)
+        result = _conclude(config, task, evaluate, state, run.path, unreadable)
         show_result(result, run.path)
         return result
 
 
 def load_task(config: TrainConfig, cell: CellSource, like: CellSource) -> Task:
-    """Returns the task of a config, whose dataset is read; see `make_task`."""
+    """Returns the task of a config, whose dataset is read, or opened to be streamed; see `make_task`."""
+    if is_streamed(config.dataset):
+        streamed = open_stream(config.dataset, config.data_dir, config.data.image_size)
+        return make_streamed_task(config, streamed, cell, like)
     return make_task(config, load(config.dataset, config.data_dir, config.data.image_size), cell, like)
 
 
@@ -115,23 +138,56 @@ def make_task(config: TrainConfig, dataset: Dataset, cell: CellSource, like: Cel
       cell: what is trained.
       like: whose size the plain network is to have.
     """
+    if config.data.crop_area != 1:
+        raise UserError(
+            f"config.data.crop_area={config.data.crop_area} is for streamed datasets, which {dataset.name!r} is not; "
+            "leave it out"
+        )
     train, valid = part_rows(config, dataset)
     mean, std = channel_statistics(dataset.images[train])
-    per_epoch = steps_per_epoch(len(train), config.data.batch_size)
     height, width, channels = dataset.images.shape[1:]
-    blueprint = make_blueprint(cell, like, config.network, len(dataset.class_names), (height, width, channels))
-    recipe = make_recipe(config, config.steps or max(round(config.epochs * per_epoch), 1))
-    _check_together(config, blueprint, (height, width))
-    means, stds = (tuple(map(float, values)) for values in (mean, std))
+    metadata, recipe = _network_and_recipe(
+        config, cell, like, (height, width, channels), dataset.class_names, len(train), mean, std
+    )
     return Task(
         training_batches(dataset, train, mean, std),
         training_batches(dataset, valid, mean, std) if len(valid) else None,
         held_out_batches(dataset, mean, std) if len(dataset.test_labels) else None,
-        blueprint,
+        metadata.blueprint,
         recipe,
-        Metadata(blueprint, dataset.class_names, (height, width, channels), means, stds),
+        metadata,
         {"images": dataset.digest},
         dataset.notes,
+    )
+
+
+def make_streamed_task(config: TrainConfig, dataset: StreamedDataset, cell: CellSource, like: CellSource) -> Task:
+    """Returns how the images are streamed, the network and the recipe; see `make_task`."""
+    data = config.data
+    train, valid = split_rows(dataset, data.valid_fraction, config.seed)
+
+    def part(examples: Examples, rows: np.ndarray) -> StreamedPart:
+        return StreamedPart(
+            examples,
+            rows,
+            data.image_size,
+            data.crop_area,
+            data.workers,
+            config.seed,
+            most_unreadable=data.unreadable_limit,
+        )
+
+    image = (data.image_size, data.image_size, 3)
+    metadata, recipe = _network_and_recipe(config, cell, like, image, dataset.class_names, len(train), MEAN, STD)
+    return Task(
+        part(dataset.examples, train),
+        part(dataset.examples, valid) if len(valid) else None,
+        part(dataset.test_examples, dataset.test_rows) if len(dataset.test_rows) else None,
+        metadata.blueprint,
+        recipe,
+        metadata,
+        {"images": dataset.digest},
+        (),
     )
 
 
@@ -167,35 +223,42 @@ def make_recipe(config: TrainConfig, steps: int) -> Recipe:
 def train(config: TrainConfig, task: Task, evaluate: Evaluate, run: Claim) -> TrainState:
     """Returns the state after the last step, going on from the run directory's last checkpoint."""
     recipe, valid = task.recipe, task.valid
-    per_epoch = steps_per_epoch(len(task.train.labels), recipe.batch_size)
+    per_epoch = steps_per_epoch(task.train.num_examples, recipe.batch_size)
     key = jax.random.key(config.seed)
     variables = start_variables(task.blueprint, recipe, task.metadata, fold(key, "weights"), config.weights)
     advance = make_step(recipe, task.blueprint, key)
+    waited = 0.0
+    with feeding(task.train, recipe.batch_size) as feed:
 
-    def step(state: TrainState, index: int) -> tuple[TrainState, dict[str, Any]]:
-        state, metrics = advance(state, index, task.train)
-        done = index + 1
-        if valid is None:
+        def step(state: TrainState, index: int) -> tuple[TrainState, dict[str, Any]]:
+            nonlocal waited
+            began = time.monotonic()
+            fed = feed(index)
+            waited += time.monotonic() - began
+            state, metrics = advance(state, index, fed)
+            done = index + 1
+            if valid is None:
+                return state, metrics
+            if done % per_epoch == 0 or done == recipe.steps:
+                state = judge(state, evaluate, valid)
+            if done >= min(per_epoch, recipe.steps):
+                # Copies: the next step takes the state's own arrays.
+                metrics["valid_accuracy"] = jnp.copy(state.valid_accuracy)
+                metrics["best_accuracy"] = jnp.copy(state.best_accuracy)
             return state, metrics
-        if done % per_epoch == 0 or done == recipe.steps:
-            state = judge(state, evaluate, valid)
-        if done >= min(per_epoch, recipe.steps):
-            # Copies: the next step takes the state's own arrays.
-            metrics["valid_accuracy"] = jnp.copy(state.valid_accuracy)
-            metrics["best_accuracy"] = jnp.copy(state.best_accuracy)
-        return state, metrics
 
-    return run_steps(
-        run,
-        init_state(recipe, variables, validates=valid is not None),
-        step,
-        recipe.steps,
-        label="training",
-        show=("loss", "accuracy") if valid is None else (),
-        metrics_every=config.metrics_every,
-        save_minutes=config.save_minutes,
-        fatal=_diverged,
-    )
+        return run_steps(
+            run,
+            init_state(recipe, variables, validates=valid is not None),
+            step,
+            recipe.steps,
+            label="training",
+            show=("loss", "accuracy") if valid is None else (),
+            metrics_every=config.metrics_every,
+            save_minutes=config.save_minutes,
+            fatal=_diverged,
+            waited=(lambda: waited) if isinstance(task.train, StreamedPart) else None,
+        )
 
 
 def start_variables(
@@ -241,11 +304,41 @@ def show_result(result: dict[str, Any], path: Path) -> None:
         )
     if result["test_accuracy"] is not None:
         rows["test accuracy"] = f"{result['test_accuracy']:.2f} %, of the {result['tested']} weights"
+    if result.get("unreadable", {}).get("count"):
+        rows["unreadable files"] = f"{result['unreadable']['count']} skipped: {result['unreadable']['files']}"
     rows["weights"] = path / WEIGHTS
     announce(f"trained on {result['dataset']}", rows)
 
 
-def _conclude(config: TrainConfig, task: Task, evaluate: Evaluate, state: TrainState, path: Path) -> dict[str, Any]:
+def _network_and_recipe(
+    config: TrainConfig,
+    cell: CellSource,
+    like: CellSource,
+    image: tuple[int, int, int],
+    class_names: tuple[str, ...],
+    num_examples: int,
+    mean: np.ndarray,
+    std: np.ndarray,
+) -> tuple[Metadata, Recipe]:
+    """Returns what is trained and how, for images [H, W, C], so many to learn from; raises `UserError`."""
+    per_epoch = steps_per_epoch(num_examples, config.data.batch_size)
+    blueprint = make_blueprint(cell, like, config.network, len(class_names), image)
+    recipe = make_recipe(config, config.steps or max(round(config.epochs * per_epoch), 1))
+    _check_together(config, blueprint, image[:2])
+    means, stds = (tuple(map(float, values)) for values in (mean, std))
+    return Metadata(blueprint, class_names, image, means, stds), recipe
+
+
+def _reporting(task: Task, unreadable: Unreadable) -> Task:
+    """Returns a streamed task whose parts tell what they cannot read."""
+    parts = (task.train, task.valid, task.test)
+    told = [part._replace(report=unreadable.add) if isinstance(part, StreamedPart) else part for part in parts]
+    return task._replace(train=told[0], valid=told[1], test=told[2])
+
+
+def _conclude(
+    config: TrainConfig, task: Task, evaluate: Evaluate, state: TrainState, path: Path, unreadable: Unreadable | None
+) -> dict[str, Any]:
     """Tests, writes weights and result.json, and returns what it holds; accuracies in percent, no clock times."""
     last = evaluated(state)
     best = last if state.best is None else state.best
@@ -265,13 +358,16 @@ def _conclude(config: TrainConfig, task: Task, evaluate: Evaluate, state: TrainS
         "params": cost.params,
         "flops": cost.flops,
         "steps": task.recipe.steps,
-        "epochs": task.recipe.steps / steps_per_epoch(len(task.train.labels), task.recipe.batch_size),
+        "epochs": task.recipe.steps / steps_per_epoch(task.train.num_examples, task.recipe.batch_size),
         "valid_accuracy": None if task.valid is None else float(state.best_accuracy),
         "last_valid_accuracy": None if task.valid is None else float(state.valid_accuracy),
         "test_accuracy": None if task.test is None else float(evaluate(best, task.test)),
         "tested": "last" if task.valid is None else "best",
         "config": settings,
     }
+    if unreadable is not None:
+        # After the test, which may have met some more.
+        result["unreadable"] = unreadable.told()
     write_json_atomic(path / RESULT, result)
     return read_json(path / RESULT)
 
@@ -296,7 +392,7 @@ def _check_together(config: TrainConfig, blueprint: Blueprint, size: tuple[int, 
 
 
 def _plan(config: TrainConfig, task: Task, needed: int, path: Path) -> dict[str, Any]:
-    train, valid, test = (0 if part is None else len(part.labels) for part in (task.train, task.valid, task.test))
+    train, valid, test = (0 if part is None else part.num_examples for part in (task.train, task.valid, task.test))
     recipe = task.recipe
     per_epoch = steps_per_epoch(train, recipe.batch_size)
     return {

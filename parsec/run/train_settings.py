@@ -27,6 +27,26 @@ class TrainDataSettings:
     image_size: int = option(0, "side in pixels that images are resized to; 0 leaves them", minimum=0)
     augmentation: str = option("crop_flip", "of training images", choices=AUGMENTATION_NAMES)
     cutout: int = option(16, "side in pixels of a square hidden in each training image; 0 for none", minimum=0)
+    crop_area: float = option(
+        1.0,
+        "of a streamed dataset, least share of an image's area that a random crop keeps in training; 1 cuts out the "
+        "centre",
+        minimum=0.01,
+        maximum=1,
+    )
+    workers: int = option(
+        0,
+        "of a streamed dataset, processes that decode images; 0 decodes in threads of the one that trains",
+        minimum=0,
+        maximum=1000,
+        affects_results=False,
+    )
+    unreadable_limit: int = option(
+        100,
+        "of a streamed dataset, images that may be unreadable; they are skipped and named, and more end the run",
+        minimum=0,
+        affects_results=False,
+    )
 
 
 @dataclass(frozen=True)
@@ -91,9 +111,14 @@ class TrainConfig:
         "model.onnx",
         "torch_network.py",
         "model.pt",
+        "unreadable.json",
     )
 
-    dataset: str = option("cifar10", "digits, cifar10, cifar100, images or tfds:NAME")
+    dataset: str = option(
+        "cifar10",
+        "digits, cifar10, cifar100, images or tfds:NAME; or streamed and never held in memory: imagenet, stream:images "
+        "or stream:tfds:NAME",
+    )
     data_dir: str = option("", "folder of the dataset's files, where it needs them", affects_results=False)
     from_run: str = option("", "run directory of a finished search, whose cell is trained")
     genotype: str = option(

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import optax
 
 from parsec.data.augment import cutout
-from parsec.data.memory import Batches, draw
-from parsec.data.source import Batch
+from parsec.data.memory import Batches, draw, finished
+from parsec.data.source import Batch, RawBatch
 from parsec.keys import fold
 
 
@@ -84,17 +84,20 @@ def learning_rate(recipe: Recipe, step: Any, steps: jax.Array | None = None) -> 
     return span * 0.5 * (1 + jnp.cos(jnp.pi * done)) + recipe.final_learning_rate
 
 
-def training_batch(recipe: Recipe, part: Batches, key: jax.Array, step: jax.Array | int, dtype: str) -> Batch:
+def training_batch(recipe: Recipe, fed: Batches | RawBatch, key: jax.Array, step: jax.Array | int, dtype: str) -> Batch:
     """Returns a step's batch as the recipe has it.
 
     Args:
       recipe: of training.
-      part: the images.
+      fed: all images, of which the step draws its own; or the step's own, as they were read.
       key: of the batches, the same for the whole training.
       step: int32 [], from 0; may be traced.
       dtype: of the images returned.
     """
-    batch = draw(part, key, step, recipe.batch_size, augmentation=recipe.augmentation, dtype=dtype)
+    if isinstance(fed, RawBatch):
+        batch = finished(fed, key, step, augmentation=recipe.augmentation, dtype=dtype)
+    else:
+        batch = draw(fed, key, step, recipe.batch_size, augmentation=recipe.augmentation, dtype=dtype)
     if not recipe.cutout:
         return batch
     key = jax.random.fold_in(fold(key, "cutout"), jnp.asarray(step, jnp.int32))

@@ -15,6 +15,9 @@ import jax
 import jax.numpy as jnp
 
 from parsec.data.memory import Batches, normalise, sweep, take
+from parsec.data.source import RawBatch
+from parsec.data.stream import StreamedPart, stream_once
+from parsec.errors import UserError
 from parsec.keys import fold
 from parsec.train.derived import Blueprint, Variables, dropped_paths, make_network
 from parsec.train.recipe import Recipe, cross_entropy, descend, learning_rate, make_optimizer, training_batch
@@ -40,10 +43,10 @@ class TrainState(NamedTuple):
     valid_accuracy: jax.Array
 
 
-# `step(state, index, part) -> (state, metrics)`, compiled; it donates the state.
-Step = Callable[[TrainState, int, Batches], tuple[TrainState, dict[str, jax.Array]]]
+# `step(state, index, fed) -> (state, metrics)`, compiled; it donates the state.
+Step = Callable[[TrainState, int, Batches | RawBatch], tuple[TrainState, dict[str, jax.Array]]]
 # `evaluate(variables, part) -> accuracy in percent`, float32 [].
-Evaluate = Callable[[Variables, Batches], jax.Array]
+Evaluate = Callable[[Variables, Batches | StreamedPart], jax.Array]
 
 
 def init_state(recipe: Recipe, variables: Variables, *, validates: bool) -> TrainState:
@@ -86,11 +89,15 @@ def make_step(recipe: Recipe, blueprint: Blueprint, key: jax.Array) -> Step:
 
     # All but the recipe are arguments: closed over, they would be constants of a program for each length and each seed.
     def step(
-        state: TrainState, index: jax.Array, total: jax.Array, keys: tuple[jax.Array, jax.Array], part: Batches
+        state: TrainState,
+        index: jax.Array,
+        total: jax.Array,
+        keys: tuple[jax.Array, jax.Array],
+        fed: Batches | RawBatch,
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         batches_key, paths_key = keys
         timed = replace(recipe, steps=total)
-        images, labels = training_batch(recipe, part, batches_key, index, blueprint.shape.dtype)
+        images, labels = training_batch(recipe, fed, batches_key, index, blueprint.shape.dtype)
         factors = None
         if recipe.drop_path:
             share = recipe.drop_path * index.astype(jnp.float32) / total
@@ -122,8 +129,8 @@ def make_step(recipe: Recipe, blueprint: Blueprint, key: jax.Array) -> Step:
     compiled = jax.jit(step, donate_argnums=0)
     total = jnp.asarray(recipe.steps, jnp.float32)
 
-    def run(state: TrainState, index: int, part: Batches) -> tuple[TrainState, dict[str, jax.Array]]:
-        return compiled(state, jnp.asarray(index, jnp.int32), total, keys, part)
+    def run(state: TrainState, index: int, fed: Batches | RawBatch) -> tuple[TrainState, dict[str, jax.Array]]:
+        return compiled(state, jnp.asarray(index, jnp.int32), total, keys, fed)
 
     return run
 
@@ -137,24 +144,40 @@ def keep_paths(key: jax.Array, share: jax.Array, shape: tuple[int, ...]) -> jax.
 def make_evaluate(blueprint: Blueprint, batch_size: int) -> Evaluate:
     """Returns the function that evaluates a network's variables, of the scanned form, on a part of the images.
 
+    Of a streamed part, images that cannot be read do not count; where none can, it raises `UserError`.
+
     Args:
       blueprint: of the network.
       batch_size: most images looked at together.
     """
     network: nn.Module = make_network(blueprint, train=False, scan=True)
 
-    @jax.jit
-    def count(variables: Variables, part: Batches, rows: jax.Array, real: jax.Array) -> jax.Array:
-        images, labels = take(part, rows)
-        logits: Any = network.apply(variables, normalise(images, part.mean, part.std, blueprint.shape.dtype))
-        return ((logits.argmax(-1).astype(labels.dtype) == labels) & (real > 0)).sum(dtype=jnp.int32)
+    def count(variables: Variables, raw: RawBatch, real: jax.Array) -> jax.Array:
+        logits: Any = network.apply(variables, normalise(raw.images, raw.mean, raw.std, blueprint.shape.dtype))
+        return ((logits.argmax(-1).astype(raw.labels.dtype) == raw.labels) & (real > 0)).sum(dtype=jnp.int32)
 
-    def evaluate(variables: Variables, part: Batches) -> jax.Array:
-        number = len(part.labels)
+    @jax.jit
+    def count_rows(variables: Variables, part: Batches, rows: jax.Array, real: jax.Array) -> jax.Array:
+        return count(variables, RawBatch(*take(part, rows), part.mean, part.std), real)
+
+    count_read = jax.jit(count)
+
+    def evaluate(variables: Variables, part: Batches | StreamedPart) -> jax.Array:
+        number = part.num_examples
         # The auxiliary head is a thing of training.
         variables = {group: _without_auxiliary(tree) for group, tree in variables.items()}
-        pairs = zip(*sweep(number, min(batch_size, number)), strict=True)
-        correct = [count(variables, part, jnp.asarray(rows), jnp.asarray(real)) for rows, real in pairs]
+        if isinstance(part, StreamedPart):
+            correct, number = [], 0
+            for raw, real in stream_once(part, min(batch_size, part.num_examples)):
+                # One behind the device: were it far behind, all the images would wait in its memory.
+                jax.block_until_ready(correct[-1:])
+                correct.append(count_read(variables, raw, jnp.asarray(real)))
+                number += int(real.sum())
+            if not number:
+                raise UserError(f"none of the {part.num_examples} images of a part can be read")
+        else:
+            pairs = zip(*sweep(number, min(batch_size, number)), strict=True)
+            correct = [count_rows(variables, part, jnp.asarray(rows), jnp.asarray(real)) for rows, real in pairs]
         return jnp.stack(correct).sum(dtype=jnp.int32).astype(jnp.float32) * jnp.float32(100 / number)
 
     return evaluate
@@ -165,7 +188,7 @@ def evaluated(state: TrainState) -> Variables:
     return state.variables if state.average is None else state.average
 
 
-def judge(state: TrainState, evaluate: Evaluate, part: Batches) -> TrainState:
+def judge(state: TrainState, evaluate: Evaluate, part: Batches | StreamedPart) -> TrainState:
     """Returns the state at the end of an epoch with its validation accuracy, and the best variables so far."""
     variables = evaluated(state)
     accuracy = evaluate(variables, part)

@@ -19,6 +19,7 @@ from parsec.run import (
     retrain,
     saved_trials,
     table,
+    unreadable,
 )
 from parsec.run.compare_settings import CompareConfig
 from parsec.run.pareto_settings import ParetoConfig
@@ -42,7 +43,8 @@ def test_the_names_are_those_of_the_modules_that_write():
     assert {saved_trials.FINISHED, *fronts} == set(ParetoConfig.WRITES)
     assert {table.TABLE} == set(TableConfig.WRITES)
     exports = {export.PROGRAM, export.SCRIPT, export.GRAPH, export.TORCH_SOURCE, export.TORCH_WEIGHTS, export.MANIFEST}
-    assert {model_file.MODEL, model_file.WEIGHTS, model_file.LAST, *exports} == set(TrainConfig.WRITES)
+    weights = {model_file.MODEL, model_file.WEIGHTS, model_file.LAST}
+    assert {*weights, *exports, unreadable.UNREADABLE} == set(TrainConfig.WRITES)
     assert {alike.RETRAINED, retrain.TABLE, retrain.PLOT} == set(RetrainConfig.WRITES)
     stages = {pipeline_settings.SEARCH, pipeline_settings.TRAIN, pipeline_settings.RESIDUAL}
     assert {budget.BUDGET, *stages} == set(PipelineConfig.WRITES)
