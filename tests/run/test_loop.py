@@ -58,6 +58,7 @@ def test_metrics_events_and_timing_are_written(whole: tuple[Path, dict[str, Any]
     timing = read_json(folder / "timing.json")
     assert timing["steps"] == 12
     assert timing["seconds"] >= timing["first_step_seconds"] > 0
+    assert "waited_seconds" not in timing
     # What a clock said stays out of the file that two equal runs share.
     assert set(lines[0]) == {"step", "distance", "at"}
 
@@ -157,6 +158,15 @@ def test_lines_at_another_interval_are_no_loss(tmp_path: Path, capsys: pytest.Ca
             run_steps(run, start(), step, total, metrics_every=every, tensorboard=False)
     assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2, 3, 4, 5, 6, 8, 9, 10, 12]
     assert "lacks" not in capsys.readouterr().out
+
+
+def test_seconds_of_waiting_are_told_and_add_up_over_processes(tmp_path: Path):
+    for total in (2, 4):
+        with claim(tmp_path, Settings()) as run:
+            run_steps(run, start(), step, total, tensorboard=False, waited=lambda: 0.25)
+    timing = read_json(tmp_path / "timing.json")
+    assert timing["waited_seconds"] == 0.5
+    assert timing["waited_share"] == pytest.approx(0.5 / timing["seconds"], rel=1e-2)
 
 
 def test_a_run_without_tensorboardx_writes_everything_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,5 +1,6 @@
 """The pieces of final training: optimiser, batches, dropped paths, the best weights, the average, and the memory."""
 
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -7,12 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from PIL import Image
 
 from parsec.cells.network import Shape, StaticCell, corner_means
 from parsec.cells.operations import BatchStatistics
 from parsec.cells.space import Cell, Edge
-from parsec.data.memory import Batches
+from parsec.data.memory import Batches, batch_indices, take
+from parsec.data.source import RawBatch
+from parsec.data.stream import StreamedPart, open_stream, stream_once
 from parsec.errors import UserError
+from parsec.keys import fold
 from parsec.train import footprint, training
 from parsec.train.derived import Blueprint
 from parsec.train.recipe import Recipe, cross_entropy, descend, learning_rate, make_optimizer, training_batch
@@ -57,6 +62,19 @@ def test_cutout_hides_a_square_in_a_share_of_the_batch(key: jax.Array):
     hidden = [(batch == 0).sum((1, 2, 3)) for batch in (first, second)]
     assert all(4 <= int(count) <= 16 for count in hidden[0])
     assert not np.array_equal(first, second)
+
+
+def test_a_batch_that_was_read_is_finished_as_one_drawn_from_memory(key: jax.Array):
+    images = jax.random.randint(key, (6, 8, 8, 1), 0, 256).astype(jnp.uint8)
+    part = Batches(images, jnp.arange(6, dtype=jnp.int32), jnp.full(1, 3.0), jnp.full(1, 2.0))
+    recipe = Recipe(steps=1, batch_size=4, learning_rate=0.1, augmentation="crop_flip", cutout=4)
+    rows = batch_indices(fold(key, "order"), 2, 6, 4)
+    read = RawBatch(*take(part, rows), part.mean, part.std)
+    for drawn, finished in zip(
+        training_batch(recipe, part, key, 2, "float32"), training_batch(recipe, read, key, 2, "float32"), strict=True
+    ):
+        np.testing.assert_array_equal(drawn, finished)
+    assert not np.array_equal(finished, training_batch(recipe, read, key, 3, "float32").images)
 
 
 def test_paths_are_dropped_image_by_image_and_the_rest_made_up_for(key: jax.Array):
@@ -146,6 +164,36 @@ def test_optax_and_recipe_agree_without_clipping():
     updates, _ = ours.update(weights, ours.init(weights), weights)
     expected, _ = theirs.update(weights, theirs.init(weights), weights)
     np.testing.assert_allclose(updates, expected, rtol=1e-6)
+
+
+def test_streamed_images_are_evaluated_as_those_in_memory_and_unreadable_ones_do_not_count(
+    tmp_path: Path, key: jax.Array
+):
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        for i in range(10):
+            pixels = np.random.default_rng(i).integers(0, 256, (12, 12, 3), np.uint8)
+            Image.fromarray(pixels if label == "a" else pixels // 2).save(tmp_path / label / f"{i}.png")
+    dataset = open_stream("stream:images", str(tmp_path), 8)
+    part = StreamedPart(dataset.examples, dataset.rows, 8)
+    blueprint = Blueprint("resnet", "resnet", Shape(2, 1, 2))
+    variables = dict(training.make_network(blueprint, train=True, scan=True).init(key, jnp.zeros((1, 8, 8, 3))))
+    evaluate = training.make_evaluate(blueprint, 5)
+
+    def in_memory(wanted: slice) -> float:
+        ((raw, _),) = stream_once(part, 16)
+        # A blurred colour tells the classes apart better than chance does; which way is as good as any.
+        return float(evaluate(variables, Batches(raw.images[wanted], raw.labels[wanted], raw.mean, raw.std)))
+
+    whole, without = in_memory(slice(16)), in_memory(slice(1, 16))
+    assert 0 < whole < 100 and whole != without
+    assert float(evaluate(variables, part)) == whole
+    (tmp_path / part.examples.name(int(part.rows[0]))).write_bytes(b"no image")
+    assert float(evaluate(variables, part)) == without
+    for path in tmp_path.rglob("*.png"):
+        path.write_bytes(b"no image")
+    with pytest.raises(UserError, match="none of the 16 images of a part can be read"):
+        evaluate(variables, part)
 
 
 def test_trainings_of_any_length_and_seed_are_one_program(monkeypatch: pytest.MonkeyPatch, key: jax.Array):
