@@ -107,7 +107,7 @@ def launch(chosen: str, overrides: Sequence[str], workdir: str | None, transfer_
 
 def check_paths(config: Any, flag: str = "config") -> None:
     """Raises `UserError` where a config's `data_dir` or `table` leads nowhere; what is in them, the job checks."""
-    prepares = str(getattr(config, "dataset", "")).startswith("tfds:")
+    prepares = str(getattr(config, "dataset", "")).removeprefix("stream:").startswith("tfds:")
     for name in ("data_dir", "table"):
         given = getattr(config, name, "")
         if not isinstance(given, str) or not given or (name == "data_dir" and prepares):
