@@ -38,7 +38,7 @@ IMAGENET = "imagenet"
 MEAN, STD = 255 * np.array([0.485, 0.456, 0.406], np.float32), 255 * np.array([0.229, 0.224, 0.225], np.float32)
 _PREFIX, _FOLDER, _TFDS = "stream:", "images", "tfds:"
 _IMAGENET_TFDS = "imagenet2012"
-# Batches that are decoded side by side in one process, each by a thread, and so at most so many wait to be taken.
+# Batches that are decoded side by side in one process, each by a thread; at most twice as many wait to be taken.
 _MOST_THREADS = 8
 # Batches that each of several processes keeps ready.
 _READY = 1
@@ -186,17 +186,16 @@ def feeding(part: Batches | StreamedPart, batch_size: int) -> Iterator[Feed]:
     places = _grain().MapDataset.range(part.num_examples).seed(part.seed).shuffle()
     batches = places.random_map(_ForTraining(*_read_by(part), part.crop_area, part.most_unreadable + 1))
     batches = batches.batch(batch_size, drop_remainder=True).repeat()
-    reader: Any = None
+    readers: list[Any] = []
     expected = -1
 
     def feed(index: int) -> RawBatch:
-        nonlocal reader, expected
+        nonlocal expected
         if index != expected:
             # One at a time: each holds processes and batches.
-            former, reader = reader, None
-            _close(former)
-            reader = _read_ahead(batches[index:], part.workers)
-        images, labels, at, missed = _next(reader)
+            _close(readers)
+            readers.append(_read_ahead(batches[index:], part.workers))
+        images, labels, at, missed = _next(readers[0])
         expected = index + 1
         _report(part, at, missed)
         return _raw(images, labels)
@@ -204,7 +203,7 @@ def feeding(part: Batches | StreamedPart, batch_size: int) -> Iterator[Feed]:
     try:
         yield feed
     finally:
-        _close(reader)
+        _close(readers)
 
 
 def stream_once(part: StreamedPart, batch_size: int) -> Iterator[tuple[RawBatch, np.ndarray]]:
@@ -221,17 +220,17 @@ def stream_once(part: StreamedPart, batch_size: int) -> Iterator[tuple[RawBatch,
       UserError: a decoding process died.
     """
     batches = _grain().MapDataset.range(part.num_examples).map(_ForEvaluation(*_read_by(part))).batch(batch_size)
-    reader = _read_ahead(batches, part.workers)
+    readers = [_read_ahead(batches, part.workers)]
     try:
         for _ in range(len(batches)):
-            images, labels, at, missed = _next(reader)
+            images, labels, at, missed = _next(readers[0])
             _report(part, at, missed)
             weights = (missed == 0).astype(np.float32)
             filled = batch_size - len(labels)
             images = np.pad(images, ((0, filled), (0, 0), (0, 0), (0, 0)))
             yield _raw(images, np.pad(labels, (0, filled))), np.pad(weights, (0, filled))
     finally:
-        _close(reader)
+        _close(readers)
 
 
 @dataclass(frozen=True)
@@ -359,7 +358,7 @@ def _read_ahead(batches: Any, workers: int) -> Any:
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=_READY)
         return iter(ahead.mp_prefetch(options, worker_init_fn=_begin_worker))
     threads = min(os.cpu_count() or 1, _MOST_THREADS)
-    return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)))
+    return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)))
 
 
 def _next(reader: Any) -> tuple[np.ndarray, ...]:
@@ -375,12 +374,11 @@ def _next(reader: Any) -> tuple[np.ndarray, ...]:
         ) from error
 
 
-def _close(reader: Any) -> None:
-    if reader is not None:
-        reader.close()
-        del reader
-        # Grain's iterators are cycles; one that outlives the interpreter complains.
-        gc.collect()
+def _close(readers: list[Any]) -> None:
+    while readers:
+        readers.pop().close()
+    # Grain's iterators are cycles; one that outlives the interpreter complains.
+    gc.collect()
 
 
 def _begin_worker(worker: int, workers: int) -> None:

@@ -155,6 +155,23 @@ def test_processes_end_with_the_one_that_they_work_for(folder: Path, tmp_path: P
     assert not left
 
 
+def test_a_program_that_streamed_ends_without_a_word(folder: Path, tmp_path: Path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from parsec.data.stream import *\n"
+        "if __name__ == '__main__':\n"
+        f"    dataset = open_stream('imagenet', {str(folder)!r}, 8)\n"
+        "    part = StreamedPart(dataset.examples, dataset.rows, 8, workers=2)\n"
+        "    with feeding(part, 8) as feed:\n"
+        "        feed(0)\n"
+        "    for raw, real in stream_once(part, 8):\n"
+        "        pass\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
 def decoding_children(parent: int) -> list[int]:
     """Returns the processes that Grain started for a process."""
     children = [pid for path in Path(f"/proc/{parent}/task").glob("*/children") for pid in path.read_text().split()]

@@ -139,14 +139,17 @@ def test_a_mistake_is_one_line_and_exit_code_2(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(folder: Path, tmp_path: Path, workers: int):
+@pytest.mark.parametrize(("workers", "valid_fraction"), [(0, 0.2), (2, 0.0)])
+def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(
+    folder: Path, tmp_path: Path, workers: int, valid_fraction: float
+):
     (folder / "train" / "dark" / "03.jpg").write_bytes(b"no image")
     environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0", "PYTHONPATH": str(ROOT)}
 
     def start(workdir: Path) -> subprocess.Popen:
         command = [sys.executable, str(ROOT / "main.py"), "--config=imagenet_train:quick", *OVERRIDES]
         command += [f"--config.data_dir={folder}", f"--config.data.workers={workers}", f"--workdir={workdir}"]
+        command.append(f"--config.data.valid_fraction={valid_fraction}")
         return subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
