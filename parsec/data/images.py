@@ -63,11 +63,12 @@ def random_crop(image: Image.Image, size: int, least_area: float, rng: np.random
     Args:
       image: upright.
       size: in pixels.
-      least_area: share of the image's area, of which a uniform share up to the whole is kept; 1 cuts the centre out.
+      least_area: share of the image's area, of which a uniform share up to the whole is kept. Where no rectangle
+        fits, as of 1 none does, the centre is cut out.
       rng: advanced.
     """
     width, height = image.size
-    for _ in range(_CROPS if least_area < 1 else 0):
+    for _ in range(_CROPS):
         area = width * height * rng.uniform(least_area, 1)
         ratio = math.exp(rng.uniform(-_WIDEST, _WIDEST))
         wide, high = math.sqrt(area * ratio), math.sqrt(area / ratio)
