@@ -17,7 +17,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from multiprocessing import parent_process
+from multiprocessing import parent_process, resource_tracker
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -354,6 +354,8 @@ def _read_ahead(batches: Any, workers: int) -> Any:
     """Returns an iterator over a map dataset that decodes ahead, in `workers` processes or else in threads."""
     grain = _grain()
     if workers:
+        # Python's own helper; to start it would unblock what `_next` blocks.
+        resource_tracker.ensure_running()
         ahead = batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=1))
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=_READY)
         return iter(ahead.mp_prefetch(options, worker_init_fn=_begin_worker))
@@ -362,6 +364,8 @@ def _read_ahead(batches: Any, workers: int) -> Any:
 
 
 def _next(reader: Any) -> tuple[np.ndarray, ...]:
+    # The first call starts the processes, and they inherit what is blocked: a Ctrl-C is for the one that trains.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         return next(reader)
     except RuntimeError as error:
@@ -372,6 +376,8 @@ def _next(reader: Any) -> tuple[np.ndarray, ...]:
             "a process that decodes images died, for lack of memory or of room in /dev/shm; lower "
             "--config.data.workers, or set it to 0"
         ) from error
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _close(readers: list[Any]) -> None:
@@ -382,9 +388,8 @@ def _close(readers: list[Any]) -> None:
 
 
 def _begin_worker(worker: int, workers: int) -> None:
-    """Has a process that decodes end when the one that it works for does, however that is, and not by a Ctrl-C."""
+    """Has a process that decodes end when the one that it works for does, however that is."""
     del worker, workers
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = parent_process()
 
     def end_too() -> None:

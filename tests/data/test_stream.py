@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -128,6 +130,26 @@ def test_a_process_that_died_is_told_in_a_line(folder: Path):
                 feed(index)
 
 
+def test_a_ctrl_c_while_they_start_does_not_reach_the_processes(folder: Path):
+    part = part_of(open_stream("imagenet", str(folder), 8), workers=1)
+    sent: list[int] = []
+
+    def interrupt() -> None:
+        while len(sent) < 20:
+            for child in decoding_children(os.getpid()):
+                os.kill(child, signal.SIGINT)
+                sent.append(child)
+            time.sleep(0.05)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with feeding(part, 8) as feed:
+        assert len(which(feed(0).images)) == 8
+        thread.join()
+        feed(1)
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, set())
+
+
 def test_processes_end_with_the_one_that_they_work_for(folder: Path, tmp_path: Path):
     script = tmp_path / "script.py"
     script.write_text(
@@ -151,7 +173,7 @@ def test_processes_end_with_the_one_that_they_work_for(folder: Path, tmp_path: P
         left = [child for child in left if "Z" not in Path(f"/proc/{child}/stat").read_text().rpartition(")")[2][:3]]
         if not left:
             break
-        signal.sigtimedwait([], 0.1)
+        time.sleep(0.1)
     assert not left
 
 
