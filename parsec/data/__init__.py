@@ -6,8 +6,8 @@ from parsec.data.cifar import CIFAR10, CIFAR100, load_cifar10, load_cifar100, tf
 from parsec.data.dataset import Dataset, channel_statistics, split
 from parsec.data.digits import load_digits
 from parsec.data.digits_on_photos import load_digits_on_photos
+from parsec.data.examples import is_streamed
 from parsec.data.folder import load_images
-from parsec.data.stream import is_streamed
 from parsec.data.tfds import load_tfds
 from parsec.errors import UserError, unknown
 

@@ -18,18 +18,9 @@ import numpy as np
 from parsec.cells.scan import stack, unstack
 from parsec.config import to_config_dict
 from parsec.data import Dataset, channel_statistics, load, split
+from parsec.data.examples import Examples, StreamedDataset, is_streamed, open_stream, split_rows
 from parsec.data.memory import Batches, held_out_batches, steps_per_epoch, training_batches
-from parsec.data.stream import (
-    MEAN,
-    STD,
-    Examples,
-    StreamedDataset,
-    StreamedPart,
-    feeding,
-    is_streamed,
-    open_stream,
-    split_rows,
-)
+from parsec.data.stream import MEAN, STD, StreamedPart, feeding
 from parsec.errors import UserError
 from parsec.footprint import readable
 from parsec.keys import fold
@@ -54,6 +45,7 @@ from parsec.train.model_file import WEIGHTS, Metadata, load_model, save_model
 from parsec.train.recipe import Recipe
 from parsec.train.training import Evaluate, TrainState, evaluated, init_state, judge, make_evaluate, make_step
 
+# One part of the images, in memory or streamed.
 Part = Batches | StreamedPart
 
 

@@ -17,16 +17,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from parsec.data import load
-from parsec.data.stream import (
-    MEAN,
-    STD,
-    StreamedDataset,
-    StreamedPart,
-    feeding,
-    open_stream,
-    split_rows,
-    stream_once,
-)
+from parsec.data.examples import StreamedDataset, open_stream, split_rows
+from parsec.data.stream import MEAN, STD, StreamedPart, feeding, stream_once
 from parsec.errors import UserError
 
 COUNT = 10
@@ -153,7 +145,8 @@ def test_a_ctrl_c_while_they_start_does_not_reach_the_processes(folder: Path):
 def test_processes_end_with_the_one_that_they_work_for(folder: Path, tmp_path: Path):
     script = tmp_path / "script.py"
     script.write_text(
-        "from parsec.data.stream import *\n"
+        "from parsec.data.examples import open_stream\n"
+        "from parsec.data.stream import StreamedPart, feeding, stream_once\n"
         "if __name__ == '__main__':\n"
         f"    dataset = open_stream('imagenet', {str(folder)!r}, 8)\n"
         "    with feeding(StreamedPart(dataset.examples, dataset.rows, 8, workers=2), 8) as feed:\n"
@@ -180,7 +173,8 @@ def test_processes_end_with_the_one_that_they_work_for(folder: Path, tmp_path: P
 def test_a_program_that_streamed_ends_without_a_word(folder: Path, tmp_path: Path):
     script = tmp_path / "script.py"
     script.write_text(
-        "from parsec.data.stream import *\n"
+        "from parsec.data.examples import open_stream\n"
+        "from parsec.data.stream import StreamedPart, feeding, stream_once\n"
         "if __name__ == '__main__':\n"
         f"    dataset = open_stream('imagenet', {str(folder)!r}, 8)\n"
         "    part = StreamedPart(dataset.examples, dataset.rows, 8, workers=2)\n"

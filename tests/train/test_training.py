@@ -13,9 +13,10 @@ from PIL import Image
 from parsec.cells.network import Shape, StaticCell, corner_means
 from parsec.cells.operations import BatchStatistics
 from parsec.cells.space import Cell, Edge
+from parsec.data.examples import open_stream
 from parsec.data.memory import Batches, batch_indices, take
 from parsec.data.source import RawBatch
-from parsec.data.stream import StreamedPart, open_stream, stream_once
+from parsec.data.stream import StreamedPart, stream_once
 from parsec.errors import UserError
 from parsec.keys import fold
 from parsec.train import footprint, training
