@@ -51,7 +51,7 @@ def _trains(config: SearchConfig) -> bool:
 _JOINT = f"a search of weights and prior together: config.strategy.name={' or '.join(JOINTS)} on the supernet"
 # How a prior learns beside shared weights; where it starts is not among it.
 _LEARNING = ("prior.update", "prior.learning_rate", "prior.b1", "prior.warmup")
-# What verify.random=0 and derive.finalists=0 switch off keeps its settings: a preset's need not be taken back one by one.
+# What verify.random=0 and derive.finalists=0 switch off keeps its settings: a preset's need not be taken back singly.
 CONDITIONS = (
     Condition(
         ("likelihood.temperature", "likelihood.ess_floor"),
