@@ -7,12 +7,14 @@ A step is loss, gradient, clipping, momentum and decay of one network on one bat
 inside the step, scales and shifts after normalising and keeps running averages; PyTorch's is handed its batch and does
 none of this, so that the ratio is not in our favour. Neither drops paths nor has an auxiliary head. The contestants
 take turns within every repeat; figures are medians, and a ratio is the median of each repeat's own. Compiling is XLA's
-own, with the persistent cache off. On a machine that others use as well, believe the ratios only.
+own, with the persistent cache off. Memory is the process's peak after our first steps, before PyTorch is loaded. On a
+machine that others use as well, believe the ratios only.
 """
 
 import argparse
 import importlib.util
 import json
+import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -111,8 +113,11 @@ def _our_steps(options: argparse.Namespace) -> tuple[dict[str, Step], dict[str, 
 
     params = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     return {"ours": ours, "batch alone": batch_alone}, {
-        "params": params, "init_seconds": initialised, "first_step_seconds": took,
-    }  # fmt: skip
+        "params": params,
+        "init_seconds": initialised,
+        "first_step_seconds": took,
+        "peak_gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
+    }
 
 
 def _torch_steps(options: argparse.Namespace, console: Console) -> dict[str, Step]:
@@ -189,7 +194,10 @@ def _table(report: dict[str, Any]) -> Table:
         speed, ratio = report["images_per_second"].get(name), report["ours_to_this"].get(name)
         cells = ("" if speed is None else f"{speed:.0f}", "" if ratio is None else f"{ratio:.2f}")
         table.add_row(name, f"{seconds * 1e3:.1f}", *cells)
-    table.caption = f"first step {first['wall']:.1f} s, {first['cpu']:.1f} s of processor time, compilation included"
+    table.caption = (
+        f"first step {first['wall']:.1f} s, {first['cpu']:.1f} s of processor time, compilation included; "
+        f"memory at most {report['peak_gigabytes']:.2f} GB"
+    )
     return table
 
 

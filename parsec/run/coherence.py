@@ -51,6 +51,7 @@ def _trains(config: SearchConfig) -> bool:
 _JOINT = f"a search of weights and prior together: config.strategy.name={' or '.join(JOINTS)} on the supernet"
 # How a prior learns beside shared weights; where it starts is not among it.
 _LEARNING = ("prior.update", "prior.learning_rate", "prior.b1", "prior.warmup")
+# What verify.random=0 and derive.finalists=0 switch off keeps its settings: a preset's need not be taken back singly.
 CONDITIONS = (
     Condition(
         ("likelihood.temperature", "likelihood.ess_floor"),
@@ -81,11 +82,6 @@ CONDITIONS = (
     ),
     Condition(("derive.ranked_cells",), lambda config: bool(config.table), "config.table=FILE"),
     Condition(
-        ("verify.seeds", "verify.epochs", "verify.steps", "verify.share", "verify.learning_rate"),
-        lambda config: config.verify.random > 0,
-        f"config.verify.random={LEAST_CELLS} or more",
-    ),
-    Condition(
         ("verify.random",),
         lambda config: config.verify.random == 0 or config.verify.random >= LEAST_CELLS,
         f"at least {LEAST_CELLS} random cells for a verdict, or 0 for none",
@@ -107,7 +103,6 @@ CONDITIONS = (
         _trains,
         "config.strategy.evaluator=train",
     ),
-    Condition(("derive.final_steps",), lambda config: config.derive.finalists > 0, "config.derive.finalists=2 or more"),
     Condition(
         ("strategy.capacity",),
         lambda config: config.strategy.objective == "log_likelihood",

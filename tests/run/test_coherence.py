@@ -34,6 +34,13 @@ def test_no_shipped_config_holds_a_setting_that_is_ignored(chosen: str):
     check_search(config, get_space(config.space))
 
 
+@pytest.mark.parametrize("chosen", shipped())
+@pytest.mark.parametrize("off", ["verify.random", "derive.finalists"])
+def test_a_preset_is_switched_off_by_one_option(chosen: str, off: str):
+    config = override(load_config(chosen).config, {off: "0"})
+    check_search(config, get_space(config.space))
+
+
 @pytest.mark.parametrize(
     ("settings", "named", "needs"),
     [
@@ -60,7 +67,6 @@ def test_no_shipped_config_holds_a_setting_that_is_ignored(chosen: str):
         ({"strategy.evaluator": "train", "prior.b1": "0.5"}, "prior.b1=0.5", "shared weights"),
         ({"strategy.evaluations": "9"}, "strategy.evaluations=9", "a strategy that is told scores"),
         ({"verify.random": "3"}, "verify.random=3", "at least 5 random cells for a verdict, or 0 for none"),
-        ({"verify.random": "0", "verify.epochs": "4"}, "verify.epochs=4.0", "config.verify.random=5 or more"),
         ({"verify.steps": "9", "verify.share": "0.2"}, "verify.share=0.2", "config.verify.epochs=0 and"),
         ({"strategy.name": "random", "prior.initial": "x"}, "prior.initial=x", "weights and prior together"),
         ({"strategy.name": "lanas", "prior.initial": "x"}, "prior.initial=x", "from a prior: parsec, parsec_adaptive"),
