@@ -26,7 +26,8 @@ from parsec.keys import fold
 from parsec.run.evaluators import EVALUATORS
 from parsec.run.problem import Problem, make_joint, make_step, start_state
 from parsec.run.settings import SearchConfig, VerifySettings
-from parsec.run.train import Task, start_variables
+from parsec.run.train import start_variables
+from parsec.run.train_task import Task
 from parsec.run.verify import LEAST_STEPS as LEAST_VERIFIED
 from parsec.run.verify import plan_verification, searched_images
 from parsec.run.workdir import read_json, write_json_atomic

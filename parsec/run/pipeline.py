@@ -32,8 +32,9 @@ from parsec.run.problem import Problem, load_problem
 from parsec.run.progress import announce
 from parsec.run.search import run_search
 from parsec.run.settings import SearchConfig
-from parsec.run.train import make_task, run_train
+from parsec.run.train import run_train
 from parsec.run.train_settings import TrainConfig
+from parsec.run.train_task import make_task
 from parsec.run.verify import plan_verification
 from parsec.run.workdir import (
     RESULT,

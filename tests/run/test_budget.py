@@ -21,8 +21,8 @@ from parsec.run.settings import (
     StrategySettings,
     VerifySettings,
 )
-from parsec.run.train import Task, load_task
 from parsec.run.train_settings import RegularisationSettings, TrainConfig, TrainDataSettings, TrainNetworkSettings
+from parsec.run.train_task import Task, load_task
 from parsec.run.verify import plan_verification, searched_images
 
 SEARCH = SearchConfig(
