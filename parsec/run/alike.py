@@ -16,8 +16,10 @@ import numpy as np
 
 from parsec.cells import Space
 from parsec.cells.costs import network_cost
+from parsec.cells.domain import Domain
 from parsec.cells.genotypes import to_text
 from parsec.cells.isomorphism import representatives
+from parsec.cells.limits import draw_within
 from parsec.cells.network import Shape
 from parsec.cells.operations import BatchStatistics
 from parsec.data import Dataset, channel_statistics
@@ -73,7 +75,13 @@ class Accuracies(NamedTuple):
 
 
 def choose_entrants(
-    space: Space, shape: Shape, found: np.ndarray, count: int, seed: int, image: tuple[int, int, int]
+    space: Space,
+    shape: Shape,
+    found: np.ndarray,
+    count: int,
+    seed: int,
+    image: tuple[int, int, int],
+    domain: Domain | None = None,
 ) -> Entrants:
     """Returns found cells int32 [M, L], `count` random ones, and the plain network nearest in parameters to the former.
 
@@ -84,6 +92,7 @@ def choose_entrants(
       count: N random cells, different networks from each other and from the found ones where the space can tell.
       seed: of the draw.
       image: height, width and channels.
+      domain: what the random cells are of; the whole space by default.
 
     Raises:
       UserError: the space has too few cells.
@@ -91,17 +100,20 @@ def choose_entrants(
     params = [network_cost(space, cell, shape, image).params for cell in found]
     size = choose_size(round(math.exp(np.log(params).mean())), shape.num_classes, image[2])
     residual = replace(shape, channels=size.channels, cells=size.blocks)
-    return Entrants(space, shape, found, draw_random(space, found, count, seed), residual)
+    return Entrants(space, shape, found, draw_random(space, found, count, seed, domain), residual)
 
 
-def draw_random(space: Space, found: np.ndarray, count: int, seed: int) -> np.ndarray:
+def draw_random(space: Space, found: np.ndarray, count: int, seed: int, domain: Domain | None = None) -> np.ndarray:
     """Returns `count` random cells, int32 [count, L]; see `choose_entrants`."""
     # A list, so that this stream is no other's of that seed.
     rng = np.random.default_rng([seed, 1])
     kept, misses, texts = np.asarray(found, np.int32), 0, {to_text(space, cell) for cell in found}
     start = len(kept)
     while len(kept) < start + count:
-        drawn = rng.integers(0, space.sizes, len(space.sizes), dtype=np.int32)
+        if domain is None:
+            drawn = rng.integers(0, space.sizes, len(space.sizes), dtype=np.int32)
+        else:
+            drawn = draw_within(rng, domain)
         with_it, text = np.concatenate([kept, drawn[None]]), to_text(space, drawn)
         new = text not in texts and representatives(space, with_it)[-1] == len(kept)
         texts.add(text)

@@ -118,6 +118,11 @@ CONDITIONS = (
         ("verify.learning_rate",), lambda config: not _trains(config), "shared weights; here cells are trained alike"
     ),
     Condition(
+        ("constraints",),
+        lambda config: not _is_joint(config),
+        "a strategy that is told scores, such as config.strategy.name=additive with config.strategy.evaluator=train",
+    ),
+    Condition(
         ("strategy.options", "strategy.evaluations"),
         lambda config: not _is_joint(config),
         "a strategy that is told scores; weights and prior together read config.sampler, config.likelihood and "

@@ -11,8 +11,10 @@ import numpy as np
 from parsec import prior as priors
 from parsec.cells import Space, get_space
 from parsec.cells.costs import network_cost
+from parsec.cells.domain import Domain
 from parsec.cells.drawing import draw_genotype, text_drawing
 from parsec.cells.genotypes import to_text
+from parsec.cells.limits import draw_within
 from parsec.cells.network import Shape
 from parsec.cells.space import SKIPS
 from parsec.config import affecting_results
@@ -50,6 +52,7 @@ class Outcome(NamedTuple):
       evaluated: what a strategy evaluated on its way, or None.
       ranks: whether scores are cheap enough to rank random architectures by.
       control: what the prior's control learnt, float32 [L, O], or None.
+      domain: what could be found, where that is not the whole space; random children are of it.
     """
 
     architecture: np.ndarray
@@ -58,6 +61,7 @@ class Outcome(NamedTuple):
     evaluated: Evaluated | None
     ranks: bool
     control: np.ndarray | None = None
+    domain: Domain | None = None
 
 
 def conclude(
@@ -92,10 +96,11 @@ def conclude(
     found, logits, evaluated = outcome.architecture, outcome.logits, outcome.evaluated
     # Where a score costs a training, verification has trained random cells already.
     compared = config.derive.random_children if outcome.ranks or retrained is None else 0
-    random_scores = [
-        outcome.score(architecture).accuracy
-        for architecture in rng.integers(0, space.sizes, (compared, len(space.sizes)))
-    ]
+    if outcome.domain is None:
+        children = rng.integers(0, space.sizes, (compared, len(space.sizes)))
+    else:
+        children = [draw_within(rng, outcome.domain) for _ in range(compared)]
+    random_scores = [outcome.score(architecture).accuracy for architecture in children]
     finite = [score for score in random_scores if np.isfinite(score)]
     cost = network_cost(space, found, shape, image)
     result: dict[str, Any] = {

@@ -11,10 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from parsec import prior as priors
 from parsec.cells import Space
+from parsec.cells.domain import Domain
 from parsec.evaluate.contract import Evaluated, Evaluator, Pause
 from parsec.run.lines import read_lines
 from parsec.run.loop import timed
@@ -24,23 +27,38 @@ from parsec.run.workdir import Claim, append
 
 # What was trained at the end: candidates, and children that the found one is compared with.
 COMPARED = "compared.jsonl"
+# Of a prior whose mode costs more than is allowed.
+_SAMPLES = 4096
 
 # `scores(architectures int32 [N, L], pause) -> float64 [N, M]`.
 FinalScores = Callable[[np.ndarray, Pause], np.ndarray]
 
 
-def choose_finalists(evaluated: Evaluated, logits: np.ndarray | None, space: Space, count: int) -> np.ndarray:
+def choose_finalists(
+    evaluated: Evaluated, logits: np.ndarray | None, space: Space, domain: Domain, count: int
+) -> np.ndarray:
     """Returns the candidates for a last comparison, at most `count` different ones, int32 [F, L].
 
-    They are the best evaluated architectures, after the mode of the prior where there is one, logits float32 [L, O]: a
-    model of all the scores may know of something better than whatever was tried.
+    They are the best evaluated architectures, after the most probable of the prior where there is one, logits float32
+    [L, O]: a model of all the scores may know of something better than whatever was tried. Where the domain holds no
+    mode of the prior, that is the most probable of many samples within it, if any.
     """
     order = np.argsort(-np.nan_to_num(evaluated.scores[:, 0], nan=-np.inf), kind="stable")
     ranked = evaluated.architectures[order][: int(np.isfinite(evaluated.scores[:, 0]).sum())]
     if logits is not None:
-        ranked = np.concatenate([np.asarray(priors.mode(logits, space.mask))[None], ranked])
+        ranked = np.concatenate([_most_probable(logits, space, domain), ranked])
     _, first = np.unique(ranked, axis=0, return_index=True)
     return ranked[np.sort(first)[:count]]
+
+
+def _most_probable(logits: np.ndarray, space: Space, domain: Domain) -> np.ndarray:
+    mode = np.asarray(priors.mode(logits, space.mask))[None]
+    if np.asarray(domain.valid(mode)).all():
+        return mode
+    drawn = np.asarray(priors.sample(jax.random.key(0), jnp.asarray(logits), jnp.asarray(space.mask), _SAMPLES))
+    drawn = drawn[np.asarray(domain.valid(drawn))]
+    likely = np.asarray(priors.log_probability(logits, space.mask, drawn)) if len(drawn) else np.zeros(0)
+    return drawn[np.argsort(-likely, kind="stable")[:1]]
 
 
 def decide(run: Claim, finalists: np.ndarray, scores: FinalScores, together: int) -> np.ndarray:

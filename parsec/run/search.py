@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from parsec.cells import Space, get_space
+from parsec.cells.domain import Domain
 from parsec.cells.space import uniform_logits
 from parsec.errors import UserError
 from parsec.evaluate.contract import Evaluated, Evaluator, no_pause
@@ -36,6 +37,7 @@ from parsec.run.problem import (
     start_state,
 )
 from parsec.run.progress import announce
+from parsec.run.search_domain import search_domain
 from parsec.run.settings import SearchConfig
 from parsec.run.strategy_search import best, run_strategy
 from parsec.run.verify import plan_verification, verify
@@ -70,6 +72,7 @@ def run_search(config: SearchConfig, workdir: Path) -> dict[str, Any]:
     initial = initial_logits(config, space, path)
     problem = load_problem(config)
     _check_network(config, space, problem)
+    domain = _domain(config, space, problem)
     digests = {"images": problem.dataset.digest} | ({} if table is None else {"table": table.digest})
     with claim(path, config, digests) as run:
         announce(f"search on {config.dataset} in {space.name}", _plan(config, space, problem, run.path))
@@ -77,13 +80,11 @@ def run_search(config: SearchConfig, workdir: Path) -> dict[str, Any]:
             print(note)
         print("compiling the supernet: one program for any child, half a minute or so on a CPU", flush=True)
         if joint_entry(config) is None:
-            outcome = search_by_scores(config, space, problem, run, initial.logits)
+            outcome = search_by_scores(config, space, domain, problem, run, initial.logits)
         else:
             outcome = search_jointly(config, space, problem, run, initial.logits)
-        retrained = verify(config, space, problem, outcome.architecture, run)
-        height, width, channels = problem.valid.images.shape[1:]
-        image = (height, width, channels)
-        result = conclude(config, space, problem.shape, outcome, image, table, run.path, retrained)
+        retrained = verify(config, space, problem, outcome.architecture, run, outcome.domain)
+        result = conclude(config, space, problem.shape, outcome, _image(problem), table, run.path, retrained)
         show_result(run.path, result)
         return result
 
@@ -111,8 +112,10 @@ def search_jointly(config: SearchConfig, space: Space, problem: Problem, run: Cl
     return Outcome(found, score, logits, None, ranks=True, control=control)
 
 
-def search_by_scores(config: SearchConfig, space: Space, problem: Problem, run: Claim, initial: np.ndarray) -> Outcome:
-    """Returns what a strategy finds that is told an evaluator's scores, from the prior `initial` [L, O].
+def search_by_scores(
+    config: SearchConfig, space: Space, domain: Domain, problem: Problem, run: Claim, initial: np.ndarray
+) -> Outcome:
+    """Returns what a strategy finds in a domain that is told an evaluator's scores, from the prior `initial` [L, O].
 
     Where the evaluator scores children of shared weights, these first learn from uniform children, for all the steps.
     Where an evaluation is a training, the found architecture, the other candidates and the random ones that it is
@@ -125,20 +128,31 @@ def search_by_scores(config: SearchConfig, space: Space, problem: Problem, run: 
     evaluator = entry.factory(config, run.path)()
     after = problem.steps if entry.shared else 0
     evaluated, logits, control = run_strategy(
-        run, config.strategy, space, config.seed, evaluator, after=after, initial=initial
+        run, config.strategy, domain, config.seed, evaluator, after=after, initial=initial
     )
+    part = domain if config.constraints else None
     if not entry.afresh:
-        return Outcome(best(evaluated), _judge(evaluator), logits, evaluated, ranks=True, control=control)
+        return Outcome(best(evaluated), _judge(evaluator), logits, evaluated, ranks=True, control=control, domain=part)
     last = entry.factory(config, run.path, afresh=True)()
     scores = remembered(run.path / COMPARED, last)
     found = best(evaluated)
     if config.derive.finalists:
-        candidates = choose_finalists(evaluated, logits, space, config.derive.finalists)
+        candidates = choose_finalists(evaluated, logits, space, domain, config.derive.finalists)
         if last.cost is not None:
             candidates = candidates[np.argsort(last.cost(candidates), kind="stable")]
         found = decide(run, candidates, scores, last.together)
     judge = _judge(last._replace(evaluate=lambda rows, evaluated, pause: scores(rows, pause)))
-    return Outcome(found, judge, logits, evaluated, ranks=False, control=control)
+    return Outcome(found, judge, logits, evaluated, ranks=False, control=control, domain=part)
+
+
+def _domain(config: SearchConfig, space: Space, problem: Problem) -> Domain:
+    """Returns what strategies propose from; raises `UserError` for constraints that are none or that nothing meets."""
+    return search_domain(space, problem.shape, _image(problem), config.constraints)
+
+
+def _image(problem: Problem) -> tuple[int, int, int]:
+    height, width, channels = problem.valid.images.shape[1:]
+    return height, width, channels
 
 
 def _train_weights(
@@ -189,7 +203,8 @@ def _plan(config: SearchConfig, space: Space, problem: Problem, path: Path) -> d
         steps = f"{strategy.evaluations} evaluations"
     return {
         "strategy": f"{strategy.name} on {entry.summary}",
-        "space": f"{space.name}: {len(space.choices)} choices, {space.cardinality:.2g} architectures",
+        "space": f"{space.name}: {len(space.choices)} choices, {space.cardinality:.2g} architectures"
+        + f", those with {', '.join(config.constraints)}" * bool(config.constraints),
         "images": f"{train} for the weights, {valid} for the prior, {problem.train.images.shape[1:]} each",
         "network": f"{config.network.cells} cells, {config.network.channels} channels, {config.network.dtype}",
         "steps": steps,

@@ -180,6 +180,11 @@ class SearchConfig:
         "darts_nb301_naslib.npz, a surrogate's values",
         affects_results=False,
     )
+    constraints: tuple[str, ...] = option(
+        (),
+        "what the network of every evaluated cell and of the found one may cost at most, params<NUMBER or flops<NUMBER "
+        "(or <=); of strategies that are told scores",
+    )
     save_minutes: float = option(5.0, "between checkpoints", minimum=0, affects_results=False)
     metrics_every: int = option(10, "steps between lines of metrics.jsonl", minimum=1, affects_results=False)
     data: DataSettings = option(DataSettings(), "")

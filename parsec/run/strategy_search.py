@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from parsec.cells import Space
-from parsec.cells.domain import Domain, product_domain
+from parsec.cells.domain import Domain
 from parsec.errors import UserError
 from parsec.evaluate.contract import Evaluated, Evaluator
 from parsec.keys import fold
@@ -22,6 +22,7 @@ from parsec.run.loop import timed
 from parsec.run.metrics import MetricsFile, truncate_after
 from parsec.run.play import play
 from parsec.run.progress import Progress
+from parsec.run.search_domain import search_domain
 from parsec.run.settings import StrategySettings
 from parsec.run.signals import StoppedError, graceful_stop
 from parsec.run.workdir import Claim
@@ -50,18 +51,18 @@ def check_strategy(settings: StrategySettings, space: Space) -> None:
             f"config.strategy.evaluations={settings.evaluations} is more than the {space.cardinality} architectures of "
             f"{space.name}"
         )
-    _make(settings, space)
+    _make(settings, search_domain(space))
 
 
 def leaves_prior(settings: StrategySettings, space: Space) -> bool:
     """Whether a search by this strategy ends with a prior over architectures; raises `UserError` for its options."""
-    return _make(settings, space).logits is not None
+    return _make(settings, search_domain(space)).logits is not None
 
 
 def run_strategy(
     run: Claim,
     settings: StrategySettings,
-    space: Space,
+    domain: Domain,
     seed: int,
     evaluator: Evaluator,
     *,
@@ -75,7 +76,7 @@ def run_strategy(
     Args:
       run: the claimed run directory.
       settings: the strategy's name and its budget.
-      space: whose every vector of options is an architecture.
+      domain: what it proposes from.
       seed: of the strategy's key.
       evaluator: scores one architecture.
       after: steps that metrics.jsonl has lines of already; the n-th evaluation is its step `after` + n.
@@ -86,7 +87,7 @@ def run_strategy(
         written, or every evaluation failed.
       StoppedError: when SIGTERM or Ctrl-C asked for a stop; everything evaluated is in the journal.
     """
-    strategy, domain = _make(settings, space, initial), _domain(space)
+    strategy = _make(settings, replace(domain, initial=initial))
     journal = Journal(run.path)
     ledger = Ledger(Rule(settings.evaluations), domain, evaluator.rows, len(evaluator.objectives), settings.name)
     truncate_after(run.path, after)
@@ -135,15 +136,11 @@ def best(evaluated: Evaluated) -> np.ndarray:
     return evaluated.architectures[int(np.nanargmax(evaluated.scores[:, 0]))]
 
 
-def _domain(space: Space) -> Domain:
-    return product_domain(tuple(map(int, space.sizes)), alike=space.alike)
-
-
-def _make(settings: StrategySettings, space: Space, initial: np.ndarray | None = None) -> Strategy:
+def _make(settings: StrategySettings, domain: Domain) -> Strategy:
     options = {}
     for text in settings.options:
         name, equals, value = text.partition("=")
         if not equals:
             raise UserError(f"config.strategy.options has {text!r}; write OPTION=VALUE, such as batch=8")
         options[name] = value
-    return make_strategy(settings.name, replace(_domain(space), initial=initial), options)
+    return make_strategy(settings.name, domain, options)

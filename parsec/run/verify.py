@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from parsec.cells import Space
+from parsec.cells.domain import Domain
 from parsec.data.memory import held_out_batches, steps_per_epoch
 from parsec.report.verdict import summarise
 from parsec.run.alike import choose_entrants, train_alike
@@ -76,9 +77,16 @@ def searched_images(config: SearchConfig, problem: Problem) -> float:
 
 
 def verify(
-    config: SearchConfig, space: Space, problem: Problem, found: np.ndarray, run: Claim
+    config: SearchConfig,
+    space: Space,
+    problem: Problem,
+    found: np.ndarray,
+    run: Claim,
+    domain: Domain | None = None,
 ) -> dict[str, Any] | None:
     """Returns what `parsec.report.verdict.summarise` says of the found architecture int32 [L], or None.
+
+    The random cells are of the domain, by default of the whole space.
 
     Raises:
       UserError: the run directory's retrained.jsonl is damaged.
@@ -90,7 +98,7 @@ def verify(
     test = held_out_batches(problem.dataset, *(np.asarray(each) for each in (problem.train.mean, problem.train.std)))
     height, width, channels = problem.train.images.shape[1:]
     entrants = choose_entrants(
-        space, problem.shape, found[None], settings.random, config.seed, (height, width, channels)
+        space, problem.shape, found[None], settings.random, config.seed, (height, width, channels), domain
     )
     recipe = search_recipe(config)
     if EVALUATORS[config.strategy.evaluator].afresh:

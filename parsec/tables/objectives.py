@@ -162,11 +162,7 @@ def constrain(
     """
     kept = np.ones(len(table), bool)
     for text in constraints:
-        parsed = _CONSTRAINT.fullmatch(text)
-        bound = _number(parsed[3]) if parsed else None
-        if parsed is None or bound is None:
-            raise UserError(f"config.constraints has {shown(text)}; write COLUMN<NUMBER, or with <=, > or >=")
-        name, relation, _ = parsed.groups()
+        name, relation, bound = parse_constraint(text)
         column, costs = _column(table, name), COSTS.get(benchmark)
         if costs is not None and name.removeprefix(_LOG) not in (*costs, *devices):
             raise UserError(
@@ -192,6 +188,15 @@ def constrain(
         )
     columns = {name: column[rows] for name, column in table.columns.items()}
     return replace(table, architectures=table.architectures[rows], columns=columns), rows
+
+
+def parse_constraint(text: str) -> tuple[str, str, float]:
+    """Returns name, relation and bound of `name<number`, or with <=, > or >=; raises `UserError` for another form."""
+    parsed = _CONSTRAINT.fullmatch(text)
+    bound = _number(parsed[3]) if parsed else None
+    if parsed is None or bound is None:
+        raise UserError(f"config.constraints has {shown(text)}; write COLUMN<NUMBER, or with <=, > or >=")
+    return parsed[1], parsed[2], bound
 
 
 def round_above(value: float) -> float:

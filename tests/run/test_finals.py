@@ -1,6 +1,7 @@
 """The last comparison: who takes part, who wins, and that nothing is trained twice."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,12 @@ from parsec.cells import get_space
 from parsec.errors import UserError
 from parsec.evaluate.contract import Evaluated, Evaluator, no_pause
 from parsec.run.finals import COMPARED, choose_finalists, decide, remembered
+from parsec.run.search_domain import search_domain
 from parsec.run.settings import SearchConfig
 from parsec.run.workdir import claim
 
 SPACE = get_space("nasbench201")
+DOMAIN = search_domain(SPACE)
 ROWS = np.array([[0, 1, 2, 3, 4, 0], [1, 1, 1, 1, 1, 1], [3, 3, 3, 3, 3, 3], [2, 2, 2, 2, 2, 2]], np.int32)
 EVALUATED = Evaluated(ROWS, np.array([[20.0], [np.nan], [40.0], [30.0]]))
 
@@ -28,16 +31,24 @@ def scores_of(asked: list, together: int = 2) -> Evaluator:
     return Evaluator(("valid_accuracy", "other"), evaluate, together=together)
 
 
+def test_a_mode_that_is_not_in_the_domain_gives_way_to_the_most_probable_sample():
+    narrow = replace(DOMAIN, valid=lambda rows: np.asarray(rows)[:, 0] != 4)
+    logits = np.where(np.arange(5) == 4, 8.0, 0.0).astype(np.float32) * np.ones((6, 1), np.float32)
+    logits[0] = [0.0, 3.0, 0.0, 0.0, 8.0]
+    found = choose_finalists(EVALUATED, logits, SPACE, narrow, 2)
+    assert found.tolist() == [[1, 4, 4, 4, 4, 4], ROWS[2].tolist()]
+
+
 def test_finalists_are_the_priors_mode_and_the_best_of_the_search():
-    assert choose_finalists(EVALUATED, None, SPACE, 2).tolist() == ROWS[[2, 3]].tolist()
+    assert choose_finalists(EVALUATED, None, SPACE, DOMAIN, 2).tolist() == ROWS[[2, 3]].tolist()
     # What failed is none.
-    assert choose_finalists(EVALUATED, None, SPACE, 9).tolist() == ROWS[[2, 3, 0]].tolist()
+    assert choose_finalists(EVALUATED, None, SPACE, DOMAIN, 9).tolist() == ROWS[[2, 3, 0]].tolist()
     logits = np.zeros((6, 5), np.float32)
     logits[:, 4] = 1
-    assert choose_finalists(EVALUATED, logits, SPACE, 3).tolist() == [[4] * 6, *ROWS[[2, 3]].tolist()]
+    assert choose_finalists(EVALUATED, logits, SPACE, DOMAIN, 3).tolist() == [[4] * 6, *ROWS[[2, 3]].tolist()]
     # The mode may be among the best.
     logits[:, 3] = 2
-    assert choose_finalists(EVALUATED, logits, SPACE, 3).tolist() == ROWS[[2, 3, 0]].tolist()
+    assert choose_finalists(EVALUATED, logits, SPACE, DOMAIN, 3).tolist() == ROWS[[2, 3, 0]].tolist()
 
 
 def test_the_best_of_them_is_found_and_none_is_trained_twice(tmp_path: Path):

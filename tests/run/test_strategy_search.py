@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 
 from parsec.cells import get_space
+from parsec.cells.costs import network_cost
+from parsec.cells.network import Shape
 from parsec.errors import UserError
 from parsec.evaluate.contract import Evaluated, Evaluator
 from parsec.run.journal import JOURNAL, Journal, Scored
 from parsec.run.search import run_search
+from parsec.run.search_domain import search_domain
 from parsec.run.settings import (
     DataSettings,
     DeriveSettings,
@@ -30,6 +33,7 @@ from parsec.run.workdir import claim
 from parsec.search.registry import STRATEGIES
 
 SPACE = get_space("nasbench201")
+DOMAIN = search_domain(SPACE)
 OPTIMUM = np.array([3, 1, 3, 3, 2, 3], np.int32)
 CONFIG = SearchConfig(
     dataset="digits",
@@ -73,7 +77,7 @@ def scored_by(score: Callable[..., float]) -> Evaluator:
 
 def search(workdir: Path, evaluate: Counting, settings: StrategySettings, space: str = "nasbench201") -> Evaluated:
     with claim(workdir, replace(CONFIG, strategy=settings, space=space)) as run:
-        return run_strategy(run, settings, get_space(space), 0, scored_by(evaluate), after=5).evaluated
+        return run_strategy(run, settings, search_domain(get_space(space)), 0, scored_by(evaluate), after=5).evaluated
 
 
 def test_a_strategy_that_carries_a_prior_starts_from_the_one_it_is_given(tmp_path: Path):
@@ -83,7 +87,7 @@ def test_a_strategy_that_carries_a_prior_starts_from_the_one_it_is_given(tmp_pat
     # Two choices are open: all else is as the prior says.
     known[:2] = 0
     with claim(tmp_path, replace(CONFIG, strategy=settings)) as run:
-        run_strategy(run, settings, SPACE, 0, scored_by(asked), initial=known)
+        run_strategy(run, settings, DOMAIN, 0, scored_by(asked), initial=known)
     assert (np.array(asked.asked)[:, 2:] == OPTIMUM[2:]).all()
 
 
@@ -123,7 +127,48 @@ def test_a_space_too_large_to_enumerate_is_searched_too(name: str, tmp_path: Pat
         return float(architecture.sum())
 
     with claim(tmp_path, CONFIG) as run:
-        assert len(run_strategy(run, settings, get_space("darts"), 0, scored_by(score)).evaluated.scores) == 6
+        found = run_strategy(run, settings, search_domain(get_space("darts")), 0, scored_by(score))
+    assert len(found.evaluated.scores) == 6
+
+
+LIMITS = ("params<2000", "flops<=16000")
+SHAPE, IMAGE = Shape(2, 1, 10), (8, 8, 1)
+# Each uses another part of its domain: samples, neighbours, mutations, the prior, legal prefixes, the list of all.
+WITHIN_LIMITS = ("random", "local_search", "regularized_evolution", "additive", "alphax", "lanas", "emoa", "q_learning")
+
+
+@pytest.mark.parametrize("name", WITHIN_LIMITS)
+def test_every_strategy_stays_within_the_costs_it_is_allowed(name: str, tmp_path: Path):
+    settings = StrategySettings(name=name, evaluations=24)
+    domain = search_domain(SPACE, SHAPE, IMAGE, LIMITS)
+    with claim(tmp_path, replace(CONFIG, strategy=settings)) as run:
+        evaluated = run_strategy(run, settings, domain, 0, scored_by(Counting())).evaluated
+    costs = np.array([network_cost(SPACE, row, SHAPE, IMAGE) for row in evaluated.architectures])
+    assert len(costs) == 24
+    assert (costs[:, 0] < 2000).all() and (costs[:, 1] <= 16_000).all()
+
+
+def test_a_search_with_constraints_evaluates_finds_and_compares_with_nothing_that_costs_more(tmp_path: Path):
+    config = replace(CONFIG, constraints=("params<2000",))
+    result = run_search(config, tmp_path / "run")
+    assert result["params"] < 2000
+    assert result["config"]["constraints"] == ["params<2000"]
+    lines = [json.loads(line) for line in (tmp_path / "run" / JOURNAL).read_text().splitlines()]
+    for line in lines:
+        if "scores" in line:
+            assert network_cost(SPACE, line["architecture"], SHAPE, IMAGE).params < 2000
+
+
+def test_constraints_that_mean_nothing_are_refused_in_a_line(tmp_path: Path):
+    for constraints, message in (
+        (("params<9",), "fewer than one in 10,000 architectures of nasbench201 have params of at most 8 here; the sma"),
+        (("parms<9000",), "cost in config.constraints 'parms'"),
+        (("params>9000",), "write params<NUMBER or <="),
+        (("params=9000",), "write COLUMN<NUMBER"),
+    ):
+        with pytest.raises(UserError, match=message):
+            run_search(replace(CONFIG, constraints=constraints), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_record_of_another_run_is_refused_and_left_alone(tmp_path: Path):
@@ -151,7 +196,7 @@ def test_only_failures_and_a_budget_beyond_the_space_are_one_line(tmp_path: Path
 
     settings = StrategySettings(name="random", evaluations=3)
     with claim(tmp_path, CONFIG) as run, pytest.raises(UserError, match="all 3 evaluations failed"):
-        run_strategy(run, settings, SPACE, 0, scored_by(fail))
+        run_strategy(run, settings, DOMAIN, 0, scored_by(fail))
     with pytest.raises(UserError, match="15626 is more than the 15625"):
         check_strategy(replace(settings, evaluations=15626), SPACE)
 
@@ -194,7 +239,7 @@ def test_options_reach_the_strategy(tmp_path: Path):
     """Evolution with two parents mutates from the third evaluation on; with the default ten it would still draw."""
     settings = replace(CONFIG.strategy, options=("population=2", "sample=1"), evaluations=9)
     with claim(tmp_path, CONFIG) as run:
-        found = run_strategy(run, settings, SPACE, 0, scored_by(Counting())).evaluated.architectures
+        found = run_strategy(run, settings, DOMAIN, 0, scored_by(Counting())).evaluated.architectures
     for at in range(2, 9):
         assert ((found[:at] != found[at]).sum(1) == 1).any()
 

@@ -1,0 +1,158 @@
+"""The part of a space whose networks cost no more than is allowed, as a domain that strategies can search.
+
+Parameters and multiply-adds of a network are sums over the slots of its cells (`parsec.cells.costs`), so that a bound
+on them is known before anything is trained: what is proposed, sampled and mutated stays within it.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from parsec.cells.costs import Cost, CostTable
+from parsec.cells.domain import ArrayLike, Domain
+from parsec.cells.space import Space
+from parsec.errors import UserError
+
+# Uniform architectures that are looked at for some within the limits.
+_LOOKED_AT = 10_000
+# Draws of each architecture at a time, and neighbours drawn of one, until some are within the limits.
+_DRAWS = 64
+
+
+def limit(domain: Domain, table: CostTable, most: Cost) -> Domain:
+    """Returns the part of a domain whose networks cost at most `most`.
+
+    `sample` and `mutate` draw until they meet one, so that they stay uniform. `legal` holds where the cheapest
+    completion is within the limits; it is exact where one option of a slot is cheapest in both costs, as in every
+    space of this package, where some cost nothing.
+
+    Args:
+      domain: of every vector of options of the table's space.
+      table: of the costs of its networks.
+      most: parameters and multiply-adds allowed; -1 where there is no limit.
+
+    Raises:
+      UserError: if fewer than one in 10,000 architectures are within the limits, naming the least costs there are, or
+        networks are too large to be counted.
+    """
+    space, wanted = table.space, np.array(most, np.int64)
+    least, largest = extremes(table)
+    counted = np.flatnonzero(wanted >= 0)
+    for at in counted:
+        if largest[at] >= np.iinfo(np.int32).max:
+            raise UserError(
+                f"a limit on {Cost._fields[at]} needs networks of fewer than {np.iinfo(np.int32).max:,}; those of "
+                f"{space.name} have up to {largest[at]:,} here"
+            )
+    bound = jnp.asarray(np.minimum(np.where(wanted < 0, largest, wanted), largest)[counted].astype(np.int32))
+    skeleton = jnp.asarray(np.array(table.skeleton)[counted].astype(np.int32))
+    slots = [
+        (slot, jnp.asarray(costs[..., counted].astype(np.int32)))
+        for kind, layout in space.cells.items()
+        for slot, costs in zip(layout.slots, table.slots[kind], strict=True)
+    ]
+
+    def valid(architectures: ArrayLike) -> jax.Array:
+        rows = jnp.asarray(architectures, jnp.int32)
+        total = jnp.tile(skeleton[None], (len(rows), 1))
+        for slot, costs in slots:
+            source = jnp.full(len(rows), slot.source, jnp.int32)
+            source = source if slot.source_choice < 0 else rows[:, slot.source_choice]
+            total += costs[source, rows[:, slot.operation]]
+        return jnp.asarray(domain.valid(rows)) & (total <= bound[None]).all(1)
+
+    looked_at = np.asarray(domain.sample(jax.random.key(0), _LOOKED_AT))
+    within = looked_at[np.asarray(valid(looked_at))]
+    if not len(within):
+        asked = ", ".join(f"{Cost._fields[at]} of at most {wanted[at]:,}" for at in counted)
+        there = ", ".join(f"{Cost._fields[at]} {least[at]:,}" for at in counted)
+        raise UserError(
+            f"fewer than one in {_LOOKED_AT:,} architectures of {space.name} have {asked} here; the smallest: {there}"
+        )
+    spare = jnp.asarray(within[0])
+
+    def sample(key: jax.Array, n: int) -> jax.Array:
+        def draw(carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+            turn, kept, found = carry
+            drawn = jnp.asarray(domain.sample(jax.random.fold_in(key, turn), n))
+            return turn + 1, jnp.where(found[:, None], kept, drawn), found | valid(drawn)
+
+        start = (jnp.zeros((), jnp.int32), jnp.tile(spare[None], (n, 1)), jnp.zeros(n, bool))
+        # A hundred times as many draws as are needed in the mean where one in 10,000 is within the limits.
+        most_turns = 100 * _LOOKED_AT
+        _, kept, found = jax.lax.while_loop(lambda carry: ~carry[2].all() & (carry[0] < most_turns), draw, start)
+        return jnp.where(found[:, None], kept, spare[None])
+
+    def mutate(key: jax.Array, architecture: ArrayLike) -> jax.Array:
+        near, afresh = jax.random.split(key)
+        given = jnp.asarray(architecture, jnp.int32)
+        drawn = jax.vmap(lambda each: jnp.asarray(domain.mutate(each, given)))(jax.random.split(near, _DRAWS))
+        inside = valid(drawn)
+        # One that has hardly a neighbour within the limits is followed by any other.
+        return jnp.where(inside.any(), drawn[inside.argmax()], sample(afresh, 1)[0])
+
+    def neighbours(architecture: np.ndarray) -> np.ndarray:
+        rows = domain.neighbours(architecture)
+        return rows[np.asarray(valid(rows))] if len(rows) else rows
+
+    def legal(prefix: tuple[int, ...]) -> np.ndarray:
+        allowed = np.array(domain.legal(prefix))
+        for option in np.flatnonzero(allowed):
+            cheapest = _cheapest(table, (*prefix, int(option)))
+            allowed[option] = (cheapest[counted] <= np.asarray(bound)).all()
+        return allowed
+
+    pool = domain.pool
+    return Domain(
+        sizes=domain.sizes,
+        sample=sample,
+        mutate=mutate,
+        neighbours=neighbours,
+        valid=valid,
+        legal=legal,
+        features=domain.features,
+        pool=None if pool is None else pool[np.asarray(valid(pool))],
+        alike=domain.alike,
+        initial=domain.initial,
+        jittable=domain.jittable,
+    )
+
+
+def draw_within(rng: np.random.Generator, domain: Domain) -> np.ndarray:
+    """Returns a uniform architecture of a domain of ragged choices, int32 [L], drawn until it is valid."""
+    sizes = np.array(domain.sizes)
+    while True:
+        drawn = rng.integers(0, sizes, (_DRAWS, len(sizes)), dtype=np.int32)
+        valid = np.asarray(domain.valid(drawn))
+        if valid.any():
+            return drawn[valid.argmax()]
+
+
+def extremes(table: CostTable) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the least and the largest parameters and FLOPs of any architecture, int64 [2] each."""
+    least, largest = np.array(table.skeleton, np.int64), np.array(table.skeleton, np.int64)
+    for reachable in _slots(table, ()):
+        least, largest = least + reachable.min(0), largest + reachable.max(0)
+    return least, largest
+
+
+def _cheapest(table: CostTable, prefix: tuple[int, ...]) -> np.ndarray:
+    """Returns the least costs of an architecture that begins so, each by itself, int64 [2]."""
+    return np.array(table.skeleton, np.int64) + sum(reachable.min(0) for reachable in _slots(table, prefix))
+
+
+def _slots(table: CostTable, prefix: tuple[int, ...]) -> list[np.ndarray]:
+    """Returns for each slot the costs of what it may still hold where the first choices are made, int64 [n, 2]."""
+    space: Space = table.space
+
+    def left(choice: int) -> Any:
+        return [prefix[choice]] if choice < len(prefix) else range(int(space.sizes[choice]))
+
+    reachable = []
+    for kind, layout in space.cells.items():
+        for slot, costs in zip(layout.slots, table.slots[kind], strict=True):
+            sources = [slot.source] if slot.source_choice < 0 else list(left(slot.source_choice))
+            reachable.append(costs[np.ix_(sources, list(left(slot.operation)))].reshape(-1, 2))
+    return reachable

@@ -1,0 +1,96 @@
+"""Domains within a cost: what is sampled, mutated, allowed and listed, against all architectures counted one by one."""
+
+from itertools import product
+
+import jax
+import numpy as np
+import pytest
+
+from parsec.cells import get_space
+from parsec.cells.costs import Cost, CostTable, cost_table, table_costs
+from parsec.cells.domain import product_domain
+from parsec.cells.limits import draw_within, extremes, limit
+from parsec.cells.network import Shape
+from parsec.errors import UserError
+
+SPACE = get_space("nasbench201")
+WHOLE = product_domain(tuple(map(int, SPACE.sizes)), alike=SPACE.alike)
+TABLE = cost_table(SPACE, Shape(2, 1, 10), (8, 8, 1))
+EVERY = np.array(list(product(range(5), repeat=6)), np.int32)
+COSTS = table_costs(TABLE, EVERY)
+MOST = Cost(2000, 16_000)
+WITHIN = (np.array(MOST) >= COSTS).all(1)
+PART = limit(WHOLE, TABLE, MOST)
+
+
+def test_the_part_is_exactly_what_costs_no_more():
+    assert 0 < WITHIN.sum() < len(EVERY)
+    np.testing.assert_array_equal(np.asarray(PART.valid(EVERY)), WITHIN)
+    assert PART.pool is not None
+    np.testing.assert_array_equal(PART.pool, EVERY[WITHIN])
+    for at, name in enumerate(Cost._fields):
+        one = limit(WHOLE, TABLE, Cost(**{**dict.fromkeys(Cost._fields, -1), name: MOST[at]}))
+        np.testing.assert_array_equal(np.asarray(one.valid(EVERY)), COSTS[:, at] <= MOST[at])
+    least, largest = extremes(TABLE)
+    np.testing.assert_array_equal(least, COSTS.min(0))
+    np.testing.assert_array_equal(largest, COSTS.max(0))
+
+
+def test_samples_are_uniform_within_the_limits(key: jax.Array):
+    few = np.array([np.sort(COSTS[:, 0])[20], COSTS[:, 1].max()])
+    rows = EVERY[(few >= COSTS).all(1)]
+    drawn = np.asarray(limit(WHOLE, TABLE, Cost(*few.tolist())).sample(key, 200 * len(rows)))
+    counts = (drawn[:, None] == rows[None]).all(-1).sum(0)
+    assert counts.sum() == len(drawn)
+    # Seven deviations of a count of 200.
+    assert np.abs(counts - 200).max() < 100
+
+
+def test_mutations_and_neighbours_are_the_wholes_within_the_limits(key: jax.Array):
+    start = EVERY[WITHIN][7]
+    near = PART.neighbours(start)
+    expected = WHOLE.neighbours(start)
+    np.testing.assert_array_equal(near, expected[np.asarray(PART.valid(expected))])
+    assert 0 < len(near) < len(expected)
+    mutated = np.asarray(jax.vmap(lambda each: PART.mutate(each, start))(jax.random.split(key, 40 * len(near))))
+    assert {tuple(row) for row in mutated.tolist()} == {tuple(row) for row in near.tolist()}
+
+
+def test_a_mutation_without_a_neighbour_within_the_limits_is_another_architecture_of_the_part(key: jax.Array):
+    outside = EVERY[COSTS[:, 0].argmax()]
+    moved = np.asarray(PART.mutate(key, outside))
+    assert np.asarray(PART.valid(moved[None]))[0]
+
+
+def test_a_prefix_is_legal_where_some_completion_is_within_the_limits():
+    kept = {tuple(row) for row in EVERY[WITHIN].tolist()}
+    rng = np.random.default_rng(0)
+    for length in range(6):
+        for prefix in {tuple(row[:length]) for row in EVERY[rng.integers(0, len(EVERY), 40)].tolist()}:
+            possible = [any(each[: length + 1] == (*prefix, option) for each in kept) for option in range(5)]
+            assert PART.legal(prefix).tolist() == possible
+
+
+def test_a_space_with_chosen_sources_is_counted_as_it_is():
+    space = get_space("darts")
+    whole = product_domain(tuple(map(int, space.sizes)))
+    table = cost_table(space, Shape(4, 3, 10), (8, 8, 3))
+    rows = np.asarray(whole.sample(jax.random.key(3), 400))
+    costs = table_costs(table, rows)
+    middle = Cost(*np.median(costs, 0).astype(int).tolist())
+    part = limit(whole, table, middle)
+    np.testing.assert_array_equal(np.asarray(part.valid(rows)), (np.array(middle) >= costs).all(1))
+    assert (table_costs(table, np.asarray(part.sample(jax.random.key(4), 50))) <= np.array(middle)).all()
+    drawn = draw_within(np.random.default_rng(1), part)
+    assert (table_costs(table, drawn[None]) <= np.array(middle)).all()
+
+
+def test_limits_that_nothing_meets_or_that_cannot_be_counted_are_refused():
+    least = COSTS.min(0)
+    with pytest.raises(UserError, match=f"params of at most {least[0] - 1:,} here; the smallest: params {least[0]:,}"):
+        limit(WHOLE, TABLE, Cost(int(least[0]) - 1, -1))
+    large = CostTable(SPACE, Cost(10, 2**31), TABLE.slots)
+    with pytest.raises(UserError, match="a limit on flops needs networks of fewer than 2,147,483,647"):
+        limit(WHOLE, large, Cost(-1, 5))
+    # What is not limited may be as large as it likes.
+    assert np.asarray(limit(WHOLE, large, Cost(10**9, -1)).valid(EVERY)).all()
