@@ -32,8 +32,8 @@ class Domain:
         same for every architecture; works on traced int32 [B, L].
       pool: every distinct valid architecture, int32 [N, L], where the space is small enough to enumerate; else
         None.
-      alike: choices with the same number have options that mean the same, such as the operations of a kind of cell;
-        empty where nothing is known of that.
+      alike: choices with the same number have options that mean the same, such as the operations of a kind of cell, as
+        far as each has them; empty where nothing is known of that.
       initial: what another search learnt about this one, the logits of a prior over architectures, float32
         [L, max(sizes)], zero where masked; None where nothing is known. A strategy that starts from it reads it in its
         `init` alone, and says so in its registry entry.

@@ -154,14 +154,17 @@ class Space:
 
     @cached_property
     def alike(self) -> tuple[int, ...]:
-        """A number for each choice; equal ones for the operations of a kind of cell, and for the sources of a node."""
+        """A number for each choice; equal ones for the operations of a kind of cell, and for the sources of its nodes.
+
+        A source is the same node for whoever reads it; later nodes have more of them to choose from.
+        """
         numbers = list(range(len(self.choices)))
         for layout in self.cells.values():
-            sources: dict[int, int] = {}
+            chosen = [slot.source_choice for slot in layout.slots if slot.source_choice >= 0]
             for slot in layout.slots:
                 numbers[slot.operation] = layout.slots[0].operation
                 if slot.source_choice >= 0:
-                    numbers[slot.source_choice] = sources.setdefault(slot.target, slot.source_choice)
+                    numbers[slot.source_choice] = chosen[0]
         return tuple(numbers)
 
     @property

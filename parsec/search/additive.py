@@ -181,9 +181,9 @@ def _basis(domain: Domain) -> _Basis:
     for group in np.unique(groups):
         members = np.flatnonzero(groups == group)
         # A group of one has no effect in common with anybody.
-        for at in range(sizes[members[0]] if len(members) > 1 else 0):
+        for at in range(sizes[members].max() if len(members) > 1 else 0):
             column = np.zeros((length, most), np.float32)
-            column[members, at] = 1
+            column[members, at] = mask[members, at]
             common.append(column.reshape(-1))
     columns = np.concatenate([own, *([np.stack(common, 1)] if common else [])], 1)
     uniform = (mask / sizes[:, None]).reshape(-1).astype(np.float32)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parsec.cells import SPACES, get_space
+from parsec.cells import DARTS, NASBENCH201, SPACES, get_space
 from parsec.cells.network import Shape, derive
 from parsec.cells.operations import OPERATIONS, BatchStatistics, make_operation
 from parsec.cells.space import POOLS, SKIPS, operation_share
@@ -104,3 +104,9 @@ def test_shares_of_operations_are_those_of_the_decoded_cells(name: str):
     layout = next(iter(space.cells.values()))
     shared = replace(space, cells={"cell": replace(layout, slots=tuple(replace(s, operation=1) for s in layout.slots))})
     assert operation_share(shared, space.operations)[1] == pytest.approx(np.ones(len(space.operations)))
+
+
+def test_choices_that_mean_the_same_share_a_number():
+    # A source is the same node for every reader of a cell, an operation the same on every edge; kinds differ.
+    assert DARTS.alike == (0, 1) * 8 + (16, 17) * 8
+    assert set(NASBENCH201.alike) == {0}

@@ -58,6 +58,16 @@ def test_what_operations_have_in_common_is_learnt_of_all_of_them():
     assert np.corrcoef(alone, convolutions(other))[0, 1] < 0.75
 
 
+def test_sources_are_the_same_for_nodes_that_have_fewer_and_more_of_them():
+    architectures = drawn(8)
+    scores = (architectures[:, 0:16:2] == 1).sum(1) + NOISE * np.random.default_rng(9).normal(size=96)
+    _, logits = told(scores, architectures)
+    assert prior.mode(logits, SPACE.mask)[0:16:2].tolist() == [1] * 8
+    other = drawn(10, 400)
+    predicted = np.asarray(prior.log_probability(logits, SPACE.mask, other))
+    assert np.corrcoef(predicted, (other[:, 0:16:2] == 1).sum(1))[0, 1] > 0.8
+
+
 def test_later_asks_are_better_than_the_first_and_all_new():
     strategy = make_strategy("additive", DOMAIN, {"batch": 8, "initial": 24})
     ask, tell = jax.jit(strategy.ask), jax.jit(strategy.tell)
