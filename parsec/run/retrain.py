@@ -19,6 +19,7 @@ import numpy as np
 
 from parsec.cells import Space, get_space
 from parsec.cells.costs import network_cost
+from parsec.cells.domain import Domain
 from parsec.cells.genotypes import from_text, to_text
 from parsec.cells.network import Shape
 from parsec.config import affecting_results, from_config_dict
@@ -42,6 +43,7 @@ from parsec.run.footprint import network_needs
 from parsec.run.problem import missing_cells
 from parsec.run.progress import announce
 from parsec.run.retrain_settings import RetrainConfig
+from parsec.run.search_domain import search_domain
 from parsec.run.settings import NetworkSettings, SearchConfig
 from parsec.run.workdir import (
     CONFIG,
@@ -108,11 +110,13 @@ def run_retrain(config: RetrainConfig, workdir: Path) -> dict[str, Any]:
     training = config.training
     augmentation = first.data.augmentation if training.augmentation == "searched" else training.augmentation
     recipe = make_recipe(training, len(dataset.labels), augmentation)
-    image = dataset.images.shape[1:]
-    _check_memory(config, shape, space, (image[0], image[1], image[2]))
+    height, width, channels = dataset.images.shape[1:]
+    image = (height, width, channels)
+    _check_memory(config, shape, space, image)
     by_text = {to_text(space, each.architecture): each for each in searches}
     found = np.stack([each.architecture for each in by_text.values()])
-    entrants = choose_entrants(space, shape, found, config.random, config.seed, (image[0], image[1], image[2]))
+    domain = _domain(config, space, shape, image, found)
+    entrants = choose_entrants(space, shape, found, config.random, config.seed, image, domain)
     digests = {"images": dataset.digest, "cells": sha256("\n".join(by_text).encode()).hexdigest()}
     with claim(path, config, digests) as run:
         announce(
@@ -132,6 +136,22 @@ def run_retrain(config: RetrainConfig, workdir: Path) -> dict[str, Any]:
         result = read_json(run.path / RESULT)
         show_comparison(run.path, result)
         return result
+
+
+def _domain(
+    config: RetrainConfig, space: Space, shape: Shape, image: tuple[int, int, int], found: np.ndarray
+) -> Domain | None:
+    """Returns what random cells are of, None for the whole space; raises `UserError` where a found cell is not."""
+    if not config.constraints:
+        return None
+    domain = search_domain(space, shape, image, config.constraints)
+    for cell in found[~np.asarray(domain.valid(found))]:
+        cost = network_cost(space, cell, shape, image)
+        raise UserError(
+            f"config.constraints={','.join(config.constraints)} leaves out a found cell, which has {cost.params:,} "
+            f"parameters and {cost.flops:,} FLOPs at this size"
+        )
+    return domain
 
 
 def read_searches(runs: tuple[str, ...]) -> list[Searched]:

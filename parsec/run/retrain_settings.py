@@ -47,6 +47,9 @@ class RetrainConfig:
     from_runs: tuple[str, ...] = option((), "run directories of finished searches, whose cells are trained")
     data_dir: str = option("", "folder of the dataset's files; empty for that of the search", affects_results=False)
     random: int = option(16, "random cells of the same space, drawn by the seed", minimum=LEAST_CELLS)
+    constraints: tuple[str, ...] = option(
+        (), "what the network of every cell costs at most at this size, params<NUMBER or flops<NUMBER (or <=)"
+    )
     seed: int = option(0, "of the random cells and of the training runs", minimum=0, maximum=2**32 - 1)
     seeds: int = option(3, "training runs of each network", minimum=LEAST_SEEDS)
     network: RetrainNetworkSettings = option(RetrainNetworkSettings(), "")

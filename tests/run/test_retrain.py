@@ -118,6 +118,22 @@ def test_random_cells_are_distinct_networks_that_no_search_found():
     np.testing.assert_array_equal(draw_random(NASBENCH201, drawn[:1], 19, seed=4), drawn[1:20])
 
 
+def test_cells_are_compared_with_none_that_costs_more(
+    finished: tuple[RetrainConfig, Path, dict[str, Any]], tmp_path: Path
+):
+    config, _, whole = finished
+    own, seed = whole["found"][0]["params"], 4
+    drawn = draw_random(NASBENCH201, FOUND[None], 5, seed)
+    assert (
+        max(network_cost(NASBENCH201, cell, Shape(2, 1, 10, stem_stride=2), (8, 8, 1)).params for cell in drawn) > own
+    )
+    result = run_retrain(replace(config, seed=seed, constraints=(f"params<={own}",)), tmp_path / "equal")
+    assert max(each["params"] for each in result["random"]) <= own
+    with pytest.raises(UserError, match=f"leaves out a found cell, which has {own:,} parameters and"):
+        run_retrain(replace(config, constraints=(f"params<{own}",)), tmp_path / "less")
+    assert not (tmp_path / "less").exists()
+
+
 def test_a_space_with_too_few_cells_is_refused():
     one = replace(
         NASBENCH201,
