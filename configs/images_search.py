@@ -2,7 +2,8 @@
 
 Command: python main.py --config=images_search --config.data_dir=FOLDER
 Result: a cell of the DARTS space under runs/images_search, trained from scratch beside random cells at the end; in
-about ten minutes on two cores, whatever the number of images: more of them are worth more `--config.strategy.steps`.
+about twenty minutes on two slow cores, whatever the number of images: more of them are worth more
+`--config.strategy.steps`.
 """
 
 from parsec.errors import unknown
@@ -30,8 +31,8 @@ def get_config(variant: str = "") -> SearchConfig:
             learning_rate=0.1, final_learning_rate=0.0, nesterov=True, weight_decay=5e-4, clip=0.0
         ),
         strategy=StrategySettings(
-            name="additive", evaluator="train", evaluations=96, steps=100, inherit=False, objective="log_likelihood"
+            name="additive", evaluator="train", evaluations=64, steps=100, inherit=False, objective="log_likelihood"
         ),
-        derive=DeriveSettings(valid_images=2048, finalists=8, final_steps=200),
-        verify=VerifySettings(random=19, steps=150),
+        derive=DeriveSettings(valid_images=2048, finalists=6, final_steps=200),
+        verify=VerifySettings(random=19, steps=100),
     )

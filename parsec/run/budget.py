@@ -40,8 +40,8 @@ LEAST_STEPS = 20
 # Share of the seconds that are planned with; the rest is for what was not measured.
 _PLANNED = 0.9
 # An image that verification trains on takes this many times what one of the search takes: measured, its compilation
-# included, on the presets.
-_VERIFICATION = 1.5
+# included, on the presets. After a search by training it is the program that searched, and the plain network's is new.
+_VERIFICATION, _VERIFICATION_ALIKE = 1.5, 1.1
 # What is measured, after a step that compiles.
 _MEASURED_SECONDS, _MEASURED_STEPS = 6.0, 40
 # Steps of a child that is trained to see how fast.
@@ -202,25 +202,55 @@ def _shorten(config: SearchConfig, problem: Problem, speed: Speed, seconds: floa
     wanted = (searched + verified) * speed.each
     if wanted <= left:
         return Fit({}, f"as given, about {(wanted + speed.first) / 60:.1f} minutes")
+    if EVALUATORS[config.strategy.evaluator].afresh:
+        return _shorten_trainings(config, problem, speed, seconds)
     # A verification of so many steps takes its time whatever the search does; else it has its share of the search.
     settled = verified * speed.each if config.verify.steps or config.verify.epochs else 0.0
     share = max(left - settled, 0.0) / (wanted - settled)
-    afresh = EVALUATORS[config.strategy.evaluator].afresh
-    whole, least_parts = (config.strategy.evaluations, _LEAST_CHILDREN) if afresh else (problem.steps, LEAST_STEPS)
-    parts = int(share * whole)
-    if parts < min(least_parts, whole):
-        least = (wanted - settled) * min(least_parts / whole, 1.0) + settled + 2 * speed.first
-        raise UserError(
-            f"only {parts} {'children' if afresh else 'steps'} of the search fit in the {seconds / 60:.1f} minutes "
-            f"that it may take here; it needs at least {least / _PLANNED / 60:.1f}: raise config.minutes, or lower "
-            "config.search.network.cells, config.search.network.channels or config.image_size"
-        )
-    words = f"{share:.0%} of what was given, so that it takes about {seconds / 60:.1f} minutes"
-    if afresh:
-        return Fit({"strategy.evaluations": str(parts)}, words)
-    return Fit({"steps": str(parts)}, words)
+    steps = int(share * problem.steps)
+    if steps < min(LEAST_STEPS, problem.steps):
+        least = (wanted - settled) * min(LEAST_STEPS / problem.steps, 1.0) + settled + 2 * speed.first
+        raise _too_short(f"only {steps} steps", seconds, least)
+    return Fit({"steps": str(steps)}, _share_words(share, seconds))
+
+
+def _shorten_trainings(config: SearchConfig, problem: Problem, speed: Speed, seconds: float) -> Fit:
+    """Returns fewer children, fewer candidates at the end and a shorter verification, all by the same share."""
+    children, last, verified = config.strategy.evaluations, config.derive.finalists, config.verify.steps
+    fewest = min(_LEAST_CHILDREN, children)
+
+    def at(share: float) -> dict[str, str]:
+        settings = {"strategy.evaluations": str(max(int(share * children), fewest))}
+        if last:
+            settings["derive.finalists"] = str(max(int(share * last), 1))
+        if verified and config.verify.random:
+            settings["verify.steps"] = str(max(int(share * verified), min(LEAST_VERIFIED, verified)))
+        return settings
+
+    def takes(settings: Mapping[str, str]) -> float:
+        brief = shortened(config, settings)
+        images = searched_images(brief, problem) + _verified_images(brief, problem)
+        return images * speed.each + 2 * speed.first
+
+    for percent in range(99, 0, -1):
+        if int(percent * children / 100) >= fewest and takes(at(percent / 100)) <= _PLANNED * seconds:
+            return Fit(at(percent / 100), _share_words(percent / 100, seconds))
+    raise _too_short(f"fewer than {fewest} children", seconds, takes(at(0.0)))
+
+
+def _share_words(share: float, seconds: float) -> str:
+    return f"{share:.0%} of what was given, so that it takes about {seconds / 60:.1f} minutes"
+
+
+def _too_short(fits: str, seconds: float, least: float) -> UserError:
+    return UserError(
+        f"{fits} of the search fit in the {seconds / 60:.1f} minutes that it may take here; it needs at least "
+        f"{least / _PLANNED / 60:.1f}: raise config.minutes, or lower config.search.network.cells, "
+        "config.search.network.channels or config.image_size"
+    )
 
 
 def _verified_images(config: SearchConfig, problem: Problem) -> float:
+    factor = _VERIFICATION_ALIKE if EVALUATORS[config.strategy.evaluator].afresh else _VERIFICATION
     steps = plan_verification(config, problem).steps
-    return _VERIFICATION * steps * config.data.batch_size * (config.verify.random + 2) * config.verify.seeds
+    return factor * steps * config.data.batch_size * (config.verify.random + 2) * config.verify.seeds

@@ -82,6 +82,37 @@ def test_a_search_is_shortened_to_what_fits_with_its_verification(changes: dict,
     assert len(fit.settings) == 1 and "%" in fit.words
 
 
+def test_a_search_by_training_is_shortened_with_its_candidates_and_its_verification(monkeypatch: pytest.MonkeyPatch):
+    strategy = StrategySettings(evaluator="train", evaluations=96, steps=100)
+    config = replace(
+        SEARCH,
+        strategy=strategy,
+        derive=replace(SEARCH.derive, finalists=8, final_steps=200, valid_images=300),
+        verify=VerifySettings(random=19, steps=150),
+    )
+    monkeypatch.setattr(budget, "search_speed", lambda config, problem: Speed(30.0, 0.01))
+    problem = load_problem(config)
+
+    def takes(brief: SearchConfig) -> float:
+        verified = brief.verify.steps * 16 * 21 * 3
+        return (searched_images(brief, problem) + 1.1 * verified) * 0.01 + 60
+
+    given = 0.4 * takes(config) / 0.9
+    fit = fit_search(config, problem, given)
+    brief = shortened(config, fit.settings)
+    assert 0.9 * 0.85 * given < takes(brief) <= 0.9 * given
+    # All three by about the same share.
+    assert 0.3 < brief.strategy.evaluations / 96 < 0.4
+    assert brief.derive.finalists == int(brief.strategy.evaluations / 96 * 8)
+    assert abs(brief.verify.steps / 150 - brief.strategy.evaluations / 96) < 0.02
+    # The least that tells anything is kept, or the whole is refused with the minutes that it needs.
+    with pytest.raises(UserError, match=r"fewer than 12 children of the search fit in the 0\.5 minutes") as raised:
+        fit_search(config, problem, 30.0)
+    least = float(str(raised.value).split("needs at least ")[1].split(":")[0])
+    fewest = shortened(config, fit_search(config, problem, (least + 0.3) * 60).settings)
+    assert (fewest.strategy.evaluations, fewest.derive.finalists, fewest.verify.steps) == (12, 1, 50)
+
+
 def test_a_shortened_search_keeps_the_least_verification_that_there_is(monkeypatch: pytest.MonkeyPatch):
     config = replace(SEARCH, verify=VerifySettings(random=5, share=0.4), steps=2000)
     monkeypatch.setattr(budget, "search_speed", lambda config, problem: Speed(30.0, 0.01))
