@@ -126,3 +126,22 @@ def one_change(sizes: tuple[int, ...]) -> Callable[[ArrayLike], jax.Array]:
         return jnp.tile(architecture[None, :], (len(at), 1)).at[rows, at].set(moved)
 
     return changed
+
+
+def mutation_within(
+    sizes: tuple[int, ...], valid: Callable[[ArrayLike], ArrayLike], sample: Callable[[jax.Array, int], ArrayLike]
+) -> Callable[[jax.Array, ArrayLike], jax.Array]:
+    """Returns `mutate` of a domain that holds a part of all vectors: one of the valid changes of a single decision.
+
+    An architecture without any is followed by a sample. Works on traced architectures.
+    """
+    changes = one_change(sizes)
+
+    def mutate(key: jax.Array, architecture: ArrayLike) -> jax.Array:
+        pick, other = jax.random.split(key)
+        around = changes(architecture)
+        inside = jnp.asarray(valid(around))
+        chosen = around[jnp.argmax(jnp.where(inside, jax.random.uniform(pick, inside.shape), -1.0))]
+        return jnp.where(inside.any(), chosen, jnp.asarray(sample(other, 1))[0])
+
+    return mutate

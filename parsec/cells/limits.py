@@ -4,6 +4,7 @@ Parameters and multiply-adds of a network are sums over the slots of its cells (
 on them is known before anything is trained: what is proposed, sampled and mutated stays within it.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -11,13 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from parsec.cells.costs import Cost, CostTable
-from parsec.cells.domain import ArrayLike, Domain
+from parsec.cells.domain import ArrayLike, Domain, mutation_within
 from parsec.cells.space import Space
 from parsec.errors import UserError
 
 # Uniform architectures that are looked at for some within the limits.
 _LOOKED_AT = 10_000
-# Draws of each architecture at a time, and neighbours drawn of one, until some are within the limits.
+# Architectures drawn at a time on the host, until one is within the limits.
 _DRAWS = 64
 
 
@@ -38,7 +39,7 @@ def limit(domain: Domain, table: CostTable, most: Cost) -> Domain:
         networks are too large to be counted.
     """
     space, wanted = table.space, np.array(most, np.int64)
-    least, largest = extremes(table)
+    least, largest = extremes(table, ())
     counted = np.flatnonzero(wanted >= 0)
     for at in counted:
         if largest[at] >= np.iinfo(np.int32).max:
@@ -46,7 +47,7 @@ def limit(domain: Domain, table: CostTable, most: Cost) -> Domain:
                 f"a limit on {Cost._fields[at]} needs networks of fewer than {np.iinfo(np.int32).max:,}; those of "
                 f"{space.name} have up to {largest[at]:,} here"
             )
-    bound = jnp.asarray(np.minimum(np.where(wanted < 0, largest, wanted), largest)[counted].astype(np.int32))
+    bound = jnp.asarray(np.minimum(wanted, largest)[counted].astype(np.int32))
     skeleton = jnp.asarray(np.array(table.skeleton)[counted].astype(np.int32))
     slots = [
         (slot, jnp.asarray(costs[..., counted].astype(np.int32)))
@@ -85,14 +86,6 @@ def limit(domain: Domain, table: CostTable, most: Cost) -> Domain:
         _, kept, found = jax.lax.while_loop(lambda carry: ~carry[2].all() & (carry[0] < most_turns), draw, start)
         return jnp.where(found[:, None], kept, spare[None])
 
-    def mutate(key: jax.Array, architecture: ArrayLike) -> jax.Array:
-        near, afresh = jax.random.split(key)
-        given = jnp.asarray(architecture, jnp.int32)
-        drawn = jax.vmap(lambda each: jnp.asarray(domain.mutate(each, given)))(jax.random.split(near, _DRAWS))
-        inside = valid(drawn)
-        # One that has hardly a neighbour within the limits is followed by any other.
-        return jnp.where(inside.any(), drawn[inside.argmax()], sample(afresh, 1)[0])
-
     def neighbours(architecture: np.ndarray) -> np.ndarray:
         rows = domain.neighbours(architecture)
         return rows[np.asarray(valid(rows))] if len(rows) else rows
@@ -100,23 +93,19 @@ def limit(domain: Domain, table: CostTable, most: Cost) -> Domain:
     def legal(prefix: tuple[int, ...]) -> np.ndarray:
         allowed = np.array(domain.legal(prefix))
         for option in np.flatnonzero(allowed):
-            cheapest = _cheapest(table, (*prefix, int(option)))
+            cheapest, _ = extremes(table, (*prefix, int(option)))
             allowed[option] = (cheapest[counted] <= np.asarray(bound)).all()
         return allowed
 
     pool = domain.pool
-    return Domain(
-        sizes=domain.sizes,
+    return replace(
+        domain,
         sample=sample,
-        mutate=mutate,
+        mutate=mutation_within(domain.sizes, valid, sample),
         neighbours=neighbours,
         valid=valid,
         legal=legal,
-        features=domain.features,
         pool=None if pool is None else pool[np.asarray(valid(pool))],
-        alike=domain.alike,
-        initial=domain.initial,
-        jittable=domain.jittable,
     )
 
 
@@ -130,17 +119,12 @@ def draw_within(rng: np.random.Generator, domain: Domain) -> np.ndarray:
             return drawn[valid.argmax()]
 
 
-def extremes(table: CostTable) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the least and the largest parameters and FLOPs of any architecture, int64 [2] each."""
+def extremes(table: CostTable, prefix: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the least and the largest costs of an architecture that begins so, each by itself, int64 [2]."""
     least, largest = np.array(table.skeleton, np.int64), np.array(table.skeleton, np.int64)
-    for reachable in _slots(table, ()):
+    for reachable in _slots(table, prefix):
         least, largest = least + reachable.min(0), largest + reachable.max(0)
     return least, largest
-
-
-def _cheapest(table: CostTable, prefix: tuple[int, ...]) -> np.ndarray:
-    """Returns the least costs of an architecture that begins so, each by itself, int64 [2]."""
-    return np.array(table.skeleton, np.int64) + sum(reachable.min(0) for reachable in _slots(table, prefix))
 
 
 def _slots(table: CostTable, prefix: tuple[int, ...]) -> list[np.ndarray]:

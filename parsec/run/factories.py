@@ -91,8 +91,7 @@ def _trainer(config: SearchConfig) -> Trainer:
 def _training(config: SearchConfig, steps: int, key: jax.Array, folder: Path | None) -> Evaluator:
     space, problem = get_space(config.space), load_problem(config)
     capacity = config.strategy.capacity
-    height, width, channels = problem.train.images.shape[1:]
-    costs = _costs(config.space, problem.shape, (height, width, channels))
+    costs = _costs(config.space, problem.shape, problem.image)
     names = {"accuracy": OBJECTIVE, "log_likelihood": VALUE if capacity else LIKELIHOOD}
     first = names[config.strategy.objective]
 

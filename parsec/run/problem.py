@@ -54,7 +54,13 @@ class Problem(NamedTuple):
     @property
     def example(self) -> jax.ShapeDtypeStruct:
         """Shape and dtype of a small batch of images."""
-        return jax.ShapeDtypeStruct((2, *self.train.images.shape[1:]), jnp.dtype(self.shape.dtype))
+        return jax.ShapeDtypeStruct((2, *self.image), jnp.dtype(self.shape.dtype))
+
+    @property
+    def image(self) -> tuple[int, int, int]:
+        """Height, width and channels of an image."""
+        height, width, channels = self.train.images.shape[1:]
+        return height, width, channels
 
 
 class JointSearch(NamedTuple):

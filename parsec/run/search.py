@@ -72,7 +72,7 @@ def run_search(config: SearchConfig, workdir: Path) -> dict[str, Any]:
     initial = initial_logits(config, space, path)
     problem = load_problem(config)
     _check_network(config, space, problem)
-    domain = _domain(config, space, problem)
+    domain = search_domain(space, problem.shape, problem.image, config.constraints)
     digests = {"images": problem.dataset.digest} | ({} if table is None else {"table": table.digest})
     with claim(path, config, digests) as run:
         announce(f"search on {config.dataset} in {space.name}", _plan(config, space, problem, run.path))
@@ -84,7 +84,7 @@ def run_search(config: SearchConfig, workdir: Path) -> dict[str, Any]:
         else:
             outcome = search_jointly(config, space, problem, run, initial.logits)
         retrained = verify(config, space, problem, outcome.architecture, run, outcome.domain)
-        result = conclude(config, space, problem.shape, outcome, _image(problem), table, run.path, retrained)
+        result = conclude(config, space, problem.shape, outcome, problem.image, table, run.path, retrained)
         show_result(run.path, result)
         return result
 
@@ -143,16 +143,6 @@ def search_by_scores(
         found = decide(run, candidates, scores, last.together)
     judge = _judge(last._replace(evaluate=lambda rows, evaluated, pause: scores(rows, pause)))
     return Outcome(found, judge, logits, evaluated, ranks=False, control=control, domain=part)
-
-
-def _domain(config: SearchConfig, space: Space, problem: Problem) -> Domain:
-    """Returns what strategies propose from; raises `UserError` for constraints that are none or that nothing meets."""
-    return search_domain(space, problem.shape, _image(problem), config.constraints)
-
-
-def _image(problem: Problem) -> tuple[int, int, int]:
-    height, width, channels = problem.valid.images.shape[1:]
-    return height, width, channels
 
 
 def _train_weights(

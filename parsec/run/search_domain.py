@@ -14,22 +14,25 @@ from parsec.tables.objectives import parse_constraint
 _NONE = -1
 
 
-def search_domain(
-    space: Space, shape: Shape | None = None, image: tuple[int, int, int] = (32, 32, 3), constraints: Sequence[str] = ()
-) -> Domain:
+def whole_domain(space: Space) -> Domain:
+    """Returns the domain of every architecture of a space."""
+    return product_domain(tuple(map(int, space.sizes)), alike=space.alike)
+
+
+def search_domain(space: Space, shape: Shape, image: tuple[int, int, int], constraints: Sequence[str]) -> Domain:
     """Returns the domain of a search.
 
     Args:
       space: of the architectures.
-      shape: of their networks; needed where there are constraints.
+      shape: of their networks.
       image: height, width and channels.
       constraints: as of `read_limits`.
 
     Raises:
       UserError: as of `read_limits`, or where nothing meets the constraints.
     """
-    whole = product_domain(tuple(map(int, space.sizes)), alike=space.alike)
-    if not constraints or shape is None:
+    whole = whole_domain(space)
+    if not constraints:
         return whole
     return limit(whole, cost_table(space, shape, image), read_limits(constraints))
 

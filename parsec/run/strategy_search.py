@@ -22,7 +22,7 @@ from parsec.run.loop import timed
 from parsec.run.metrics import MetricsFile, truncate_after
 from parsec.run.play import play
 from parsec.run.progress import Progress
-from parsec.run.search_domain import search_domain
+from parsec.run.search_domain import whole_domain
 from parsec.run.settings import StrategySettings
 from parsec.run.signals import StoppedError, graceful_stop
 from parsec.run.workdir import Claim
@@ -51,12 +51,12 @@ def check_strategy(settings: StrategySettings, space: Space) -> None:
             f"config.strategy.evaluations={settings.evaluations} is more than the {space.cardinality} architectures of "
             f"{space.name}"
         )
-    _make(settings, search_domain(space))
+    _make(settings, whole_domain(space))
 
 
 def leaves_prior(settings: StrategySettings, space: Space) -> bool:
     """Whether a search by this strategy ends with a prior over architectures; raises `UserError` for its options."""
-    return _make(settings, search_domain(space)).logits is not None
+    return _make(settings, whole_domain(space)).logits is not None
 
 
 def run_strategy(

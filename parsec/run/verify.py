@@ -96,10 +96,7 @@ def verify(
     if not steps:
         return None
     test = held_out_batches(problem.dataset, *(np.asarray(each) for each in (problem.train.mean, problem.train.std)))
-    height, width, channels = problem.train.images.shape[1:]
-    entrants = choose_entrants(
-        space, problem.shape, found[None], settings.random, config.seed, (height, width, channels), domain
-    )
+    entrants = choose_entrants(space, problem.shape, found[None], settings.random, config.seed, problem.image, domain)
     recipe = search_recipe(config)
     if EVALUATORS[config.strategy.evaluator].afresh:
         # The program that searched.

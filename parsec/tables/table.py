@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from parsec.cells.domain import ArrayLike, Domain, one_change, product_domain
+from parsec.cells.domain import ArrayLike, Domain, mutation_within, one_change, product_domain
 from parsec.errors import UserError, unknown
 from parsec.files import arrays_digest, read_npz
 from parsec.tables.lookup import dense_lookup, sorted_lookup
@@ -221,13 +221,6 @@ def table_domain(table: Table) -> Domain:
     def sample(key: jax.Array, n: int) -> jax.Array:
         return rows[jax.random.randint(key, (n,), 0, len(table))]
 
-    def mutate(key: jax.Array, architecture: ArrayLike) -> jax.Array:
-        pick, other = jax.random.split(key)
-        around = changes(architecture)
-        inside = valid(around)
-        chosen = around[jnp.argmax(jnp.where(inside, jax.random.uniform(pick, inside.shape), -1.0))]
-        return jnp.where(inside.any(), chosen, sample(other, 1)[0])
-
     def neighbours(architecture: np.ndarray) -> np.ndarray:
         around = np.asarray(changes(architecture))
         return around[table.find(around) >= 0]
@@ -243,7 +236,7 @@ def table_domain(table: Table) -> Domain:
     return replace(
         product,
         sample=sample,
-        mutate=mutate,
+        mutate=mutation_within(table.sizes, valid, sample),
         neighbours=neighbours,
         valid=valid,
         legal=legal,

@@ -11,12 +11,12 @@ from parsec.cells import get_space
 from parsec.errors import UserError
 from parsec.evaluate.contract import Evaluated, Evaluator, no_pause
 from parsec.run.finals import COMPARED, choose_finalists, decide, remembered
-from parsec.run.search_domain import search_domain
+from parsec.run.search_domain import whole_domain
 from parsec.run.settings import SearchConfig
 from parsec.run.workdir import claim
 
 SPACE = get_space("nasbench201")
-DOMAIN = search_domain(SPACE)
+DOMAIN = whole_domain(SPACE)
 ROWS = np.array([[0, 1, 2, 3, 4, 0], [1, 1, 1, 1, 1, 1], [3, 3, 3, 3, 3, 3], [2, 2, 2, 2, 2, 2]], np.int32)
 EVALUATED = Evaluated(ROWS, np.array([[20.0], [np.nan], [40.0], [30.0]]))
 

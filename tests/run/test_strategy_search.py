@@ -17,7 +17,7 @@ from parsec.errors import UserError
 from parsec.evaluate.contract import Evaluated, Evaluator
 from parsec.run.journal import JOURNAL, Journal, Scored
 from parsec.run.search import run_search
-from parsec.run.search_domain import search_domain
+from parsec.run.search_domain import search_domain, whole_domain
 from parsec.run.settings import (
     DataSettings,
     DeriveSettings,
@@ -33,7 +33,7 @@ from parsec.run.workdir import claim
 from parsec.search.registry import STRATEGIES
 
 SPACE = get_space("nasbench201")
-DOMAIN = search_domain(SPACE)
+DOMAIN = whole_domain(SPACE)
 OPTIMUM = np.array([3, 1, 3, 3, 2, 3], np.int32)
 CONFIG = SearchConfig(
     dataset="digits",
@@ -77,7 +77,7 @@ def scored_by(score: Callable[..., float]) -> Evaluator:
 
 def search(workdir: Path, evaluate: Counting, settings: StrategySettings, space: str = "nasbench201") -> Evaluated:
     with claim(workdir, replace(CONFIG, strategy=settings, space=space)) as run:
-        return run_strategy(run, settings, search_domain(get_space(space)), 0, scored_by(evaluate), after=5).evaluated
+        return run_strategy(run, settings, whole_domain(get_space(space)), 0, scored_by(evaluate), after=5).evaluated
 
 
 def test_a_strategy_that_carries_a_prior_starts_from_the_one_it_is_given(tmp_path: Path):
@@ -127,7 +127,7 @@ def test_a_space_too_large_to_enumerate_is_searched_too(name: str, tmp_path: Pat
         return float(architecture.sum())
 
     with claim(tmp_path, CONFIG) as run:
-        found = run_strategy(run, settings, search_domain(get_space("darts")), 0, scored_by(score))
+        found = run_strategy(run, settings, whole_domain(get_space("darts")), 0, scored_by(score))
     assert len(found.evaluated.scores) == 6
 
 
