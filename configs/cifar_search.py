@@ -57,7 +57,7 @@ def get_config(variant: str = "") -> SearchConfig:
             full,
             data=replace(full.data, image_size=16, augmentation="flip"),
             network=NetworkSettings(channels=8, cells=6, stem_stride=2),
-            strategy=replace(full.strategy, evaluations=80, steps=300, capacity=0.2),
+            strategy=replace(full.strategy, evaluations=80, steps=300),
             derive=DeriveSettings(valid_images=2048, finalists=6, final_steps=600),
             verify=VerifySettings(random=19, steps=300),
         )

@@ -26,6 +26,9 @@ from parsec.cells.network import Shape, cell_output
 from parsec.cells.operations import make_operation
 from parsec.cells.space import Space
 
+# Architectures that mean effects are estimated from.
+_DRAWN = 256
+
 
 class Cost(NamedTuple):
     """What a network costs: its parameters, and its multiply-adds on one image."""
@@ -112,6 +115,22 @@ def table_costs(table: CostTable, architectures: np.ndarray) -> np.ndarray:
             chosen = slot.source if slot.source_choice < 0 else architectures[:, slot.source_choice]
             total += costs[chosen, architectures[:, slot.operation]]
     return total
+
+
+def log_params_effects(table: CostTable) -> np.ndarray:
+    """Returns what each option adds to the logarithm of the parameters in the mean, float32 [L, O]; zero where masked.
+
+    These are the main effects among uniform architectures, estimated from some hundred of them, the same always.
+    """
+    sizes, mask = table.space.sizes, table.space.mask
+    drawn = np.random.default_rng(0).integers(0, sizes, (_DRAWN, len(sizes)))
+    effects = np.zeros(mask.shape, np.float32)
+    for choice, option in np.argwhere(mask):
+        drawn_with = drawn.copy()
+        drawn_with[:, choice] = option
+        effects[choice, option] = np.log(table_costs(table, drawn_with)[:, 0]).mean()
+    means = effects.sum(1, keepdims=True) / mask.sum(1, keepdims=True, dtype=np.float32)
+    return np.where(mask, effects - means, np.float32(0))
 
 
 def count_flops(jaxpr: core.Jaxpr) -> int:

@@ -32,8 +32,11 @@ class Domain:
         same for every architecture; works on traced int32 [B, L].
       pool: every distinct valid architecture, int32 [N, L], where the space is small enough to enumerate; else
         None.
-      alike: choices with the same number have options that mean the same, such as the operations of a kind of cell, as
-        far as each has them; empty where nothing is known of that.
+      common: features of an architecture that may matter wherever they come from, such as how often an operation
+        occurs: what each option adds to each of them, float32 [F, L, max(sizes)], zero where masked; None where
+        nothing is known of that.
+      known: what each option adds to the first score as is known before any, float32 [L, max(sizes)], zero where
+        masked; None where nothing is.
       initial: what another search learnt about this one, the logits of a prior over architectures, float32
         [L, max(sizes)], zero where masked; None where nothing is known. A strategy that starts from it reads it in its
         `init` alone, and says so in its registry entry.
@@ -49,7 +52,8 @@ class Domain:
     features: Callable[[ArrayLike], ArrayLike]
     pool: np.ndarray | None = None
     jittable: bool = True
-    alike: tuple[int, ...] = ()
+    common: np.ndarray | None = None
+    known: ArrayLike | None = None
     initial: ArrayLike | None = None
 
     @property
@@ -58,13 +62,13 @@ class Domain:
         return np.arange(max(self.sizes)) < np.array(self.sizes)[:, None]
 
 
-def product_domain(sizes: tuple[int, ...], *, largest_pool: int = 100_000, alike: tuple[int, ...] = ()) -> Domain:
+def product_domain(sizes: tuple[int, ...], *, largest_pool: int = 100_000, common: np.ndarray | None = None) -> Domain:
     """Returns the domain in which every combination of options is valid and distinct.
 
     Args:
       sizes: options of each choice; L of them, each at least 1.
       largest_pool: `pool` is enumerated up to this many architectures, in lexicographic order.
-      alike: as of `Domain`.
+      common: as of `Domain`.
     """
     size = jnp.array(sizes, jnp.int32)
     offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int32)
@@ -106,7 +110,7 @@ def product_domain(sizes: tuple[int, ...], *, largest_pool: int = 100_000, alike
         legal=lambda prefix: np.ones(sizes[len(prefix)], bool),
         features=features,
         pool=pool,
-        alike=alike,
+        common=common,
     )
 
 

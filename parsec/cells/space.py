@@ -153,19 +153,27 @@ class Space:
         return np.arange(self.sizes.max()) < self.sizes[:, None]
 
     @cached_property
-    def alike(self) -> tuple[int, ...]:
-        """A number for each choice; equal ones for the operations of a kind of cell, and for the sources of its nodes.
+    def common(self) -> np.ndarray:
+        """What each option adds to features that a kind of cell has, float32 [F, L, max options].
 
-        A source is the same node for whoever reads it; later nodes have more of them to choose from.
+        They are how often each operation occurs and, where sources are searched, how often each node is read, how
+        often an input of the cell is, and how late the nodes are that are read: the sum of their numbers.
         """
-        numbers = list(range(len(self.choices)))
+        features = []
+        options = np.arange(self.mask.shape[1])
         for layout in self.cells.values():
-            chosen = [slot.source_choice for slot in layout.slots if slot.source_choice >= 0]
-            for slot in layout.slots:
-                numbers[slot.operation] = layout.slots[0].operation
-                if slot.source_choice >= 0:
-                    numbers[slot.source_choice] = chosen[0]
-        return tuple(numbers)
+            operations = np.unique([slot.operation for slot in layout.slots])
+            sources = np.unique([slot.source_choice for slot in layout.slots if slot.source_choice >= 0])
+            kinds = [(operations, options == at) for at in range(len(self.operations))]
+            nodes = range(self.sizes[sources].max() if len(sources) else 0)
+            kinds += [(sources, options == at) for at in nodes]
+            if len(sources):
+                kinds += [(sources, options < layout.num_inputs), (sources, options)]
+            for choices, counted in kinds:
+                feature = np.zeros(self.mask.shape, np.float32)
+                feature[choices] = self.mask[choices] * counted[None]
+                features.append(feature)
+        return np.stack(features)
 
     @property
     def cardinality(self) -> int:

@@ -58,7 +58,7 @@ def ranking_words(record: Mapping[str, Any]) -> dict[str, str]:
       record: of result.json: `cells`, `ranked_by`, and for each score what `ranking` returns.
     """
     words = {}
-    for name in (each for each in ("accuracy", "log_likelihood", "prior") if each in record):
+    for name in (each for each in ("accuracy", "log_likelihood", "prior", "expected_score") if each in record):
         over_all, best = (record[name][which] for which in ("all", "best_third"))
         if over_all is not None:
             among = "" if best is None else f", {best:.3f} within the best third"

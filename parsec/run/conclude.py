@@ -25,6 +25,7 @@ from parsec.keys import fold
 from parsec.report.page import NEEDED, report_page
 from parsec.report.ranking import ranking, ranking_words
 from parsec.report.verdict import percent
+from parsec.run.finals import expected_scores
 from parsec.run.metrics import read_metrics
 from parsec.run.progress import announce
 from parsec.run.settings import SearchConfig
@@ -48,19 +49,21 @@ class Outcome(NamedTuple):
     Attributes:
       architecture: the found one, int32 [L].
       score: `score(architecture) -> Scored` on validation, by which it is compared with others.
-      logits: the learnt prior, float32 [L, O], or None.
-      evaluated: what a strategy evaluated on its way, or None.
       ranks: whether scores are cheap enough to rank random architectures by.
+      logits: the learnt prior, float32 [L, O], or None.
       control: what the prior's control learnt, float32 [L, O], or None.
+      effects: what a strategy expects each option to add to its score, float32 [L, O], or None.
+      evaluated: what a strategy evaluated on its way, or None.
       domain: what could be found, where that is not the whole space; random children are of it.
     """
 
     architecture: np.ndarray
     score: Judge
-    logits: np.ndarray | None
-    evaluated: Evaluated | None
     ranks: bool
+    logits: np.ndarray | None = None
     control: np.ndarray | None = None
+    effects: np.ndarray | None = None
+    evaluated: Evaluated | None = None
     domain: Domain | None = None
 
 
@@ -257,6 +260,8 @@ def _rank_correlation(
         told |= {name: np.array([getattr(each, name) for each in scored]) for name in Scored._fields}
     if outcome.logits is not None:
         told["prior"] = np.asarray(priors.log_probability(outcome.logits, space.mask, cells), np.float64)
+    if outcome.effects is not None:
+        told["expected_score"] = expected_scores(outcome.effects, cells)
     return {
         "cells": len(cells),
         "drawn_from": drawn_from,

@@ -72,6 +72,11 @@ def search_steps(config: SearchConfig) -> int:
     return settings.steps or max(round(settings.epochs * steps_per_epoch(images, config.data.batch_size)), 1)
 
 
+def told_capacity(settings: StrategySettings) -> float:
+    """Returns what scores hold of the logarithm of a network's parameters, in nats for each e-fold; 0 for nothing."""
+    return settings.capacity if settings.evaluator == "train" and settings.objective == "log_likelihood" else 0.0
+
+
 def make_trainer_of(config: SearchConfig) -> Trainer:
     """Returns what trains the cells of a search from scratch: on every device, or on one where children inherit.
 
@@ -90,7 +95,7 @@ def _trainer(config: SearchConfig) -> Trainer:
 
 def _training(config: SearchConfig, steps: int, key: jax.Array, folder: Path | None) -> Evaluator:
     space, problem = get_space(config.space), load_problem(config)
-    capacity = config.strategy.capacity
+    capacity = told_capacity(config.strategy)
     costs = _costs(config.space, problem.shape, problem.image)
     names = {"accuracy": OBJECTIVE, "log_likelihood": VALUE if capacity else LIKELIHOOD}
     first = names[config.strategy.objective]

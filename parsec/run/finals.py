@@ -23,42 +23,48 @@ from parsec.run.lines import read_lines
 from parsec.run.loop import timed
 from parsec.run.progress import Progress
 from parsec.run.signals import StoppedError, graceful_stop
+from parsec.run.strategy_search import Searched
 from parsec.run.workdir import Claim, append
 
 # What was trained at the end: candidates, and children that the found one is compared with.
 COMPARED = "compared.jsonl"
-# Of a prior whose mode costs more than is allowed.
+# Of a prior where what is expected to be best costs more than is allowed.
 _SAMPLES = 4096
 
 # `scores(architectures int32 [N, L], pause) -> float64 [N, M]`.
 FinalScores = Callable[[np.ndarray, Pause], np.ndarray]
 
 
-def choose_finalists(
-    evaluated: Evaluated, logits: np.ndarray | None, space: Space, domain: Domain, count: int
-) -> np.ndarray:
+def choose_finalists(searched: Searched, space: Space, domain: Domain, count: int) -> np.ndarray:
     """Returns the candidates for a last comparison, at most `count` different ones, int32 [F, L].
 
-    They are the best evaluated architectures, after the most probable of the prior where there is one, logits float32
-    [L, O]: a model of all the scores may know of something better than whatever was tried. Where the domain holds no
-    mode of the prior, that is the most probable of many samples within it, if any.
+    They are the best evaluated architectures, after the one of which the strategy expects most, or the most probable
+    of its prior: a model of all the scores may know of something better than whatever was tried. Where the domain
+    does not hold that one, it is the best so of many samples of the prior within the domain, if any.
     """
+    evaluated = searched.evaluated
     order = np.argsort(-np.nan_to_num(evaluated.scores[:, 0], nan=-np.inf), kind="stable")
     ranked = evaluated.architectures[order][: int(np.isfinite(evaluated.scores[:, 0]).sum())]
-    if logits is not None:
-        ranked = np.concatenate([_most_probable(logits, space, domain), ranked])
+    if searched.logits is not None:
+        favourite = _favourite(searched.logits, searched.effects, space, domain)
+        ranked = np.concatenate([favourite, ranked])
     _, first = np.unique(ranked, axis=0, return_index=True)
     return ranked[np.sort(first)[:count]]
 
 
-def _most_probable(logits: np.ndarray, space: Space, domain: Domain) -> np.ndarray:
-    mode = np.asarray(priors.mode(logits, space.mask))[None]
-    if np.asarray(domain.valid(mode)).all():
-        return mode
+def expected_scores(effects: np.ndarray, architectures: np.ndarray) -> np.ndarray:
+    """Returns the sums of an architecture's effects float32 [L, O], for each of int32 [N, L], as float64 [N]."""
+    return effects[np.arange(len(effects)), architectures].sum(1, dtype=np.float64)
+
+
+def _favourite(logits: np.ndarray, effects: np.ndarray | None, space: Space, domain: Domain) -> np.ndarray:
+    effects = logits if effects is None else effects
+    best = np.asarray(priors.mode(effects, space.mask))[None]
+    if np.asarray(domain.valid(best)).all():
+        return best
     drawn = np.asarray(priors.sample(jax.random.key(0), jnp.asarray(logits), jnp.asarray(space.mask), _SAMPLES))
     drawn = drawn[np.asarray(domain.valid(drawn))]
-    likely = np.asarray(priors.log_probability(logits, space.mask, drawn)) if len(drawn) else np.zeros(0)
-    return drawn[np.argsort(-likely, kind="stable")[:1]]
+    return drawn[np.argsort(-expected_scores(effects, drawn), kind="stable")[:1]]
 
 
 def decide(run: Claim, finalists: np.ndarray, scores: FinalScores, together: int) -> np.ndarray:

@@ -23,6 +23,7 @@ from parsec.evaluate.training import LIKELIHOOD
 from parsec.run.coherence import check_search
 from parsec.run.conclude import Judge, Outcome, conclude, derive_architecture, show_result
 from parsec.run.evaluators import EVALUATORS, joint_entry
+from parsec.run.factories import told_capacity
 from parsec.run.finals import COMPARED, choose_finalists, decide, remembered
 from parsec.run.loop import run_steps
 from parsec.run.problem import (
@@ -72,7 +73,9 @@ def run_search(config: SearchConfig, workdir: Path) -> dict[str, Any]:
     initial = initial_logits(config, space, path)
     problem = load_problem(config)
     _check_network(config, space, problem)
-    domain = search_domain(space, problem.shape, problem.image, config.constraints)
+    domain = search_domain(
+        space, problem.shape, problem.image, config.constraints, capacity=told_capacity(config.strategy)
+    )
     digests = {"images": problem.dataset.digest} | ({} if table is None else {"table": table.digest})
     with claim(path, config, digests) as run:
         announce(f"search on {config.dataset} in {space.name}", _plan(config, space, problem, run.path))
@@ -109,7 +112,7 @@ def search_jointly(config: SearchConfig, space: Space, problem: Problem, run: Cl
     logits = None if joint.search.logits is None else np.asarray(joint.search.logits(state))
     found = derive_architecture(config, space, np.asarray(joint.search.architecture(state)), logits, score)
     control = None if joint.search.control is None else np.asarray(joint.search.control(state))
-    return Outcome(found, score, logits, None, ranks=True, control=control)
+    return Outcome(found, score, ranks=True, logits=logits, control=control)
 
 
 def search_by_scores(
@@ -127,22 +130,21 @@ def search_by_scores(
         _train_weights(config, make_joint(config), problem, run, uniform_logits(space), "shared weights")
     evaluator = entry.factory(config, run.path)()
     after = problem.steps if entry.shared else 0
-    evaluated, logits, control = run_strategy(
-        run, config.strategy, domain, config.seed, evaluator, after=after, initial=initial
-    )
+    searched = run_strategy(run, config.strategy, domain, config.seed, evaluator, after=after, initial=initial)
     part = domain if config.constraints else None
+    found = best(searched.evaluated)
+    outcome = Outcome(found, _judge(evaluator), ranks=not entry.afresh, domain=part, **searched._asdict())
     if not entry.afresh:
-        return Outcome(best(evaluated), _judge(evaluator), logits, evaluated, ranks=True, control=control, domain=part)
+        return outcome
     last = entry.factory(config, run.path, afresh=True)()
     scores = remembered(run.path / COMPARED, last)
-    found = best(evaluated)
     if config.derive.finalists:
-        candidates = choose_finalists(evaluated, logits, space, domain, config.derive.finalists)
+        candidates = choose_finalists(searched, space, domain, config.derive.finalists)
         if last.cost is not None:
             candidates = candidates[np.argsort(last.cost(candidates), kind="stable")]
         found = decide(run, candidates, scores, last.together)
     judge = _judge(last._replace(evaluate=lambda rows, evaluated, pause: scores(rows, pause)))
-    return Outcome(found, judge, logits, evaluated, ranks=False, control=control, domain=part)
+    return outcome._replace(architecture=found, score=judge)
 
 
 def _train_weights(

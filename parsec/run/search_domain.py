@@ -1,10 +1,14 @@
-"""What the strategy of a search may propose: all architectures of its space, or those that cost as little as wanted."""
+"""What the strategy of a search may propose: all architectures of its space, or those that cost as little as wanted.
+
+What is known of their scores beforehand goes with it.
+"""
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from parsec.cells import Space
-from parsec.cells.costs import Cost, cost_table
+from parsec.cells.costs import Cost, cost_table, log_params_effects
 from parsec.cells.domain import Domain, product_domain
 from parsec.cells.limits import limit
 from parsec.cells.network import Shape
@@ -16,10 +20,12 @@ _NONE = -1
 
 def whole_domain(space: Space) -> Domain:
     """Returns the domain of every architecture of a space."""
-    return product_domain(tuple(map(int, space.sizes)), alike=space.alike)
+    return product_domain(tuple(map(int, space.sizes)), common=space.common)
 
 
-def search_domain(space: Space, shape: Shape, image: tuple[int, int, int], constraints: Sequence[str]) -> Domain:
+def search_domain(
+    space: Space, shape: Shape, image: tuple[int, int, int], constraints: Sequence[str], *, capacity: float = 0.0
+) -> Domain:
     """Returns the domain of a search.
 
     Args:
@@ -27,14 +33,18 @@ def search_domain(space: Space, shape: Shape, image: tuple[int, int, int], const
       shape: of their networks.
       image: height, width and channels.
       constraints: as of `read_limits`.
+      capacity: what scores hold of the logarithm of the parameters, in nats for each e-fold.
 
     Raises:
       UserError: as of `read_limits`, or where nothing meets the constraints.
     """
-    whole = whole_domain(space)
-    if not constraints:
-        return whole
-    return limit(whole, cost_table(space, shape, image), read_limits(constraints))
+    domain = whole_domain(space)
+    if not constraints and not capacity:
+        return domain
+    costs = cost_table(space, shape, image)
+    if capacity:
+        domain = replace(domain, known=capacity * log_params_effects(costs))
+    return limit(domain, costs, read_limits(constraints)) if constraints else domain
 
 
 def read_limits(constraints: Sequence[str]) -> Cost:

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from parsec.cells import Space
-from parsec.cells.domain import Domain
+from parsec.cells.domain import ArrayLike, Domain
 from parsec.errors import UserError
 from parsec.evaluate.contract import Evaluated, Evaluator
 from parsec.keys import fold
@@ -37,11 +37,13 @@ class Searched(NamedTuple):
       evaluated: every evaluation.
       logits: of the prior that it learnt, float32 [L, O]; None where it has none.
       control: of the prior that it would have learnt had the scores been dealt out to the architectures at random.
+      effects: what it expects each option to add to the first score, float32 [L, O]; None where it does not say.
     """
 
     evaluated: Evaluated
-    logits: np.ndarray | None
-    control: np.ndarray | None
+    logits: np.ndarray | None = None
+    control: np.ndarray | None = None
+    effects: np.ndarray | None = None
 
 
 def check_strategy(settings: StrategySettings, space: Space) -> None:
@@ -122,18 +124,27 @@ def run_strategy(
             progress.note(f"{settings.name} proposes nothing new; stopping after {count} evaluations")
     if not np.isfinite(evaluated.scores[:, 0]).any():
         raise UserError(f"all {count} evaluations failed; try a lower --config.optimizer.learning_rate")
+    effects = None if strategy.effects is None else np.asarray(strategy.effects(state), np.float32)
     if strategy.logits is None:
-        return Searched(evaluated, None, None)
-    # What the same strategy makes of the same architectures where scores say nothing of them.
-    shuffled = np.asarray(jax.random.permutation(fold(key, "control"), evaluated.scores.astype(np.float32)))
+        return Searched(evaluated, effects=effects)
+    shuffled = _shuffle(fold(key, "control"), evaluated, domain.known)
     lost, _ = strategy.tell(strategy.init(fold(key, "init")), evaluated.architectures, shuffled)
     logits, control = (np.asarray(strategy.logits(fold(key, "prior"), each), np.float32) for each in (state, lost))
-    return Searched(evaluated, logits, control)
+    return Searched(evaluated, logits, control, effects)
 
 
 def best(evaluated: Evaluated) -> np.ndarray:
     """Returns the architecture with the best first score, int32 [L]; the first of equals."""
     return evaluated.architectures[int(np.nanargmax(evaluated.scores[:, 0]))]
+
+
+def _shuffle(key: jax.Array, evaluated: Evaluated, known: ArrayLike | None) -> np.ndarray:
+    """Returns the scores float32 [N, M] dealt out to the architectures at random; what is known beforehand stays."""
+    scores = evaluated.scores.astype(np.float32)
+    stays = np.zeros(scores.shape, np.float32)
+    if known is not None:
+        stays[:, 0] = np.asarray(known)[np.arange(len(known)), evaluated.architectures].sum(1)
+    return np.asarray(jax.random.permutation(key, scores - stays)) + stays
 
 
 def _make(settings: StrategySettings, domain: Domain) -> Strategy:

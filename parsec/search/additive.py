@@ -2,17 +2,17 @@
 
 Scores that cost a training each are too dear for the hundreds of weighted children that a gradient on the prior needs,
 and too noisy one by one. Here all of them are explained at once: an architecture's score is a sum over its choices of
-an effect of the option taken, theta[l, o] = common[group of l, o] + own[l, o], where choices are of one group if their
-options mean the same. Effects are Gaussian, noise is Gaussian, so that the posterior is exact: Bayesian linear
-regression. How much of the scores is signal and how much of the signal is common are chosen by the evidence (MacKay
-1992, Neural Computation 4, 415-447), which is what empirical Bayes means: noise alone has no signal, and the prior
-that follows stays uniform.
+an effect of the option taken, theta = known + common + own [L, O]. What is known beforehand is taken off the scores;
+common effects are few, such as that of an operation wherever it stands, and own ones are as many as there are options.
+Effects are Gaussian, noise is Gaussian, so that the posterior is exact: Bayesian linear regression. How much of the
+scores is signal and how much of the signal is common are chosen by the evidence (MacKay 1992, Neural Computation 4,
+415-447), which is what empirical Bayes means: noise alone has no signal, and the prior that follows stays uniform.
 
 An additive log-likelihood makes the posterior over architectures a product of categoricals, the form of PARSEC's prior
-(Casale, Gordon, Fusi 2019, arXiv 1902.05116): its logits are the means of the effects in units of what is not known of
-them, so that an option is about as probable as it is likely to be its choice's best. Children are asked for by Thompson
-sampling (Thompson 1933, Biometrika 25, 285-294): each is the best architecture under a draw of the effects, so that
-what is not known yet is tried.
+(Casale, Gordon, Fusi 2019, arXiv 1902.05116): its logits are the means of the learnt effects in units of what is not
+known of them, so that an option is about as probable as it is likely to be its choice's best. Children are asked for by
+Thompson sampling (Thompson 1933, Biometrika 25, 285-294): each is the best architecture under a draw of the effects,
+what is known of them included, so that what is not known yet is tried.
 """
 
 from dataclasses import dataclass
@@ -30,13 +30,13 @@ from parsec.prior.categorical import one_hot
 from parsec.search.contract import Info, Strategy, count_failed, first_objective
 
 # Shares that the evidence chooses from: of signal in the scores, and of common effects in the signal.
-_SIGNAL = np.array([0.01, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97], np.float32)
+_SIGNAL = np.array([0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97], np.float32)
 _COMMON = np.array([0.0, 0.25, 0.5, 0.75, 1.0], np.float32)
 # Chance, before any score, that they are noise: of some fifty pairs of shares one always fits noise a little better.
 _NOISE = 0.9
-# Draws of the effects that the prior's probabilities are counted from, and architectures tried for each draw where the
-# best options together are not valid or known already.
-_DRAWS = 256
+# How much more likely than any other share it is that choices have all in common: some hundred scores cannot tell.
+_ALL_COMMON = 36.0
+# Architectures tried for each draw of the effects where the best options together are not valid or known already.
 _CANDIDATES = 64
 # How peaked those architectures are about the draw's best: in deviations of the scores.
 _SHARPNESS = 8.0
@@ -73,14 +73,18 @@ class Posterior(NamedTuple):
     Attributes:
       mean: of the weights, float32 [D].
       factor: upper triangular, float32 [D, D]; it turns independent normal numbers into draws about the mean.
+      chance: that the scores have such a signal at all, float32 []; else all weights are zero.
       signal: the share of signal in the scores' variance that the evidence chose, float32 [].
       common: likewise, of common effects in the signal.
+      unit: of the effects, in that of the scores, float32 [].
     """
 
     mean: jax.Array
     factor: jax.Array
+    chance: jax.Array
     signal: jax.Array
     common: jax.Array
+    unit: jax.Array
 
 
 def make(domain: Domain, settings: Settings = Settings()) -> Strategy:
@@ -93,6 +97,7 @@ def make(domain: Domain, settings: Settings = Settings()) -> Strategy:
     if capacity < batch:
         raise UserError(f"additive.capacity={capacity} is out of range; it must be at least batch={batch}")
     mask, basis = domain.mask, _basis(domain)
+    known = jnp.zeros(mask.shape, jnp.float32) if domain.known is None else jnp.asarray(domain.known)
 
     def init(key: jax.Array) -> AdditiveState:
         del key
@@ -106,24 +111,24 @@ def make(domain: Domain, settings: Settings = Settings()) -> Strategy:
     def ask(key: jax.Array, state: AdditiveState) -> tuple[jax.Array, AdditiveState]:
         fresh, draws, around = jax.random.split(key, 3)
         uniform = jnp.asarray(domain.sample(fresh, batch))
-        posterior = _posterior(basis, mask, state)
-        effects = _draw_effects(draws, basis, mask, posterior, batch)
+        posterior = _posterior(basis, mask, known, state)
+        effects = _draw_effects(draws, basis, mask, posterior, batch) + known[None] / posterior.unit
 
-        def pick(known: jax.Array, drawn: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+        def pick(proposed: jax.Array, drawn: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
             effect, key, spare, place = drawn
             best = prior.mode(effect, mask)[None]
             near = jnp.concatenate([best, prior.sample(key, effect * _SHARPNESS, mask, _CANDIDATES), spare[None]])
-            seen = (near[:, None] == known[None]).all(-1).any(1)
+            seen = (near[:, None] == proposed[None]).all(-1).any(1)
             possible = jnp.asarray(domain.valid(near)) & ~seen
             value = jnp.einsum("klo,lo->k", one_hot(near, mask), jnp.where(mask, effect, 0.0))
             # The spare one is valid, and the last resort.
             value = jnp.where(possible, value, -jnp.inf).at[-1].set(jnp.where(possible[-1], value[-1], -1e30))
             chosen = near[value.argmax()]
-            return known.at[place].set(chosen), chosen
+            return proposed.at[place].set(chosen), chosen
 
-        known = jnp.concatenate([state.architectures, jnp.full((batch, len(domain.sizes)), -1, jnp.int32)])
+        before = jnp.concatenate([state.architectures, jnp.full((batch, len(domain.sizes)), -1, jnp.int32)])
         places = capacity + jnp.arange(batch, dtype=jnp.int32)
-        _, chosen = jax.lax.scan(pick, known, (effects, jax.random.split(around, batch), uniform, places))
+        _, chosen = jax.lax.scan(pick, before, (effects, jax.random.split(around, batch), uniform, places))
         # With every score failed, or alike, there is nothing to be fitted to.
         finite = jnp.isfinite(state.scores)
         ready = (state.asked >= settings.initial) & (finite.sum(dtype=jnp.int32) >= 2)
@@ -144,63 +149,60 @@ def make(domain: Domain, settings: Settings = Settings()) -> Strategy:
         return state, {"best": best, "failed": count_failed(architectures, scores)}
 
     def logits(key: jax.Array, state: AdditiveState) -> jax.Array:
-        posterior = _posterior(basis, mask, state)
-        drawn = _draw_effects(key, basis, mask, posterior, _DRAWS)
-        mean = (jnp.asarray(basis.columns) @ posterior.mean[:-1]).reshape(mask.shape)
-        # What all options of a choice have in common decides nothing.
-        options = mask.sum(1, keepdims=True).astype(np.float32)
-        around = drawn - jnp.where(mask, drawn, 0.0).sum(-1, keepdims=True) / options[None]
-        variance = jnp.where(mask, around - around.mean(0, keepdims=True), 0.0) ** 2
-        spread = jnp.sqrt(variance.sum() / float(_DRAWS * mask.sum()))
-        return jnp.where(mask, mean / jnp.maximum(spread, 1e-6), 0.0)
+        del key
+        posterior = _posterior(basis, mask, known, state)
+        chance, mean = posterior.chance, _mean_effects(basis, mask, posterior)
+        within = ((jnp.asarray(basis.columns) @ posterior.factor[:-1]) ** 2).sum()
+        # Of a mixture: what is not known if there is a signal, and whether there is.
+        variance = chance * within + chance * (1 - chance) * (mean * mean).sum()
+        spread = jnp.sqrt(jnp.maximum(variance, 1e-12) / float(mask.sum()))
+        return chance * mean / spread
 
-    return Strategy(init, ask, tell, domain.jittable, logits)
+    def effects(state: AdditiveState) -> jax.Array:
+        posterior = _posterior(basis, mask, known, state)
+        return posterior.chance * posterior.unit * _mean_effects(basis, mask, posterior) + known
+
+    return Strategy(init, ask, tell, domain.jittable, logits, effects)
 
 
 class _Basis(NamedTuple):
     """What turns weights [D] into effects [L, O]: columns of own effects, then of common ones, then the intercept.
 
     Attributes:
-      columns: float32 [L * O, D - 1], each part scaled so that a uniform architecture has variance one in it.
+      columns: float32 [L * O, D - 1], each part scaled so that a uniform architecture has variance one in it. A
+        choice's existing options sum to zero: what all of them have in common decides nothing.
       own: which columns are own effects, bool [D - 1].
-      centre: of the columns under the uniform distribution, float32 [D - 1].
     """
 
     columns: np.ndarray
     own: np.ndarray
-    centre: np.ndarray
 
 
 def _basis(domain: Domain) -> _Basis:
-    mask, sizes = domain.mask, np.array(domain.sizes)
-    length, most = mask.shape
+    mask = domain.mask
     existing = np.flatnonzero(mask.reshape(-1))
-    own = np.eye(length * most, dtype=np.float32)[:, existing]
-    groups = np.array(domain.alike or range(length))
-    common = []
-    for group in np.unique(groups):
-        members = np.flatnonzero(groups == group)
-        # A group of one has no effect in common with anybody.
-        for at in range(sizes[members].max() if len(members) > 1 else 0):
-            column = np.zeros((length, most), np.float32)
-            column[members, at] = mask[members, at]
-            common.append(column.reshape(-1))
-    columns = np.concatenate([own, *([np.stack(common, 1)] if common else [])], 1)
-    uniform = (mask / sizes[:, None]).reshape(-1).astype(np.float32)
-    # Both parts have this variance: that of an indicator, summed over options and choices.
-    scale = np.float32(1 / np.sqrt((1 - 1 / sizes).sum() + 1e-12))
-    columns = columns * scale
-    return _Basis(columns, np.arange(columns.shape[1]) < len(existing), uniform @ columns)
+    parts = [np.eye(mask.size, dtype=np.float32)[existing]]
+    if domain.common is not None:
+        parts.append(domain.common)
+    chance = (mask / mask.sum(1, keepdims=True)).astype(np.float32)
+    columns = []
+    for part in parts:
+        effects = part.reshape(-1, *mask.shape)
+        effects = np.where(mask, effects - (effects * chance).sum(-1, keepdims=True), np.float32(0))
+        deviation = np.sqrt((effects**2 * chance).sum()) + np.float32(1e-12)
+        columns.append(effects.reshape(len(effects), -1).T / deviation)
+    columns = np.concatenate(columns, 1)
+    return _Basis(columns, np.arange(columns.shape[1]) < len(existing))
 
 
-def _posterior(basis: _Basis, mask: np.ndarray, state: AdditiveState) -> Posterior:
+def _posterior(basis: _Basis, mask: np.ndarray, known: jax.Array, state: AdditiveState) -> Posterior:
     """Returns the posterior of the weights, with the shares that have the largest evidence."""
     scored = jnp.isfinite(state.scores)
     rows = scored.astype(jnp.float32)
     count = jnp.maximum(rows.sum(), 1.0)
-    target = _standardised(state.scores)
     hot = one_hot(state.architectures, mask).reshape(len(rows), -1)
-    features = (hot @ basis.columns - basis.centre[None]) * rows[:, None]
+    target, unit = _standardised(state.scores - hot @ known.reshape(-1))
+    features = hot @ basis.columns * rows[:, None]
     features = jnp.concatenate([features, rows[:, None]], 1)
     products, onto = features.T @ features, features.T @ target
     square = jnp.maximum((target * target).sum(), 1e-6)
@@ -210,7 +212,7 @@ def _posterior(basis: _Basis, mask: np.ndarray, state: AdditiveState) -> Posteri
     def weigh(signal: jax.Array, common: jax.Array) -> tuple[jax.Array, ...]:
         part = jnp.where(own, 1 - common, common)
         # Parts of no variance keep a trace of it, so that nothing divides by zero.
-        deviation = jnp.sqrt(jnp.where(intercept, 1.0, jnp.maximum(part, 1e-6)) * signal / (1 - signal))
+        deviation = jnp.sqrt(jnp.where(intercept, 1.0, jnp.maximum(part, 1e-6) * signal / (1 - signal)))
         inside = jnp.eye(len(own), dtype=jnp.float32) + products * deviation[:, None] * deviation[None]
         lower = jnp.linalg.cholesky(inside)
         along = jax.scipy.linalg.solve_triangular(lower, deviation * onto, lower=True)
@@ -222,33 +224,49 @@ def _posterior(basis: _Basis, mask: np.ndarray, state: AdditiveState) -> Posteri
         spread = jnp.log(jnp.diagonal(lower)).sum()
         return -0.5 * count * jnp.log(residual / count) - spread
 
-    signal, common = (jnp.asarray(grid.reshape(-1)) for grid in np.meshgrid(_SIGNAL, _COMMON))
-    pairs = len(_COMMON) * np.where(_SIGNAL[0] == _SIGNAL, 1, len(_SIGNAL) - 1)
-    before = np.log(np.where(_SIGNAL[0] == _SIGNAL, _NOISE, 1 - _NOISE) / pairs).astype(np.float32)
-    best = (jax.lax.map(evidence, (signal, common)) + np.tile(before, len(_COMMON))).argmax()
+    shares = _COMMON[: 1 if basis.own.all() else None]
+    signal, common = (jnp.asarray(grid.reshape(-1)) for grid in np.meshgrid(_SIGNAL, shares))
+    odds = np.where(shares == 1, _ALL_COMMON, 1.0)
+    before = np.log((1 - _NOISE) * odds / odds.sum() / len(_SIGNAL)).repeat(len(_SIGNAL))
+    found = jax.lax.map(evidence, (signal, common)) + before.astype(np.float32)
+    best = found.argmax()
+    # Scores without signal keep their square as it is.
+    nothing = -0.5 * count * jnp.log(square / count) - 0.5 * jnp.log1p(count) + np.float32(np.log(_NOISE))
+    chance = jax.nn.sigmoid(jax.nn.logsumexp(found) - nothing)
     lower, along, deviation, residual = weigh(signal[best], common[best])
     back = jax.scipy.linalg.solve_triangular(lower, jnp.eye(len(own), dtype=jnp.float32), lower=True).T
     noise = jnp.sqrt(residual / count)
     factor = deviation[:, None] * back
-    return Posterior(factor @ along, factor * noise, signal[best], common[best])
+    return Posterior(factor @ along, factor * noise, chance, signal[best], common[best], unit)
 
 
 def _draw_effects(key: jax.Array, basis: _Basis, mask: np.ndarray, posterior: Posterior, count: int) -> jax.Array:
     """Returns draws of the effects, float32 [count, L, O]."""
-    normal = jax.random.normal(key, (posterior.mean.shape[0], count), jnp.float32)
+    among, within = jax.random.split(key)
+    normal = jax.random.normal(within, (posterior.mean.shape[0], count), jnp.float32)
     weights = posterior.mean[:, None] + posterior.factor @ normal
+    weights = jnp.where(jax.random.bernoulli(among, posterior.chance, (count,))[None], weights, 0.0)
     return (jnp.asarray(basis.columns) @ weights[:-1]).T.reshape(count, *mask.shape)
 
 
-def _standardised(scores: jax.Array) -> jax.Array:
-    """Returns scores float32 [C] in deviations from their mean, outliers drawn in; zero where they are not finite."""
+def _mean_effects(basis: _Basis, mask: np.ndarray, posterior: Posterior) -> jax.Array:
+    """Returns the means of the effects if there is a signal, in the posterior's unit, float32 [L, O]."""
+    return (jnp.asarray(basis.columns) @ posterior.mean[:-1]).reshape(mask.shape)
+
+
+def _standardised(scores: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns scores float32 [C] in deviations from their mean, outliers drawn in, and that unit, float32 [].
+
+    They are zero where they are not finite.
+    """
     scored = jnp.isfinite(scores)
     middle = jnp.nanmedian(scores)
     # For normal scores this is their deviation.
     spread = 1.4826 * jnp.nanmedian(jnp.abs(scores - middle))
-    spread = jnp.where(spread > 0, spread, jnp.nanstd(scores))
-    drawn_in = jnp.clip((scores - middle) / jnp.maximum(spread, 1e-12), -3.0, 3.0)
+    spread = jnp.maximum(jnp.where(spread > 0, spread, jnp.nanstd(scores)), 1e-12)
+    drawn_in = jnp.clip((scores - middle) / spread, -3.0, 3.0)
     count = jnp.maximum(scored.sum(dtype=jnp.int32), 1).astype(jnp.float32)
     drawn_in = jnp.where(scored, drawn_in, 0.0)
     centred = jnp.where(scored, drawn_in - drawn_in.sum() / count, 0.0)
-    return centred / jnp.maximum(jnp.sqrt((centred * centred).sum() / count), 1e-6)
+    deviation = jnp.maximum(jnp.sqrt((centred * centred).sum() / count), 1e-6)
+    return centred / deviation, spread * deviation

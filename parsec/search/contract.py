@@ -45,6 +45,8 @@ class Strategy(NamedTuple):
         `ask` are told together; what was asked first need not be told first.
       logits: `logits(key, state) -> float32 [L, max(sizes)]`: the prior over architectures that it has learnt,
         one categorical for each choice; None for one that has none.
+      effects: `effects(state) -> float32 [L, max(sizes)]`: what it expects each option to add to the first score, in
+        that score's unit, what was known beforehand included; None for one that expects no such sums.
       jittable: whether the functions are plain `jax.numpy`, so that `vmap` runs a thousand seeds at once over a table.
     """
 
@@ -53,6 +55,7 @@ class Strategy(NamedTuple):
     tell: Callable[[State, ArrayLike, ArrayLike], tuple[State, Info]]
     jittable: bool = True
     logits: Callable[[jax.Array, State], ArrayLike] | None = None
+    effects: Callable[[State], ArrayLike] | None = None
 
 
 def proposed(architectures: ArrayLike) -> jax.Array:
