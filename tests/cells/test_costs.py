@@ -8,7 +8,16 @@ import pytest
 
 from parsec.cells import DARTS, NASBENCH201, Space
 from parsec.cells.convolution import convolve_depthwise, use_form
-from parsec.cells.costs import Cost, CostTable, cost_table, count_flops, module_cost, network_cost, table_costs
+from parsec.cells.costs import (
+    Cost,
+    CostTable,
+    cost_table,
+    count_flops,
+    log_params_effects,
+    module_cost,
+    network_cost,
+    table_costs,
+)
 from parsec.cells.genotypes import from_text
 from parsec.cells.network import Shape, derive
 from parsec.errors import UserError
@@ -40,6 +49,19 @@ def test_every_nasbench201_cell_costs_what_the_benchmark_says(table: CostTable) 
     costs = table_costs(table, everything)
     assert costs.dtype == np.int64
     np.testing.assert_array_equal(costs, _closed_form(everything))
+
+
+def test_effects_on_parameters_add_up_to_their_logarithm(table: CostTable) -> None:
+    effects = log_params_effects(table)
+    everything = np.stack(np.unravel_index(np.arange(5**6), [5] * 6), 1).astype(np.int32)
+    logarithms = np.log(table_costs(table, everything)[:, 0])
+    # Main effects of all architectures, exactly: means with an option, less the mean of all.
+    exact = [
+        [logarithms[everything[:, choice] == option].mean() for option in range(5)] for choice in range(6)
+    ] - logarithms.mean()
+    np.testing.assert_allclose(effects, exact, atol=0.02)
+    summed = effects[np.arange(6), everything].sum(1)
+    assert np.corrcoef(summed, logarithms)[0, 1] > 0.97
 
 
 @pytest.mark.shared_data

@@ -14,7 +14,7 @@ from parsec.cells.network import Shape
 from parsec.errors import UserError
 
 SPACE = get_space("nasbench201")
-WHOLE = product_domain(tuple(map(int, SPACE.sizes)), alike=SPACE.alike)
+WHOLE = product_domain(tuple(map(int, SPACE.sizes)), common=SPACE.common)
 TABLE = cost_table(SPACE, Shape(2, 1, 10), (8, 8, 1))
 EVERY = np.array(list(product(range(5), repeat=6)), np.int32)
 COSTS = table_costs(TABLE, EVERY)

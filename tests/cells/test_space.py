@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parsec.cells import DARTS, NASBENCH201, SPACES, get_space
+from parsec.cells import SPACES, get_space
 from parsec.cells.network import Shape, derive
 from parsec.cells.operations import OPERATIONS, BatchStatistics, make_operation
 from parsec.cells.space import POOLS, SKIPS, operation_share
@@ -106,7 +106,18 @@ def test_shares_of_operations_are_those_of_the_decoded_cells(name: str):
     assert operation_share(shared, space.operations)[1] == pytest.approx(np.ones(len(space.operations)))
 
 
-def test_choices_that_mean_the_same_share_a_number():
-    # A source is the same node for every reader of a cell, an operation the same on every edge; kinds differ.
-    assert DARTS.alike == (0, 1) * 8 + (16, 17) * 8
-    assert set(NASBENCH201.alike) == {0}
+def test_what_options_have_in_common_is_what_their_cells_have():
+    space = SPACES["darts"]
+    architecture = np.random.default_rng(3).integers(0, space.sizes).astype(np.int32)
+    features = space.common[:, np.arange(32), architecture].sum(1).tolist()
+    counted: list[float] = []
+    for cell in space.decode(architecture).values():
+        operations = [edge.operation for edge in cell.edges]
+        sources = [edge.source for edge in cell.edges]
+        counted += [operations.count(name) for name in space.operations]
+        counted += [sources.count(node) for node in range(5)]
+        counted += [sum(source < 2 for source in sources), sum(sources)]
+    assert features == counted
+    assert not space.common[:, ~space.mask].any()
+    # Where sources are fixed, operations are all there is.
+    assert SPACES["nasbench201"].common.shape == (5, 6, 5)

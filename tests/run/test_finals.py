@@ -13,6 +13,7 @@ from parsec.evaluate.contract import Evaluated, Evaluator, no_pause
 from parsec.run.finals import COMPARED, choose_finalists, decide, remembered
 from parsec.run.search_domain import whole_domain
 from parsec.run.settings import SearchConfig
+from parsec.run.strategy_search import Searched
 from parsec.run.workdir import claim
 
 SPACE = get_space("nasbench201")
@@ -35,20 +36,23 @@ def test_a_mode_that_is_not_in_the_domain_gives_way_to_the_most_probable_sample(
     narrow = replace(DOMAIN, valid=lambda rows: np.asarray(rows)[:, 0] != 4)
     logits = np.where(np.arange(5) == 4, 8.0, 0.0).astype(np.float32) * np.ones((6, 1), np.float32)
     logits[0] = [0.0, 3.0, 0.0, 0.0, 8.0]
-    found = choose_finalists(EVALUATED, logits, SPACE, narrow, 2)
+    found = choose_finalists(Searched(EVALUATED, logits), SPACE, narrow, 2)
     assert found.tolist() == [[1, 4, 4, 4, 4, 4], ROWS[2].tolist()]
 
 
 def test_finalists_are_the_priors_mode_and_the_best_of_the_search():
-    assert choose_finalists(EVALUATED, None, SPACE, DOMAIN, 2).tolist() == ROWS[[2, 3]].tolist()
+    assert choose_finalists(Searched(EVALUATED), SPACE, DOMAIN, 2).tolist() == ROWS[[2, 3]].tolist()
     # What failed is none.
-    assert choose_finalists(EVALUATED, None, SPACE, DOMAIN, 9).tolist() == ROWS[[2, 3, 0]].tolist()
+    assert choose_finalists(Searched(EVALUATED), SPACE, DOMAIN, 9).tolist() == ROWS[[2, 3, 0]].tolist()
     logits = np.zeros((6, 5), np.float32)
     logits[:, 4] = 1
-    assert choose_finalists(EVALUATED, logits, SPACE, DOMAIN, 3).tolist() == [[4] * 6, *ROWS[[2, 3]].tolist()]
+    assert choose_finalists(Searched(EVALUATED, logits), SPACE, DOMAIN, 3).tolist() == [[4] * 6, *ROWS[[2, 3]].tolist()]
+    # What more is expected of goes before what is more probable.
+    expected = Searched(EVALUATED, logits, effects=np.roll(logits, 1, 1))
+    assert choose_finalists(expected, SPACE, DOMAIN, 3).tolist() == [[0] * 6, *ROWS[[2, 3]].tolist()]
     # The mode may be among the best.
     logits[:, 3] = 2
-    assert choose_finalists(EVALUATED, logits, SPACE, DOMAIN, 3).tolist() == ROWS[[2, 3, 0]].tolist()
+    assert choose_finalists(Searched(EVALUATED, logits), SPACE, DOMAIN, 3).tolist() == ROWS[[2, 3, 0]].tolist()
 
 
 def test_the_best_of_them_is_found_and_none_is_trained_twice(tmp_path: Path):

@@ -131,6 +131,21 @@ def test_a_space_too_large_to_enumerate_is_searched_too(name: str, tmp_path: Pat
     assert len(found.evaluated.scores) == 6
 
 
+def test_the_control_knows_what_is_known_beforehand_and_nothing_else(tmp_path: Path):
+    # Scores are nothing but what is known, so that there is nothing to learn, for the control neither.
+    known = np.tile(np.arange(5, dtype=np.float32), (6, 1))
+    settings = StrategySettings(name="additive", evaluations=48)
+
+    def score(architecture: np.ndarray, evaluated: Evaluated, pause: Callable[[], None]) -> float:
+        return float(architecture.sum())
+
+    with claim(tmp_path, CONFIG) as run:
+        searched = run_strategy(run, settings, replace(DOMAIN, known=known), 0, scored_by(score))
+    assert searched.effects is not None and searched.control is not None
+    np.testing.assert_allclose(searched.effects, known, atol=1e-3)
+    np.testing.assert_allclose(searched.control, 0, atol=1e-3)
+
+
 LIMITS = ("params<2000", "flops<=16000")
 SHAPE, IMAGE = Shape(2, 1, 10), (8, 8, 1)
 # Each uses another part of its domain: samples, neighbours, mutations, the prior, legal prefixes, the list of all.
