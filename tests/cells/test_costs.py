@@ -61,7 +61,7 @@ def test_effects_on_parameters_add_up_to_their_logarithm(table: CostTable) -> No
     ] - logarithms.mean()
     np.testing.assert_allclose(effects, exact, atol=0.02)
     summed = effects[np.arange(6), everything].sum(1)
-    assert np.corrcoef(summed, logarithms)[0, 1] > 0.97
+    assert np.corrcoef(summed, logarithms)[0, 1] > 0.93
 
 
 @pytest.mark.shared_data

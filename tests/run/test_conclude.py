@@ -36,7 +36,7 @@ def test_scores_that_are_not_finite_are_null_and_left_out_of_means(
 
     write_json_atomic(tmp_path / "config.json", {})
     (tmp_path / "metrics.jsonl").write_text("")
-    outcome = Outcome(FOUND, score, None, None, ranks=False)
+    outcome = Outcome(FOUND, score, ranks=False)
     conclude(config, NASBENCH201, Shape(4, 1, 10), outcome, (8, 8, 1), None, tmp_path)
 
     def refuse(name: str) -> float:
@@ -55,7 +55,7 @@ def concluded(table: Table, judge: Callable[[np.ndarray], Scored], folder: Path,
     config = replace(config, derive=replace(config.derive, ranked_cells=ranked_cells, random_children=1))
     write_json_atomic(folder / "config.json", {})
     (folder / "metrics.jsonl").write_text("")
-    outcome = Outcome(FOUND, judge, None, None, ranks=True)
+    outcome = Outcome(FOUND, judge, ranks=True)
     result = conclude(config, NASBENCH201, Shape(4, 1, 10), outcome, (8, 8, 1), table, folder)
     assert "NaN" not in (folder / "result.json").read_text()
     return result
