@@ -14,6 +14,7 @@ from parsec.run import (
     factories,
     finals,
     journal,
+    latency,
     pareto,
     pipeline_settings,
     retrain,
@@ -22,6 +23,7 @@ from parsec.run import (
     unreadable,
 )
 from parsec.run.compare_settings import CompareConfig
+from parsec.run.latency_settings import LatencyConfig
 from parsec.run.pareto_settings import ParetoConfig
 from parsec.run.pipeline_settings import PipelineConfig
 from parsec.run.retrain_settings import RetrainConfig
@@ -42,6 +44,7 @@ def test_the_names_are_those_of_the_modules_that_write():
     fronts = {pareto.CURVES, pareto.PLOT, pareto.FRONTS, pareto.TEXT, pareto.FRONT, pareto.ARCHITECTURES}
     assert {saved_trials.FINISHED, *fronts} == set(ParetoConfig.WRITES)
     assert {table.TABLE} == set(TableConfig.WRITES)
+    assert {latency.TABLE, latency.MODEL} == set(LatencyConfig.WRITES)
     exports = {export.PROGRAM, export.SCRIPT, export.GRAPH, export.TORCH_SOURCE, export.TORCH_WEIGHTS, export.MANIFEST}
     weights = {model_file.MODEL, model_file.WEIGHTS, model_file.LAST}
     assert {*weights, *exports, unreadable.UNREADABLE} == set(TrainConfig.WRITES)
@@ -57,7 +60,7 @@ def test_every_file_name_in_the_runner_is_one_that_a_job_names(path: Path):
         name
         for config in (
             *(SearchConfig(), CompareConfig(), ParetoConfig(), TableConfig()),
-            *(TrainConfig(), RetrainConfig(), PipelineConfig()),
+            *(TrainConfig(), RetrainConfig(), PipelineConfig(), LatencyConfig()),
         )
         for name in writes(config)
     }
