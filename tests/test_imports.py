@@ -13,6 +13,7 @@ LAYERS = [
     "footprint",
     "files",
     "cells",
+    "devices",
     "prior",
     "data",
     "supernet",

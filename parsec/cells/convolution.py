@@ -1,11 +1,12 @@
-"""Convolution and pooling in the form that is fastest on the backend in use; the one place that chooses.
+"""Convolution and pooling in the form that is fastest on the platform that runs them; the one place that chooses.
 
 On a CPU, XLA hands a convolution to its fast kernels only where its axes lie in the usual order, and it brings those of
 the two gradients into that order only outside control flow: inside scan, while and switch they run 20 times slower. So
 the gradients are written here as ordinary convolutions of transposed arrays. Grouped convolution is slow everywhere;
 per channel, a convolution is its shifted slices multiplied and added. A 1x1 convolution is a matrix product.
-Accelerators keep XLA's own gradients. Every form computes the same function; `use_form` pins one, which cost counting
-and the tests need.
+Accelerators keep XLA's own gradients. Every form computes the same function. The form is chosen where a program is
+traced: for the platform that `use_platform` names, since the machine that compiles need not be the one that runs it,
+else for JAX's default one; `use_form` pins a form, which cost counting and the tests need.
 
 Images are [B, H, W, C] of any float dtype; kernels are cast to it. Padding keeps ceil(H / stride) rows, as symmetric
 padding of dilation * (k - 1) / 2 does for odd k.
@@ -24,6 +25,7 @@ import numpy as np
 from jax import lax
 
 _FORM: ContextVar[str] = ContextVar("convolution_form", default="")
+_PLATFORM: ContextVar[str] = ContextVar("convolution_platform", default="")
 # Numbers of which a core's own cache holds a few arrays.
 _CACHED = 2**15
 
@@ -36,6 +38,16 @@ def use_form(form: str) -> Iterator[None]:
         yield
     finally:
         _FORM.reset(token)
+
+
+@contextmanager
+def use_platform(platform: str) -> Iterator[None]:
+    """Traces convolutions within the block for devices of a platform, as they name it: "cpu", "gpu" or "tpu"."""
+    token = _PLATFORM.set(platform)
+    try:
+        yield
+    finally:
+        _PLATFORM.reset(token)
 
 
 def convolve(x: jax.Array, kernel: jax.Array, *, stride: int = 1, dilation: int = 1) -> jax.Array:
@@ -277,7 +289,7 @@ _traced_once = jax.jit(_depthwise_shifts, static_argnums=(2, 3))
 
 
 def _form() -> str:
-    return _FORM.get() or ("cpu" if jax.default_backend() == "cpu" else "lax")
+    return _FORM.get() or ("cpu" if (_PLATFORM.get() or jax.default_backend()) == "cpu" else "lax")
 
 
 def _lax_convolve(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, groups: int) -> jax.Array:

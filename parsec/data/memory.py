@@ -5,16 +5,19 @@ know nothing else to go on exactly where it was. Every epoch is a permutation of
 `fold_in(key, epoch)`; the remainder that fills no batch is left out of that epoch.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from parsec.data.augment import augment
 from parsec.data.dataset import Dataset
 from parsec.data.permutation import permute
 from parsec.data.source import Batch, RawBatch, Source
+from parsec.devices import divided, whole
 from parsec.errors import UserError
 from parsec.keys import fold
 
@@ -70,11 +73,13 @@ def memory_source(
     *,
     augmentation: str = "none",
     dtype: jax.typing.DTypeLike = jnp.float32,
+    mesh: Mesh | None = None,
 ) -> Source:
-    """Returns the source of a part's batches; see `draw` for the arguments and errors."""
+    """Returns the source of a part's batches, divided among the mesh's devices; see `draw` for the rest."""
+    part = jax.device_put(part, whole(mesh))
 
     # The images are an argument: closed over, they would become constants of the compiled program.
-    @jax.jit
+    @partial(jax.jit, out_shardings=divided(mesh))
     def drawn(part: Batches, index: jax.Array) -> Batch:
         return draw(part, key, index, batch_size, augmentation=augmentation, dtype=dtype)
 

@@ -19,13 +19,15 @@ from dataclasses import dataclass
 from multiprocessing import parent_process, resource_tracker
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
+import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from parsec.data.examples import Examples
 from parsec.data.images import decode, random_crop, to_centre
 from parsec.data.memory import Batches, steps_per_epoch
 from parsec.data.source import RawBatch
+from parsec.devices import divided, whole
 from parsec.errors import UserError
 
 # The usual mean and deviation of ImageNet's channels, in units of the pixels.
@@ -69,7 +71,7 @@ class StreamedPart(NamedTuple):
 
 
 @contextlib.contextmanager
-def feeding(part: Batches | StreamedPart, batch_size: int) -> Iterator[Feed]:
+def feeding(part: Batches | StreamedPart, batch_size: int, mesh: Mesh | None = None) -> Iterator[Feed]:
     """Yields what gives each training step its images: all of them where they are in memory, or the step's own batch.
 
     Batches are read ahead of the steps, from the first that is asked for on; whoever asks out of turn waits.
@@ -77,6 +79,7 @@ def feeding(part: Batches | StreamedPart, batch_size: int) -> Iterator[Feed]:
     Args:
       part: the images.
       batch_size: B.
+      mesh: the devices that a batch that was read is divided among.
 
     Raises:
       UserError: the batch is empty, or larger than the data; or, of a feed, a decoding process died.
@@ -101,7 +104,7 @@ def feeding(part: Batches | StreamedPart, batch_size: int) -> Iterator[Feed]:
         images, labels, at, missed = _next(readers[0])
         expected = index + 1
         _report(part, at, missed)
-        return _raw(images, labels)
+        return _raw(images, labels, mesh)
 
     try:
         yield feed
@@ -109,12 +112,13 @@ def feeding(part: Batches | StreamedPart, batch_size: int) -> Iterator[Feed]:
         _close(readers)
 
 
-def stream_once(part: StreamedPart, batch_size: int) -> Iterator[tuple[RawBatch, np.ndarray]]:
+def stream_once(part: StreamedPart, batch_size: int, mesh: Mesh | None = None) -> Iterator[tuple[RawBatch, np.ndarray]]:
     """Yields every image of a part once, in order, for an evaluation.
 
     Args:
       part: the images; `crop_area` and `seed` mean nothing here.
       batch_size: B.
+      mesh: the devices that a batch is divided among.
 
     Yields:
       A batch of B, and weights float32 [B]: 1, and 0 for an image that cannot be read, or that fills the last batch up.
@@ -131,7 +135,7 @@ def stream_once(part: StreamedPart, batch_size: int) -> Iterator[tuple[RawBatch,
             weights = (missed == 0).astype(np.float32)
             filled = batch_size - len(labels)
             images = np.pad(images, ((0, filled), (0, 0), (0, 0), (0, 0)))
-            yield _raw(images, np.pad(labels, (0, filled))), np.pad(weights, (0, filled))
+            yield _raw(images, np.pad(labels, (0, filled)), mesh), np.pad(weights, (0, filled))
     finally:
         _close(readers)
 
@@ -185,8 +189,9 @@ def _read_by(part: StreamedPart) -> tuple[Examples, np.ndarray, int]:
     return part.examples, part.rows, part.image_size
 
 
-def _raw(images: np.ndarray, labels: np.ndarray) -> RawBatch:
-    return RawBatch(*map(jnp.asarray, (images, labels, MEAN, STD)))
+def _raw(images: np.ndarray, labels: np.ndarray, mesh: Mesh | None) -> RawBatch:
+    # Each device is sent its own examples, and no others.
+    return RawBatch(*jax.device_put((images, labels), divided(mesh)), *jax.device_put((MEAN, STD), whole(mesh)))
 
 
 def _report(part: StreamedPart, at: np.ndarray, missed: np.ndarray) -> None:

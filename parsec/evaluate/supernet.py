@@ -10,9 +10,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from parsec.data.memory import Batches, normalise, take
 from parsec.data.source import Batch
+from parsec.devices import divide, traced_for, whole
 from parsec.evaluate.contract import Evaluated, Evaluator, Pause
 from parsec.supernet.objective import Child
 from parsec.supernet.supernet import Weights
@@ -37,7 +39,16 @@ Score = Callable[[Weights, np.ndarray], Scored]
 OBJECTIVE = "valid_accuracy"
 
 
-def make_score(child: Child, part: Batches, *, batch_size: int, num_images: int, dtype: str, seed: int) -> Score:
+def make_score(
+    child: Child,
+    part: Batches,
+    *,
+    batch_size: int,
+    num_images: int,
+    dtype: str,
+    seed: int,
+    mesh: Mesh | None = None,
+) -> Score:
     """Returns the function that scores a child on `num_images` of a part's images.
 
     Args:
@@ -47,6 +58,7 @@ def make_score(child: Child, part: Batches, *, batch_size: int, num_images: int,
       num_images: how many images to use at most.
       dtype: of activations.
       seed: chooses the images, the same for every child.
+      mesh: the devices that each batch is divided among.
     """
     available = len(part.labels)
     batch_size = min(batch_size, available)
@@ -55,19 +67,20 @@ def make_score(child: Child, part: Batches, *, batch_size: int, num_images: int,
     indices = jnp.asarray(chosen.reshape(batches, batch_size).astype(np.int32))
 
     # The images are an argument: closed over, they would become a constant of the compiled program.
-    @jax.jit
     def count(weights: Weights, part: Batches, architecture: jax.Array) -> tuple[jax.Array, jax.Array]:
         def add(total: tuple[jax.Array, jax.Array], rows: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
             images, labels = take(part, rows)
-            batch = Batch(normalise(images, part.mean, part.std, dtype), labels)
+            batch = divide(Batch(normalise(images, part.mean, part.std, dtype), labels), mesh)
             value, correct = child(weights, batch, architecture)
             return (total[0] + correct.astype(jnp.int32), total[1] + value.astype(jnp.float32)), None
 
         start = (jnp.zeros((), jnp.int32), jnp.zeros((), jnp.float32))
         return jax.lax.scan(add, start, indices)[0]
 
+    part, counted = jax.device_put(part, whole(mesh)), jax.jit(traced_for(mesh, count), out_shardings=whole(mesh))
+
     def score(weights: Weights, architecture: np.ndarray) -> Scored:
-        correct, value = count(weights, part, jnp.asarray(architecture, jnp.int32))
+        correct, value = counted(weights, part, jnp.asarray(architecture, jnp.int32))
         # A sum is finite only where every batch's value is.
         if not np.isfinite(value):
             return Scored(float("nan"), float("nan"))

@@ -20,6 +20,7 @@ from parsec.cells.space import uniform_logits
 from parsec.config import override
 from parsec.data.memory import steps_per_epoch
 from parsec.data.stream import feeding
+from parsec.devices import whole
 from parsec.errors import UserError
 from parsec.evaluate.contract import Evaluated, no_pause
 from parsec.keys import fold
@@ -172,13 +173,14 @@ def training_speed(task: Task) -> Speed:
     """Returns the seconds of a training's first step, and of each step after, its share of validations included."""
     key = jax.random.key(0)
     variables = start_variables(task.blueprint, task.recipe, task.metadata, fold(key, "weights"), "")
-    advance = make_training_step(task.recipe, task.blueprint, key)
+    advance = make_training_step(task.recipe, task.blueprint, key, task.mesh)
     state = init_state(task.recipe, variables, validates=task.valid is not None)
-    with feeding(task.train, task.recipe.batch_size) as feed:
+    state = jax.device_put(state, whole(task.mesh))
+    with feeding(task.train, task.recipe.batch_size, task.mesh) as feed:
         first, each = measure(lambda state, index: advance(state, index, feed(index)), state)
     if task.valid is None:
         return Speed(first, each)
-    evaluate, valid = make_evaluate(task.blueprint, task.recipe.eval_batch_size), task.valid
+    evaluate, valid = make_evaluate(task.blueprint, task.recipe.eval_batch_size, task.mesh), task.valid
     judged = measure(lambda state, index: (state, evaluate(variables, valid)), None)
     per_epoch = steps_per_epoch(task.train.num_examples, task.recipe.batch_size)
     return Speed(first + judged.first, each + judged.each / per_epoch)

@@ -115,6 +115,11 @@ CONDITIONS = (
         "shared weights: config.strategy.evaluator=supernet",
     ),
     Condition(
+        ("devices",),
+        lambda config: EVALUATORS[config.strategy.evaluator].shared,
+        "shared weights: config.strategy.evaluator=supernet; short trainings have a device each already",
+    ),
+    Condition(
         ("verify.learning_rate",), lambda config: not _trains(config), "shared weights; here cells are trained alike"
     ),
     Condition(

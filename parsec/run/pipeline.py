@@ -147,7 +147,8 @@ def check_trainings(stages: Stages, problem: Problem) -> None:
         for config, source in ((stages.train, cell), (stages.residual, CellSource(PLAIN, PLAIN))):
             task = make_task(config, problem.dataset, source, cell)
             image, validates = task.metadata.image, task.valid is not None
-            check_memory(training_needs(task.recipe, task.blueprint, image, validates=validates))
+            devices = task.mesh.size
+            check_memory(training_needs(task.recipe, task.blueprint, image, validates=validates, devices=devices))
 
 
 def show_result(path: Path, result: Mapping[str, Any]) -> None:

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import lru_cache, partial
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from parsec.cells import Space, get_space
 from parsec.cells.network import Shape
@@ -15,6 +16,7 @@ from parsec.cells.space import POOLS, SKIPS, operation_share, uniform_logits
 from parsec.data import Dataset, channel_statistics, load, split
 from parsec.data.memory import Batches, memory_source, steps_per_epoch, training_batches
 from parsec.data.source import Batch, Source
+from parsec.devices import batch_mesh, traced_for, whole
 from parsec.evaluate.supernet import Score, make_score
 from parsec.files import expanded
 from parsec.joint.contract import Info, Joint, Parts, State
@@ -43,6 +45,7 @@ class Problem(NamedTuple):
       valid: for the architecture.
       shape: of the networks.
       steps: of the search.
+      mesh: the devices that the shared weights learn on.
     """
 
     dataset: Dataset
@@ -50,6 +53,7 @@ class Problem(NamedTuple):
     valid: Batches
     shape: Shape
     steps: int
+    mesh: Mesh
 
     @property
     def example(self) -> jax.ShapeDtypeStruct:
@@ -74,6 +78,8 @@ class JointSearch(NamedTuple):
 @lru_cache(maxsize=1)
 def load_problem(config: SearchConfig) -> Problem:
     """Returns the images in the device's memory, parted, and the sizes that follow; raises `UserError`."""
+    sizes = {f"config.data.{name}": getattr(config.data, name) for name in ("batch_size", "valid_batch_size")}
+    mesh = batch_mesh(config.devices, sizes)
     dataset = load(config.dataset, config.data_dir, config.data.image_size)
     height, width, channels = dataset.images.shape[1:]
     check_search_memory(config, get_space(config.space), (height, width, channels))
@@ -84,7 +90,7 @@ def load_problem(config: SearchConfig) -> Problem:
     shape = Shape(num_classes=len(dataset.class_names), **asdict(config.network))
     steps = config.steps or max(round(config.epochs * per_epoch), 1)
     for_weights, for_prior = (training_batches(dataset, rows, mean, std) for rows in (train, valid))
-    return Problem(dataset, for_weights, for_prior, shape, steps)
+    return Problem(dataset, for_weights, for_prior, shape, steps, mesh)
 
 
 def make_joint(config: SearchConfig) -> JointSearch:
@@ -104,33 +110,52 @@ def start_state(config: SearchConfig, joint: JointSearch, problem: Problem, logi
     """Returns the state before the first step, from logits float32 [L, O]; uniform ones by default."""
     space, example = get_space(config.space), problem.example
     images = jnp.zeros(example.shape, example.dtype)
-    return joint.search.init(
+    state = joint.search.init(
         fold(jax.random.key(config.seed), "weights"), images, uniform_logits(space) if logits is None else logits
     )
+    return jax.device_put(state, whole(problem.mesh))
 
 
 def make_step(config: SearchConfig, joint: JointSearch, problem: Problem) -> Callable[[State, int], tuple[State, Info]]:
     """Returns `step(state, index) -> (state, info)`, compiled once for every child, batch and index."""
-    sample_key = fold(jax.random.key(config.seed), "children")
+    sample_key = jax.device_put(fold(jax.random.key(config.seed), "children"), whole(problem.mesh))
     train, valid = make_sources(config, problem)
-
-    @partial(jax.jit, donate_argnums=0)
-    def advance(state: State, batch: Batch, held_out: Batch, index: jax.Array) -> tuple[State, Info]:
-        return joint.search.step(state, jax.random.fold_in(sample_key, index), batch, held_out, index)
+    program = make_program(joint.search, problem.mesh)
 
     def step(state: State, index: int) -> tuple[State, Info]:
-        return advance(state, train.batch(index), valid.batch(index), jnp.asarray(index, jnp.int32))
+        return program(state, sample_key, train.batch(index), valid.batch(index), jnp.asarray(index, jnp.int32))
 
     return step
+
+
+def make_program(search: Joint, mesh: Mesh) -> Any:
+    """Returns the step of a joint search as `jax.jit` gives it, `program(state, key, train, valid, index)`.
+
+    The key is that of the whole search; the batches are divided among the mesh's devices, all else is whole on each.
+    The arguments may be shapes, for devices that are elsewhere.
+    """
+
+    def advance(state: State, key: jax.Array, train: Batch, valid: Batch, index: jax.Array) -> tuple[State, Info]:
+        return search.step(state, jax.random.fold_in(key, index), train, valid, index)
+
+    return jax.jit(traced_for(mesh, advance), donate_argnums=0, out_shardings=whole(mesh))
 
 
 def make_sources(config: SearchConfig, problem: Problem) -> tuple[Source, Source]:
     """Returns the sources of batches for the weights and for the architecture."""
     data, dtype, key = config.data, config.network.dtype, jax.random.key(config.seed)
     train = memory_source(
-        problem.train, fold(key, "training batches"), data.batch_size, augmentation=data.augmentation, dtype=dtype
+        problem.train,
+        fold(key, "training batches"),
+        data.batch_size,
+        augmentation=data.augmentation,
+        dtype=dtype,
+        mesh=problem.mesh,
     )
-    return train, memory_source(problem.valid, fold(key, "validation batches"), data.valid_batch_size, dtype=dtype)
+    valid = memory_source(
+        problem.valid, fold(key, "validation batches"), data.valid_batch_size, dtype=dtype, mesh=problem.mesh
+    )
+    return train, valid
 
 
 def make_validation(config: SearchConfig, problem: Problem, child: Child) -> Score:
@@ -142,6 +167,7 @@ def make_validation(config: SearchConfig, problem: Problem, child: Child) -> Sco
         num_images=config.derive.valid_images,
         dtype=config.network.dtype,
         seed=config.seed,
+        mesh=problem.mesh,
     )
 
 

@@ -181,6 +181,7 @@ def _plan(config: SearchConfig, space: Space, problem: Problem, path: Path) -> d
     budget = f"{config.sampler.budget}, K = {config.sampler.num_children}"
     warmup = round(config.prior.warmup * problem.steps)
     strategy, entry = config.strategy, EVALUATORS[config.strategy.evaluator]
+    devices = f"{problem.mesh.size} x " * entry.shared
     if joint_entry(config) is not None:
         steps = f"{problem.steps}, {warmup} of them warm-up; batch {config.data.batch_size}; children: {budget}"
     elif entry.shared:
@@ -201,7 +202,7 @@ def _plan(config: SearchConfig, space: Space, problem: Problem, path: Path) -> d
         "network": f"{config.network.cells} cells, {config.network.channels} channels, {config.network.dtype}",
         "steps": steps,
         "verification": plan_verification(config, problem).words,
-        "device": f"{jax.devices()[0].device_kind}, jax {jax.__version__}",
+        "device": f"{devices}{jax.devices()[0].device_kind}, jax {jax.__version__}",
         "seed": config.seed,
         "run directory": path,
     }

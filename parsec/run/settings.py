@@ -187,6 +187,12 @@ class SearchConfig:
     )
     save_minutes: float = option(5.0, "between checkpoints", minimum=0, affects_results=False)
     metrics_every: int = option(10, "steps between lines of metrics.jsonl", minimum=1, affects_results=False)
+    devices: int = option(
+        1,
+        "that the images of each batch are divided among where weights are shared; 0 for as many as there are",
+        minimum=0,
+        affects_results=False,
+    )
     data: DataSettings = option(DataSettings(), "")
     network: NetworkSettings = option(NetworkSettings(), "")
     supernet: SupernetSettings = option(SupernetSettings(), "")

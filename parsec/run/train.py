@@ -19,6 +19,7 @@ from parsec.cells.scan import stack, unstack
 from parsec.config import to_config_dict
 from parsec.data.memory import steps_per_epoch
 from parsec.data.stream import StreamedPart, feeding
+from parsec.devices import whole
 from parsec.errors import UserError
 from parsec.footprint import readable
 from parsec.keys import fold
@@ -66,7 +67,7 @@ def run_train(config: TrainConfig, workdir: Path) -> dict[str, Any]:
     task = load_task(config, *chosen_cell(config.from_run, config.genotype, locate(workdir)))
     height, width, channels = task.metadata.image
     image, validates = (height, width, channels), task.valid is not None
-    needs = training_needs(task.recipe, task.blueprint, image, validates=validates)
+    needs = training_needs(task.recipe, task.blueprint, image, validates=validates, devices=task.mesh.size)
     check_memory(needs)
     with claim(workdir, config, task.digests) as run:
         announce(f"training on {config.dataset}", _plan(config, task, sum(needs.values()), run.path))
@@ -77,7 +78,7 @@ def run_train(config: TrainConfig, workdir: Path) -> dict[str, Any]:
             unreadable = Unreadable(run.path, config.data.unreadable_limit)
             task = _reporting(task, unreadable)
         print("compiling the network, a minute or so on a CPU", flush=True)
-        evaluate = make_evaluate(task.blueprint, config.data.eval_batch_size)
+        evaluate = make_evaluate(task.blueprint, config.data.eval_batch_size, task.mesh)
         state = train(config, task, evaluate, run)
         result = _conclude(config, task, evaluate, state, run.path, unreadable)
         show_result(result, run.path)
@@ -90,9 +91,10 @@ def train(config: TrainConfig, task: Task, evaluate: Evaluate, run: Claim) -> Tr
     per_epoch = steps_per_epoch(task.train.num_examples, recipe.batch_size)
     key = jax.random.key(config.seed)
     variables = start_variables(task.blueprint, recipe, task.metadata, fold(key, "weights"), config.weights)
-    advance = make_step(recipe, task.blueprint, key)
+    advance = make_step(recipe, task.blueprint, key, task.mesh)
+    start = init_state(recipe, variables, validates=valid is not None)
     waited = 0.0
-    with feeding(task.train, recipe.batch_size) as feed:
+    with feeding(task.train, recipe.batch_size, task.mesh) as feed:
 
         def step(state: TrainState, index: int) -> tuple[TrainState, dict[str, Any]]:
             nonlocal waited
@@ -113,7 +115,7 @@ def train(config: TrainConfig, task: Task, evaluate: Evaluate, run: Claim) -> Tr
 
         return run_steps(
             run,
-            init_state(recipe, variables, validates=valid is not None),
+            jax.device_put(start, whole(task.mesh)),
             step,
             recipe.steps,
             label="training",
@@ -227,7 +229,7 @@ def _plan(config: TrainConfig, task: Task, needed: int, path: Path) -> dict[str,
         "images": f"{train} to learn from, {valid} for validation, {test} for the test, {task.metadata.image} each",
         "steps": f"{recipe.steps}, {recipe.steps / per_epoch:.4g} epochs; batch {recipe.batch_size}",
         "memory": f"at least {readable(needed)}",
-        "device": f"{jax.devices()[0].device_kind}, jax {jax.__version__}",
+        "device": f"{task.mesh.size} x {jax.devices()[0].device_kind}, jax {jax.__version__}",
         "seed": config.seed,
         "run directory": path,
     }

@@ -134,6 +134,12 @@ class TrainConfig:
     steps: int = option(0, "training steps; above 0 this replaces epochs", minimum=0)
     save_minutes: float = option(5.0, "between checkpoints", minimum=0, affects_results=False)
     metrics_every: int = option(50, "steps between lines of metrics.jsonl", minimum=1, affects_results=False)
+    devices: int = option(
+        1,
+        "that the images of each batch are divided among; 0 for as many as there are",
+        minimum=0,
+        affects_results=False,
+    )
     data: TrainDataSettings = option(TrainDataSettings(), "")
     network: TrainNetworkSettings = option(TrainNetworkSettings(), "")
     optimizer: TrainOptimizerSettings = option(TrainOptimizerSettings(), "")

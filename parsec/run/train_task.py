@@ -2,12 +2,15 @@
 
 from typing import NamedTuple
 
+import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from parsec.data import Dataset, channel_statistics, load, split
 from parsec.data.examples import Examples, StreamedDataset, is_streamed, open_stream, split_rows
 from parsec.data.memory import Batches, held_out_batches, steps_per_epoch, training_batches
 from parsec.data.stream import MEAN, STD, StreamedPart
+from parsec.devices import batch_mesh, whole
 from parsec.errors import UserError
 from parsec.run.cell_source import CellSource, make_blueprint
 from parsec.run.train_settings import TrainConfig
@@ -31,6 +34,7 @@ class Task(NamedTuple):
       metadata: what the files will say.
       digests: of the images, by which a resumed run knows them.
       notes: what the dataset's user should know.
+      mesh: the devices that a batch is divided among.
     """
 
     train: Part
@@ -41,6 +45,7 @@ class Task(NamedTuple):
     metadata: Metadata
     digests: dict[str, str]
     notes: tuple[str, ...]
+    mesh: Mesh
 
 
 def load_task(config: TrainConfig, cell: CellSource, like: CellSource) -> Task:
@@ -65,27 +70,35 @@ def make_task(config: TrainConfig, dataset: Dataset, cell: CellSource, like: Cel
             f"config.data.crop_area={config.data.crop_area} is for streamed datasets, which {dataset.name!r} is not; "
             "leave it out"
         )
+    mesh = make_mesh(config)
     train, valid = part_rows(config, dataset)
     mean, std = channel_statistics(dataset.images[train])
     height, width, channels = dataset.images.shape[1:]
     metadata, recipe = _network_and_recipe(
         config, cell, like, (height, width, channels), dataset.class_names, len(train), mean, std
     )
-    return Task(
+    parts: list[Batches | None] = [
         training_batches(dataset, train, mean, std),
         training_batches(dataset, valid, mean, std) if len(valid) else None,
         held_out_batches(dataset, mean, std) if len(dataset.test_labels) else None,
+    ]
+    to_learn, to_choose, to_test = jax.device_put(parts, whole(mesh))
+    return Task(
+        to_learn,
+        to_choose,
+        to_test,
         metadata.blueprint,
         recipe,
         metadata,
         {"images": dataset.digest},
         dataset.notes,
+        mesh,
     )
 
 
 def make_streamed_task(config: TrainConfig, dataset: StreamedDataset, cell: CellSource, like: CellSource) -> Task:
     """Returns how the images are streamed, the network and the recipe; see `make_task`."""
-    data = config.data
+    data, mesh = config.data, make_mesh(config)
     train, valid = split_rows(dataset, data.valid_fraction, config.seed)
 
     def part(examples: Examples, rows: np.ndarray) -> StreamedPart:
@@ -110,6 +123,7 @@ def make_streamed_task(config: TrainConfig, dataset: StreamedDataset, cell: Cell
         metadata,
         {"images": dataset.digest},
         (),
+        mesh,
     )
 
 
@@ -118,6 +132,11 @@ def part_rows(config: TrainConfig, dataset: Dataset) -> tuple[np.ndarray, np.nda
     if config.data.valid_fraction == 0:
         return np.arange(len(dataset.labels), dtype=np.int32), np.zeros(0, np.int32)
     return split(dataset, config.data.valid_fraction, config.seed)
+
+
+def make_mesh(config: TrainConfig) -> Mesh:
+    """Returns the devices that a config asks for; raises `UserError`."""
+    return batch_mesh(config.devices, {"config.data.batch_size": config.data.batch_size})
 
 
 def make_recipe(config: TrainConfig, steps: int) -> Recipe:

@@ -20,19 +20,20 @@ _SURE = 0.5
 
 
 def training_needs(
-    recipe: Recipe, blueprint: Blueprint, image: tuple[int, int, int], *, validates: bool
+    recipe: Recipe, blueprint: Blueprint, image: tuple[int, int, int], *, validates: bool, devices: int = 1
 ) -> dict[str, int]:
-    """Returns the bytes that training a network needs at once, by what needs them; nothing is computed.
+    """Returns the bytes that each device needs at once to train a network, by what needs them; nothing is computed.
 
     Args:
       recipe: of training.
       blueprint: of the network; its depth costs no time here.
       image: height, width and channels of the images.
       validates: whether a copy of the best weights is kept.
+      devices: that a batch is divided among.
     """
     network = make_network(blueprint, train=True, auxiliary=recipe.auxiliary_weight > 0, scan=True)
     variables = variable_shapes(network, image)
-    images = jax.ShapeDtypeStruct((recipe.batch_size, *image), jnp.dtype(blueprint.shape.dtype))
+    images = jax.ShapeDtypeStruct((recipe.batch_size // devices, *image), jnp.dtype(blueprint.shape.dtype))
 
     def kept(variables: Any, images: jax.Array) -> Any:
         def forward(params: Any) -> Any:

@@ -13,10 +13,12 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from parsec.data.memory import Batches, normalise, sweep, take
 from parsec.data.source import RawBatch
 from parsec.data.stream import StreamedPart, stream_once
+from parsec.devices import divide, divided, traced_for, whole
 from parsec.errors import UserError
 from parsec.keys import fold
 from parsec.train.derived import Blueprint, Variables, dropped_paths, make_network
@@ -72,20 +74,36 @@ def init_state(recipe: Recipe, variables: Variables, *, validates: bool) -> Trai
     )
 
 
-def make_step(recipe: Recipe, blueprint: Blueprint, key: jax.Array) -> Step:
+def make_step(recipe: Recipe, blueprint: Blueprint, key: jax.Array, mesh: Mesh | None = None) -> Step:
     """Returns the training step.
 
     Args:
       recipe: of training.
       blueprint: of the network.
       key: of the batches and of the dropped paths.
+      mesh: the devices that a batch is divided among; state and images in memory are whole on each.
 
     Raises:
       UserError: the network has no auxiliary head and the recipe weighs one.
     """
+    program = make_program(recipe, blueprint, mesh)
+    keys = fold(key, "batches"), fold(key, "paths")
+    total, keys = jax.device_put((jnp.asarray(recipe.steps, jnp.float32), keys), whole(mesh))
+
+    def run(state: TrainState, index: int, fed: Batches | RawBatch) -> tuple[TrainState, dict[str, jax.Array]]:
+        return program(state, jnp.asarray(index, jnp.int32), total, keys, fed)
+
+    return run
+
+
+def make_program(recipe: Recipe, blueprint: Blueprint, mesh: Mesh | None = None) -> Any:
+    """Returns the training step as `jax.jit` gives it: `program(state, index, total, keys, fed) -> (state, metrics)`.
+
+    Its arguments may be shapes, for devices that are elsewhere; `total` is the number of steps, float32 [], and `keys`
+    those of the batches and of the dropped paths. See `make_step` for the rest.
+    """
     network = make_network(blueprint, train=True, auxiliary=recipe.auxiliary_weight > 0, scan=True)
     cells, paths = dropped_paths(blueprint)
-    keys = fold(key, "batches"), fold(key, "paths")
 
     # All but the recipe are arguments: closed over, they would be constants of a program for each length and each seed.
     def step(
@@ -97,7 +115,7 @@ def make_step(recipe: Recipe, blueprint: Blueprint, key: jax.Array) -> Step:
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         batches_key, paths_key = keys
         timed = replace(recipe, steps=total)
-        images, labels = training_batch(recipe, fed, batches_key, index, blueprint.shape.dtype)
+        images, labels = divide(training_batch(recipe, fed, batches_key, index, blueprint.shape.dtype), mesh)
         factors = None
         if recipe.drop_path:
             share = recipe.drop_path * index.astype(jnp.float32) / total
@@ -126,13 +144,7 @@ def make_step(recipe: Recipe, blueprint: Blueprint, key: jax.Array) -> Step:
         averaged = _averaged(recipe, state.average, variables, index)
         return state._replace(variables=variables, moments=moments, average=averaged), metrics
 
-    compiled = jax.jit(step, donate_argnums=0)
-    total = jnp.asarray(recipe.steps, jnp.float32)
-
-    def run(state: TrainState, index: int, fed: Batches | RawBatch) -> tuple[TrainState, dict[str, jax.Array]]:
-        return compiled(state, jnp.asarray(index, jnp.int32), total, keys, fed)
-
-    return run
+    return jax.jit(traced_for(mesh, step), donate_argnums=0, out_shardings=whole(mesh))
 
 
 def keep_paths(key: jax.Array, share: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -141,43 +153,48 @@ def keep_paths(key: jax.Array, share: jax.Array, shape: tuple[int, ...]) -> jax.
     return kept.astype(jnp.float32) / (1 - share)
 
 
-def make_evaluate(blueprint: Blueprint, batch_size: int) -> Evaluate:
+def make_evaluate(blueprint: Blueprint, batch_size: int, mesh: Mesh | None = None) -> Evaluate:
     """Returns the function that evaluates a network's variables, of the scanned form, on a part of the images.
 
     Of a streamed part, images that cannot be read do not count; where none can, it raises `UserError`.
 
     Args:
       blueprint: of the network.
-      batch_size: most images looked at together.
+      batch_size: most images looked at together, but for a few where the devices do not divide it.
+      mesh: the devices that these are divided among; images in memory are whole on each.
     """
+    devices = divided(mesh).num_devices
     network: nn.Module = make_network(blueprint, train=False, scan=True)
 
     def count(variables: Variables, raw: RawBatch, real: jax.Array) -> jax.Array:
         logits: Any = network.apply(variables, normalise(raw.images, raw.mean, raw.std, blueprint.shape.dtype))
         return ((logits.argmax(-1).astype(raw.labels.dtype) == raw.labels) & (real > 0)).sum(dtype=jnp.int32)
 
-    @jax.jit
-    def count_rows(variables: Variables, part: Batches, rows: jax.Array, real: jax.Array) -> jax.Array:
+    def count_of_rows(variables: Variables, part: Batches, rows: jax.Array, real: jax.Array) -> jax.Array:
         return count(variables, RawBatch(*take(part, rows), part.mean, part.std), real)
 
-    count_read = jax.jit(count)
+    count_rows, count_read = (
+        jax.jit(traced_for(mesh, counting), out_shardings=whole(mesh)) for counting in (count_of_rows, count)
+    )
 
     def evaluate(variables: Variables, part: Batches | StreamedPart) -> jax.Array:
         number = part.num_examples
+        # What fills a batch up does not count, and changes nothing: here nothing is normalised by the batch.
+        size = -(-min(batch_size, number) // devices) * devices
         # The auxiliary head is a thing of training.
         variables = {group: _without_auxiliary(tree) for group, tree in variables.items()}
         if isinstance(part, StreamedPart):
             correct, number = [], 0
-            for raw, real in stream_once(part, min(batch_size, part.num_examples)):
+            for raw, real in stream_once(part, size, mesh):
                 # One behind the device: were it far behind, all the images would wait in its memory.
                 jax.block_until_ready(correct[-1:])
-                correct.append(count_read(variables, raw, jnp.asarray(real)))
+                correct.append(count_read(variables, raw, jax.device_put(real, divided(mesh))))
                 number += int(real.sum())
             if not number:
                 raise UserError(f"none of the {part.num_examples} images of a part can be read")
         else:
-            pairs = zip(*sweep(number, min(batch_size, number)), strict=True)
-            correct = [count_rows(variables, part, jnp.asarray(rows), jnp.asarray(real)) for rows, real in pairs]
+            pairs = zip(*sweep(number, size), strict=True)
+            correct = [count_rows(variables, part, *jax.device_put(pair, divided(mesh))) for pair in pairs]
         return jnp.stack(correct).sum(dtype=jnp.int32).astype(jnp.float32) * jnp.float32(100 / number)
 
     return evaluate

@@ -1,0 +1,288 @@
+"""A batch divided among devices: the steps of training and search are those of one device, to rounding."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+from PIL import Image
+
+import main
+from parsec.cells import get_space
+from parsec.cells.convolution import average_pool, convolve, convolve_depthwise, max_pool, use_form
+from parsec.cells.nasbench201 import make_space
+from parsec.cells.network import BuildCell, Head, Shape, Stem
+from parsec.cells.operations import Norm
+from parsec.config import changed_settings, to_json
+from parsec.data.examples import open_stream
+from parsec.data.memory import Batches, memory_source
+from parsec.data.stream import StreamedPart, feeding, stream_once
+from parsec.devices import batch_mesh, divided, traced_for, whole
+from parsec.errors import UserError
+from parsec.joint import parsec as joint_parsec
+from parsec.joint.contract import Joint, Parts
+from parsec.joint.settings import JointSettings, LikelihoodSettings, PriorSettings, SamplerSettings
+from parsec.run.checkpoint import Checkpoints
+from parsec.run.coherence import check_search
+from parsec.run.launch import load_config
+from parsec.run.problem import make_program as make_search_program
+from parsec.run.settings import SearchConfig
+from parsec.run.train_settings import TrainConfig
+from parsec.supernet.objective import make_child
+from parsec.supernet.supernet import make_supernet
+from parsec.train.derived import Blueprint, init_variables, make_network
+from parsec.train.recipe import Recipe, make_optimizer
+from parsec.train.training import init_state, make_evaluate, make_program, make_step
+
+ROOT = Path(__file__).parents[1]
+BLUEPRINT = Blueprint("resnet", "resnet", Shape(4, 1, 10))
+RECIPE = Recipe(
+    8, 16, 0.1, augmentation="crop_flip", nesterov=False, clip=5.0, cutout=2, drop_path=0.3, average=0.9,
+    label_smoothing=0.1, auxiliary_weight=0.4,
+)  # fmt: skip
+SIZE = (12, 12, 3)
+
+
+class OneCell(nn.Module):
+    """The least network that a shared cell stands in."""
+
+    shape: Shape
+    build_cell: BuildCell
+    norm: Norm
+
+    @nn.compact
+    def __call__(self, images: jax.Array, routes: dict | None = None) -> jax.Array:
+        x = Stem(self.shape.channels, 1, self.norm, "float32", name="stem")(images)
+        x = self.build_cell("cell", self.shape.channels, 1, "cell")((x,), (routes or {}).get("cell"))
+        return Head(self.shape.num_classes, name="head")(x)
+
+
+SPACE = replace(make_space("one", ("skip_connect", "nor_conv_3x3", "avg_pool_3x3")), network=OneCell)
+
+
+def images() -> Batches:
+    rng = np.random.default_rng(0)
+    pixels, labels = rng.integers(0, 256, (40, *SIZE), np.uint8), rng.integers(0, 10, 40).astype(np.int32)
+    return Batches(*map(jnp.asarray, (pixels, labels, np.full(3, 128, np.float32), np.full(3, 64, np.float32))))
+
+
+@cache
+def trained(*places: int) -> Any:
+    """Returns state and metrics of training steps, as numpy arrays, and the accuracy on 40 images.
+
+    Each step is taken on so many devices; where their number changes, the state goes through a checkpoint.
+    """
+    key, told = jax.random.key(0), []
+    network = make_network(BLUEPRINT, train=True, auxiliary=True, scan=True)
+    fresh = init_variables(network, key, SIZE)
+    with TemporaryDirectory() as folder, Checkpoints(folder) as checkpoints:
+        for index, devices in enumerate(places):
+            mesh = batch_mesh(devices, {})
+            if index == 0 or devices != places[index - 1]:
+                state = jax.device_put(init_state(RECIPE, fresh, validates=False), whole(mesh))
+                restored = checkpoints.restore_latest(state)
+                state = state if restored is None else restored.tree
+                step, part = make_step(RECIPE, BLUEPRINT, key, mesh), jax.device_put(images(), whole(mesh))
+            state, metrics = step(state, index, part)
+            told.append(jax.tree.map(np.asarray, metrics))
+            assert all(leaf.sharding.is_equivalent_to(whole(mesh), leaf.ndim) for leaf in jax.tree.leaves(state))
+            if devices != places[min(index + 1, len(places) - 1)]:
+                checkpoints.save(index + 1, state)
+    # 40 images in batches of 7, which no number of devices divides.
+    return jax.tree.map(np.asarray, (state, told, make_evaluate(BLUEPRINT, 7, mesh)(state.variables, part)))
+
+
+@cache
+def searched(devices: int) -> Any:
+    """Returns state and diagnostics of three search steps, as numpy arrays."""
+    mesh, key = batch_mesh(devices, {}), jax.random.key(0)
+    search = make_search()
+    state = search.init(key, jnp.zeros((2, *SIZE)), np.zeros(SPACE.mask.shape, np.float32))
+    state, told = jax.device_put(state, whole(mesh)), []
+    program = make_search_program(search, mesh)
+    source = memory_source(images(), key, 16, augmentation="crop_flip", mesh=mesh)
+    for index in range(3):
+        train, valid = source.batch(index), source.batch(index + 7)
+        assert train.images.sharding.is_equivalent_to(divided(mesh), 4)
+        state, info = program(state, key, train, valid, jnp.asarray(index, jnp.int32))
+        told.append(info)
+    assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state))
+    return jax.tree.map(np.asarray, (state, told))
+
+
+def make_search() -> Joint:
+    supernet = make_supernet(SPACE, Shape(4, 1, 10))
+    parts = Parts(supernet, make_child(SPACE, supernet), SPACE.mask, make_optimizer(Recipe(8, 16, 0.1)), 8)
+    prior = PriorSettings(warmup=0.2)
+    return joint_parsec.make(parts, JointSettings(SamplerSettings(num_children=2), LikelihoodSettings(), prior))
+
+
+def assert_alike(found: Any, expected: Any) -> None:
+    """Each array to a share of its own size: moments of gradients are small, and so would their errors be."""
+    (named, structure), (others, same) = (jax.tree.flatten_with_path(tree) for tree in (found, expected))
+    assert structure == same
+    for (path, value), (_, other) in zip(named, others, strict=True):
+        size = np.abs(np.nan_to_num(other)).max(initial=1e-3)
+        np.testing.assert_allclose(value, other, rtol=0, atol=2e-4 * size, err_msg=jax.tree_util.keystr(path))
+
+
+def compare(devices: int) -> None:
+    assert_alike(trained(devices, devices, devices), trained(1, 1, 1))
+    assert_alike(searched(devices), searched(1))
+
+
+@pytest.mark.parametrize("devices", [2, 4])
+def test_losses_gradients_and_states_are_those_of_one_device(devices: int):
+    compare(devices)
+
+
+@pytest.mark.slow
+def test_eight_devices_do_so_too():
+    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=1"
+    code = "import tests.conftest; from tests.test_devices import compare; compare(8)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"XLA_FLAGS": flags}, capture_output=True, text=True,
+        timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_training_goes_on_from_its_checkpoint_on_other_devices():
+    assert_alike(trained(4, 1, 2), trained(1, 1, 1))
+
+
+def test_the_number_of_devices_is_no_part_of_a_run():
+    """A run directory of four devices is the same run's on one."""
+    for config in (TrainConfig(), SearchConfig()):
+        stored = json.loads(to_json(replace(config, devices=4)))
+        assert stored["devices"] == 4 and changed_settings(stored, config) == {}
+
+
+def test_batches_that_were_read_go_to_their_devices(tmp_path: Path):
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        for i in range(10):
+            Image.new("RGB", (8, 8), (20 * i, 200 * (label == "b"), 0)).save(tmp_path / label / f"{i}.png")
+    dataset = open_stream("stream:images", str(tmp_path), 8)
+    part, mesh = StreamedPart(dataset.examples, dataset.rows, 8), batch_mesh(4, {})
+    with feeding(part, 8) as feed, feeding(part, 8, mesh) as feed_four:
+        one, four = feed(3), feed_four(3)
+    ((once, _),) = stream_once(part, 16, mesh)
+    for raw in (four, once):
+        assert [shard.data.shape[0] for shard in raw.images.addressable_shards] == [len(raw.labels) // 4] * 4
+        assert raw.labels.sharding.is_equivalent_to(divided(mesh), 1) and raw.mean.sharding.is_fully_replicated
+    jax.tree.map(np.testing.assert_array_equal, one, four)
+
+
+def shapes(tree: Any, place: Any) -> Any:
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), tree)
+
+
+def training_program(mesh: Mesh) -> Any:
+    """Returns the training step traced for a mesh."""
+    network = make_network(BLUEPRINT, train=True, auxiliary=True, scan=True)
+    variables = jax.eval_shape(lambda: init_variables(network, jax.random.key(0), SIZE))
+    state = jax.eval_shape(lambda given: init_state(RECIPE, given, validates=False), variables)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    numbers = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.float32)
+    given = shapes((state, *numbers, (key, key), images()), whole(mesh))
+    return make_program(RECIPE, BLUEPRINT, mesh).trace(*given)
+
+
+def test_the_program_divides_the_work_and_sums_over_devices():
+    with use_form("lax"):
+        text = training_program(batch_mesh(4, {})).lower().compile().as_text()
+    assert " all-reduce(" in text
+    # No device is sent another's images or activations: each works on its own four, and on no sixteen.
+    assert " all-gather(" not in text and " all-to-all(" not in text
+    for dtype in ("u8", "f32"):
+        assert f"{dtype}[4,12,12," in text and f"{dtype}[16,12,12," not in text
+
+
+@pytest.mark.parametrize("form", ["cpu", "lax"])
+def test_every_form_of_convolution_and_pooling_is_divided(form: str, key: jax.Array):
+    x, w = jax.random.normal(key, (8, 6, 6, 3)), jax.random.normal(key, (5, 5, 3))
+    kernel = jax.random.normal(key, (3, 3, 3, 4))
+
+    def total(x: jax.Array, w: jax.Array, kernel: jax.Array) -> jax.Array:
+        y = max_pool(average_pool(convolve_depthwise(x, w, stride=2, dilation=2)), stride=2)
+        return jnp.square(convolve(y, kernel, stride=2)).sum() + jnp.square(convolve(x, kernel[:1, :1])).sum()
+
+    found = []
+    for devices in (1, 4):
+        mesh = batch_mesh(devices, {})
+        with use_form(form):
+            program = jax.jit(jax.grad(total, argnums=(0, 1, 2)))
+            placed = jax.device_put(x, divided(mesh)), *jax.device_put((w, kernel), whole(mesh))
+            found.append(jax.tree.map(np.asarray, program(*placed)))
+    assert_alike(*found)
+
+
+class _Elsewhere:
+    """What stands for the mesh of a machine that is not here."""
+
+    def __init__(self, platform: str) -> None:
+        self.devices = np.array([type("Device", (), {"platform": platform})()])
+
+
+def test_convolutions_take_the_form_of_the_platform_that_is_compiled_for():
+    x, kernel = jnp.zeros((2, 4, 4, 3)), jnp.zeros((3, 3, 3))
+    texts = {}
+    for platform in ("cpu", "gpu", "tpu"):
+        mesh: Any = _Elsewhere(platform)
+        program = jax.jit(traced_for(mesh, lambda x, kernel: convolve_depthwise(x, kernel)))
+        lowering = {"gpu": "cuda"}.get(platform, platform)
+        texts[platform] = program.trace(x, kernel).lower(lowering_platforms=(lowering,)).as_text()
+    # Shifted slices on a CPU, one grouped convolution elsewhere.
+    assert {name: "stablehlo.convolution" in text for name, text in texts.items()} == {
+        "cpu": False,
+        "gpu": True,
+        "tpu": True,
+    }
+    with use_form("cpu"):
+        assert "convolution" not in str(jax.make_jaxpr(traced_for(mesh, convolve_depthwise))(x, kernel))
+
+
+@pytest.mark.parametrize(
+    ("count", "batches", "says"),
+    [
+        (5, {}, r"config\.devices=5 is more than there are; give at most 4, or 0 for as many as there are"),
+        (3, {"config.data.batch_size": 64}, r"=3 does not divide config\.data\.batch_size=64 evenly; .*devices=2"),
+        (0, {"a": 64, "b": 6}, r"config\.devices=0, 4 here, does not divide b=6 evenly; give --config\.devices=2"),
+    ],
+)
+def test_devices_that_cannot_be_had_or_do_not_divide_the_batch(count: int, batches: dict[str, int], says: str):
+    with pytest.raises(UserError, match=says) as raised:
+        batch_mesh(count, batches)
+    assert "\n" not in str(raised.value)
+
+
+def test_all_devices_are_the_zero_of_the_setting():
+    assert [batch_mesh(count, {"a": 8}).size for count in (0, 1, 2)] == [4, 1, 2]
+
+
+def test_a_command_that_asks_for_too_many_ends_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    command = ["--config=digits_train:quick", "--config.genotype=resnet", f"--workdir={tmp_path / 'run'}"]
+    assert main.main([*command, "--config.devices=3", "--config.data.batch_size=64"]) == 2
+    told = capsys.readouterr().err
+    assert "config.devices=3 does not divide config.data.batch_size=64 evenly" in told and len(told.splitlines()) == 1
+    assert main.main(["--config=digits_search:quick", f"--workdir={tmp_path / 'run'}", "--config.devices=64"]) == 2
+    assert "config.devices=64 is more than there are; give at most 4" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_short_trainings_have_devices_of_their_own():
+    config = load_config("digits_search").config
+    with pytest.raises(UserError, match=r"config\.devices=2 means nothing here; it needs shared weights"):
+        check_search(replace(config, devices=2), get_space(config.space))
