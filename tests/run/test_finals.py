@@ -43,7 +43,7 @@ def test_a_mode_that_is_not_in_the_domain_gives_way_to_the_most_probable_sample(
 def test_finalists_are_the_priors_mode_and_the_best_of_the_search():
     assert choose_finalists(Searched(EVALUATED), SPACE, DOMAIN, 2).tolist() == ROWS[[2, 3]].tolist()
     # What scores alike is one network.
-    alike = Searched(EVALUATED._replace(scores=np.array([[30.0], [np.nan], [40.0], [30.0]])))
+    alike = Searched(EVALUATED._replace(scores=np.array([[31.0, 5, 6], [np.nan] * 3, [40.0, 5, 7], [30.0, 5, 6]])))
     assert choose_finalists(alike, SPACE, DOMAIN, 9).tolist() == ROWS[[2, 0]].tolist()
     # What failed is none.
     assert choose_finalists(Searched(EVALUATED), SPACE, DOMAIN, 9).tolist() == ROWS[[2, 3, 0]].tolist()
