@@ -40,15 +40,15 @@ def choose_finalists(searched: Searched, space: Space, domain: Domain, count: in
 
     They are the best evaluated architectures, after the one of which the strategy expects most, or the most probable
     of its prior: a model of all the scores may know of something better than whatever was tried. Where the domain
-    does not hold that one, it is the best so of many samples of the prior within the domain, if any. Of architectures
-    that were measured alike to the last bit, which are one network with different cells or nodes that nothing reads, the
-    first is taken.
+    does not hold that one, it is the best so of many samples of the prior within the domain, if any. Of those that
+    were measured alike to the last bit, which are one network with different parts that nothing reads, the first is
+    taken.
     """
     evaluated = searched.evaluated
     order = np.argsort(-np.nan_to_num(evaluated.scores[:, 0], nan=-np.inf), kind="stable")
     order = order[: int(np.isfinite(evaluated.scores[:, 0]).sum())]
-    # The last two are what was measured, accuracy and log-likelihood: of a first one that is told beside them, parameters
-    # are a part, those that nothing reads too.
+    # The last two are what was measured, accuracy and log-likelihood: a first one that is told beside them may count
+    # parameters, those that nothing reads too.
     _, unlike = np.unique(evaluated.scores[order, -2:], axis=0, return_index=True)
     ranked = evaluated.architectures[order][np.sort(unlike)]
     if searched.logits is not None:
