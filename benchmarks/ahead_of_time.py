@@ -16,9 +16,10 @@ of `search` on ImageNet's stem and size; no config runs it, as a search holds it
 The predicted step is a bound, not a forecast: the slower of two, all multiply-adds at the chip's peak, and all bytes
 that XLA counts at its bandwidth. It assumes that every product fills the matrix unit, which takes 128 channels where
 these networks have 16 to 768, that float32 products run as bfloat16 ones, as XLA does by default, and that collectives
-and the host cost nothing. Multiply-adds are counted from the network, since XLA counts loops of unknown length once: a
+and the host cost nothing. Multiply-adds are counted from the network, since XLA counts the loop over K children once: a
 backward pass is two forward ones, and three in the supernet, which runs each operation again. A child of a search is
-counted as the mean of 1,000 random ones; XLA's bytes take the dearest operation for every edge, for each of K children.
+counted as the mean of 1,000 random ones. Bytes are XLA's, times K in a search; how it weighs the operations that an
+edge may have is its own affair, so there they are an estimate.
 """
 
 import argparse
