@@ -25,6 +25,7 @@ from parsec.keys import fold
 from parsec.report.page import NEEDED, report_page
 from parsec.report.ranking import ranking, ranking_words
 from parsec.report.verdict import percent
+from parsec.run.front import FRONT, Front, describe_front
 from parsec.run.metrics import read_metrics
 from parsec.run.progress import announce
 from parsec.run.settings import SearchConfig
@@ -53,6 +54,7 @@ class Outcome(NamedTuple):
       ranks: whether scores are cheap enough to rank random architectures by.
       control: what the prior's control learnt, float32 [L, O], or None.
       domain: what could be found, where that is not the whole space; random children are of it.
+      front: of a search for several objectives, what it found; the architecture is one of its members.
     """
 
     architecture: np.ndarray
@@ -62,6 +64,7 @@ class Outcome(NamedTuple):
     ranks: bool
     control: np.ndarray | None = None
     domain: Domain | None = None
+    front: Front | None = None
 
 
 def conclude(
@@ -117,6 +120,7 @@ def conclude(
         "control_entropy": None if outcome.control is None else float(priors.entropy(outcome.control, space.mask)),
         "params": cost.params,
         "flops": cost.flops,
+        "front": None if outcome.front is None else describe_front(outcome.front, space),
         "table": None if table is None else standing(space, table, found),
         "rank_correlation": None
         if table is None
@@ -205,6 +209,10 @@ def show_result(workdir: Path, result: dict[str, Any]) -> None:
         rows[f"table: {name}"] = value
     for name, words in ranking_words(result["rank_correlation"] or {}).items():
         rows[f"ranks by {name}"] = words
+    if result.get("front"):
+        front = result["front"]
+        volume = f"{front['hypervolume']:.4f} of the box up to the ideal point"
+        rows["front"] = f"{len(front['members'])} cells, {volume}: {workdir / FRONT}"
     rows["run directory"] = workdir
     rows["open first"] = workdir / "report.html"
     announce("found cell", rows)

@@ -23,7 +23,9 @@ from parsec.evaluate.training import LIKELIHOOD
 from parsec.run.coherence import check_search
 from parsec.run.conclude import Judge, Outcome, conclude, derive_architecture, show_result
 from parsec.run.evaluators import EVALUATORS, joint_entry
+from parsec.run.factories import search_costs, search_goals
 from parsec.run.finals import COMPARED, choose_finalists, decide, remembered
+from parsec.run.front import find_front, settle_front, write_front
 from parsec.run.loop import run_steps
 from parsec.run.problem import (
     JointSearch,
@@ -40,7 +42,7 @@ from parsec.run.progress import announce
 from parsec.run.search_domain import search_domain
 from parsec.run.settings import SearchConfig
 from parsec.run.strategy_search import best, run_strategy
-from parsec.run.verify import plan_verification, verify
+from parsec.run.verify import plan_verification, verify, verify_front
 from parsec.run.workdir import Claim, claim, finished_result, locate, reporting
 from parsec.transfer.prior import Carried, carry_logits, read_prior
 
@@ -83,7 +85,11 @@ def run_search(config: SearchConfig, workdir: Path) -> dict[str, Any]:
             outcome = search_by_scores(config, space, domain, problem, run, initial.logits)
         else:
             outcome = search_jointly(config, space, problem, run, initial.logits)
-        retrained = verify(config, space, problem, outcome.architecture, run, outcome.domain)
+        if outcome.front is None:
+            retrained = verify(config, space, problem, outcome.architecture, run, outcome.domain)
+        else:
+            retrained = verify_front(config, space, problem, outcome.front.architectures, run, domain)
+            write_front(outcome.front, space, retrained, run.path)
         result = conclude(config, space, problem.shape, outcome, problem.image, table, run.path, retrained)
         show_result(run.path, result)
         return result
@@ -120,29 +126,35 @@ def search_by_scores(
     Where the evaluator scores children of shared weights, these first learn from uniform children, for all the steps.
     Where an evaluation is a training, the found architecture, the other candidates and the random ones that it is
     compared with are trained again at the end, all from the same fresh weights: a score reached with inherited weights
-    says more of its ancestors.
+    says more of its ancestors. With several objectives the found architecture is the front's best in the first of them.
     """
     entry = EVALUATORS[config.strategy.evaluator]
     if entry.shared:
         _train_weights(config, make_joint(config), problem, run, uniform_logits(space), "shared weights")
     evaluator = entry.factory(config, run.path)()
     after = problem.steps if entry.shared else 0
+    goals = search_goals(config) if config.objectives else None
     evaluated, logits, control = run_strategy(
-        run, config.strategy, domain, config.seed, evaluator, after=after, initial=initial
+        run, config.strategy, domain, config.seed, evaluator, after=after, initial=initial, goals=goals
     )
     part = domain if config.constraints else None
     if not entry.afresh:
         return Outcome(best(evaluated), _judge(evaluator), logits, evaluated, ranks=True, control=control, domain=part)
     last = entry.factory(config, run.path, afresh=True)()
     scores = remembered(run.path / COMPARED, last)
-    found = best(evaluated)
-    if config.derive.finalists:
+    found, front = best(evaluated), None
+    if goals is not None:
+        table = search_costs(config)
+        front = find_front(goals, table, evaluated, evaluator.objectives)
+        front = settle_front(run, front, table, config.derive.finalists, scores, last)
+        found = front.architectures[-1]
+    elif config.derive.finalists:
         candidates = choose_finalists(evaluated, logits, space, domain, config.derive.finalists)
         if last.cost is not None:
             candidates = candidates[np.argsort(last.cost(candidates), kind="stable")]
         found = decide(run, candidates, scores, last.together)
     judge = _judge(last._replace(evaluate=lambda rows, evaluated, pause: scores(rows, pause)))
-    return Outcome(found, judge, logits, evaluated, ranks=False, control=control, domain=part)
+    return Outcome(found, judge, logits, evaluated, ranks=False, control=control, domain=part, front=front)
 
 
 def _train_weights(
@@ -197,6 +209,7 @@ def _plan(config: SearchConfig, space: Space, problem: Problem, path: Path) -> d
         + f", those with {', '.join(config.constraints)}" * bool(config.constraints),
         "images": f"{train} for the weights, {valid} for the prior, {problem.train.images.shape[1:]} each",
         "network": f"{config.network.cells} cells, {config.network.channels} channels, {config.network.dtype}",
+        **({"objectives": ", ".join(config.objectives)} if config.objectives else {}),
         "steps": steps,
         "verification": plan_verification(config, problem).words,
         "device": f"{jax.devices()[0].device_kind}, jax {jax.__version__}",
