@@ -69,8 +69,9 @@ def summarise_matched(
     }
     del summary["rank"], summary["among"]
     low = summary["p_worse"] < summary["p_better"]
+    cells = "The cell of the front is" if len(found) == 1 else f"The {len(found)} cells of the front are"
     sentence = (
-        f"The {len(found)} cells of the front are {verdict.words} of about as many parameters as each: "
+        f"{cells} {verdict.words} of about as many parameters{'' if len(found) == 1 else ' as each'}: "
         f"{percent(summary['found'])} in the mean against {percent(summary['random_mean'])} of {beats.size} random "
         f"cells trained alike, {summary['seeds']} seeds each, {int(beats.sum())} of which are beaten, "
         f"p = {verdict.p_worse if low else verdict.p_better:.2g} for {'worse' if low else 'better'}; the plain "

@@ -7,6 +7,7 @@ before it, which spreads them and never falls far behind the best choice of so m
 2016, Evolutionary Computation 24, 521-544).
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -147,11 +148,13 @@ def write_front(front: Front, space: Space, retrained: Mapping[str, Any] | None,
     )
     rows = []
     for at, member in enumerate(described["members"]):
-        values = {"validation accuracy": member["accuracy"], "params": member["params"], "flops": member["flops"]}
+        values = {"validation accuracy": _number(member["accuracy"]), "params": member["params"]}
+        values |= {"flops": member["flops"]}
         if retrained is not None:
             proof = retrained["members"][at]
             values |= {"test accuracy": _number(proof["test"]), "deviation": _number(proof["deviation"])}
-            values |= {"random cells of about its parameters": _number(proof["random"]), "beaten": proof["beaten"]}
+            values |= {"random cells of about its parameters": _number(proof["random"])}
+            values |= {"share beaten": _number(proof["beaten"])}
         rows.append({"genotype": member["genotype"], "values": values, "met_by": {}})
     lines = [words, *([f"{retrained['sentence']}."] if retrained is not None else []), front_text(rows)]
     write_text_atomic(workdir / FRONT, "\n\n".join(lines) + "\n")
@@ -164,7 +167,7 @@ def write_front(front: Front, space: Space, retrained: Mapping[str, Any] | None,
 
 
 def _number(value: float | None) -> float:
-    return float("nan") if value is None else value
+    return math.nan if value is None else round(value, 2)
 
 
 def _point(values: Sequence[float]) -> str:
