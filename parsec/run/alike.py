@@ -150,14 +150,15 @@ def draw_matched(table: CostTable, found: np.ndarray, count: int, seed: int, dom
             drawn = rng.integers(0, sizes, (_POOL // 10, len(sizes)), dtype=np.int32)
             pool = np.concatenate([pool, drawn[np.asarray(domain.valid(drawn))]])
     log_params = np.log(table_costs(table, pool)[:, 0])
-    kept = np.asarray(found, np.int32)
+    kept, texts = np.asarray(found, np.int32), {to_text(table.space, cell) for cell in found}
     for own in np.log(table_costs(table, found)[:, 0]):
         order = np.argsort(np.maximum(np.abs(log_params - own), math.log(1 + _BAND)), kind="stable")
         wanted = len(kept) + count
         for cell in pool[order]:
-            with_it = np.concatenate([kept, cell[None]])
-            if len(kept) < wanted and representatives(table.space, with_it)[-1] == len(kept):
+            with_it, text = np.concatenate([kept, cell[None]]), to_text(table.space, cell)
+            if text not in texts and representatives(table.space, with_it)[-1] == len(kept):
                 kept = with_it
+            texts.add(text)
             if len(kept) == wanted:
                 break
         else:

@@ -6,11 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
 from parsec.cells import get_space
 from parsec.cells.costs import Cost, cost_table, network_cost, table_costs
+from parsec.cells.genotypes import to_text
 from parsec.cells.isomorphism import representatives
 from parsec.cells.network import Shape
 from parsec.errors import UserError
@@ -23,7 +25,7 @@ from parsec.run.finals import COMPARED, remembered
 from parsec.run.front import FRONT, PLOT, find_front, settle_front, spread
 from parsec.run.journal import JOURNAL
 from parsec.run.search import run_search
-from parsec.run.search_domain import search_domain
+from parsec.run.search_domain import search_domain, whole_domain
 from parsec.run.settings import (
     DataSettings,
     DeriveSettings,
@@ -186,6 +188,13 @@ def test_random_cells_stand_beside_each_of_about_its_parameters():
     np.testing.assert_array_equal(representatives(SPACE, together), np.arange(12))
     assert np.asarray(DOMAIN.valid(np.concatenate(alike))).all()
     assert (draw_matched(TABLE, found, 5, 1, DOMAIN) != alike).any()
+    # Nor is a cell drawn for two of about one size, in a space that cannot tell which cells are one network.
+    darts = get_space("darts")
+    large = cost_table(darts, Shape(2, 3, 10), IMAGE)
+    two = whole_domain(darts).sample(jax.random.key(0), 200)
+    near = np.asarray(two)[np.argsort(table_costs(large, np.asarray(two))[:, 0])[[100, 101]]]
+    drawn = np.concatenate([near, *draw_matched(large, near, 4, 0, whole_domain(darts))])
+    assert len({to_text(darts, cell) for cell in drawn}) == 10
     # Nothing is as large as the largest, and what is nearest takes its place.
     largest = np.full((1, 6), 3, np.int32)
     whole = search_domain(SPACE, SHAPE, IMAGE, ())
