@@ -77,6 +77,8 @@ def report_page(result: Mapping[str, Any], config: Mapping[str, Any], metrics: S
         _figures(result),
         f"<section>{genotype_svg(genotype)}</section>",
     ]
+    if result.get("front"):
+        body += ["<h2>The front</h2>", _table(_members(result["front"]))]
     if result.get("table"):
         body += ["<h2>The cell in the benchmark's table</h2>", _table(_flat(result["table"]))]
     ranks = ranking_words(result.get("rank_correlation") or {})
@@ -120,6 +122,16 @@ architecture = from_text(space, {result["genotype"]!r})
 shape = Shape({size["channels"]}, {size["cells"]}, {result["num_classes"]}, stem_stride={size["stem_stride"]})
 network = derive(space, space.decode(architecture), shape)  # a Flax module
 """
+
+
+def _members(front: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the rows of a front's table, each under its genotype."""
+    return {
+        member[
+            "genotype"
+        ]: f"{_percent(member['accuracy'])}, {member['params']:,} parameters, {member['flops']:,} FLOPs"
+        for member in front["members"]
+    }
 
 
 def _verdict(result: Mapping[str, Any]) -> list[str]:

@@ -1,6 +1,6 @@
-"""Hypervolume against queries, and the fronts that strategies attain beside the exact one, as PNGs."""
+"""Hypervolume against queries, fronts that strategies attain beside the exact one, and a search's own, as PNGs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +63,30 @@ def draw_fronts(
         )
     axes.plot(exact[:, 1], exact[:, 0], "o", color="black", markersize=4, label="exact front", zorder=5)
     axes.set(xlabel=names[1], ylabel=names[0], title=title)
+    axes.grid(True, alpha=0.25)
+    axes.legend(fontsize=8)
+    _save(figure, path)
+
+
+def draw_searched(path: Path, evaluated: np.ndarray, front: np.ndarray, names: Sequence[str], title: str) -> None:
+    """Writes the front that a search of real networks settled on, in steps, over everything that it evaluated.
+
+    Args:
+      path: where to.
+      evaluated: the two objectives of everything evaluated, float [N, 2], without their signs.
+      front: likewise of the front, float [F, 2], in order along it.
+      names: of the two objectives.
+      title: above the plot.
+
+    Raises:
+      OSError: if the file cannot be written.
+    """
+    figure, axes = _figure()
+    axes.plot(evaluated[:, 1], evaluated[:, 0], ".", color=COLOURS[6], label="evaluated on the way", alpha=0.6)
+    axes.step(
+        front[:, 1], front[:, 0], "o-", where="post", color=COLOURS[0], label="the front at the end", markersize=5
+    )
+    axes.set(xlabel=names[1].removeprefix("-"), ylabel=names[0], title=title)
     axes.grid(True, alpha=0.25)
     axes.legend(fontsize=8)
     _save(figure, path)

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from parsec.cells import Space
-from parsec.cells.costs import network_cost
+from parsec.cells.costs import CostTable, network_cost, table_costs
 from parsec.cells.domain import Domain
 from parsec.cells.genotypes import to_text
 from parsec.cells.isomorphism import representatives
@@ -40,6 +40,8 @@ from parsec.train.residual import RESIDUAL, ResidualNetwork, Size, choose_size, 
 RETRAINED = "retrained.jsonl"
 # Draws of a random cell that may meet one that is there already, in a row.
 _PATIENCE = 1000
+# Uniform cells that those of about equal parameters are taken of, the most draws of a tenth as many, and what is equal.
+_POOL, _TURNS, _BAND = 100_000, 100, 0.1
 
 
 class Entrants(NamedTuple):
@@ -97,10 +99,15 @@ def choose_entrants(
     Raises:
       UserError: the space has too few cells.
     """
+    residual = plain_network(space, shape, found, image)
+    return Entrants(space, shape, found, draw_random(space, found, count, seed, domain), residual)
+
+
+def plain_network(space: Space, shape: Shape, found: np.ndarray, image: tuple[int, int, int]) -> Shape:
+    """Returns the shape of the plain network nearest in parameters to the geometric mean of cells int32 [M, L]."""
     params = [network_cost(space, cell, shape, image).params for cell in found]
     size = choose_size(round(math.exp(np.log(params).mean())), shape.num_classes, image[2])
-    residual = replace(shape, channels=size.channels, cells=size.blocks)
-    return Entrants(space, shape, found, draw_random(space, found, count, seed, domain), residual)
+    return replace(shape, channels=size.channels, cells=size.blocks)
 
 
 def draw_random(space: Space, found: np.ndarray, count: int, seed: int, domain: Domain | None = None) -> np.ndarray:
@@ -124,6 +131,39 @@ def draw_random(space: Space, found: np.ndarray, count: int, seed: int, domain: 
                 "some of them the same network"
             )
     return kept[start:]
+
+
+def draw_matched(table: CostTable, found: np.ndarray, count: int, seed: int, domain: Domain) -> np.ndarray:
+    """Returns for each cell int32 [F, L] `count` random ones of about its parameters, int32 [F, count, L].
+
+    Of many uniform cells of the domain they are the first with a tenth more or less parameters than the cell, and
+    where these are too few, the nearest: the smallest networks there are, for one, are seldom drawn. All are different
+    networks from each other and from the found ones, where the space can tell.
+
+    Raises:
+      UserError: the domain has too few cells.
+    """
+    rng, sizes = np.random.default_rng([seed, 2]), np.array(domain.sizes)
+    pool = np.zeros((0, len(sizes)), np.int32)
+    for _ in range(_TURNS):
+        if len(pool) < _POOL:
+            drawn = rng.integers(0, sizes, (_POOL // 10, len(sizes)), dtype=np.int32)
+            pool = np.concatenate([pool, drawn[np.asarray(domain.valid(drawn))]])
+    log_params = np.log(table_costs(table, pool)[:, 0])
+    kept, texts = np.asarray(found, np.int32), {to_text(table.space, cell) for cell in found}
+    for own in np.log(table_costs(table, found)[:, 0]):
+        order = np.argsort(np.maximum(np.abs(log_params - own), math.log(1 + _BAND)), kind="stable")
+        wanted = len(kept) + count
+        for cell in pool[order]:
+            with_it, text = np.concatenate([kept, cell[None]]), to_text(table.space, cell)
+            if text not in texts and representatives(table.space, with_it)[-1] == len(kept):
+                kept = with_it
+            texts.add(text)
+            if len(kept) == wanted:
+                break
+        else:
+            raise UserError(f"{table.space.name} has too few cells for {count} random ones beside each of {len(found)}")
+    return kept[len(found) :].reshape(len(found), count, -1)
 
 
 def whole_parts(dataset: Dataset) -> Parts:

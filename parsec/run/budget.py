@@ -30,7 +30,7 @@ from parsec.run.settings import SearchConfig, VerifySettings
 from parsec.run.train import start_variables
 from parsec.run.train_task import Task
 from parsec.run.verify import LEAST_STEPS as LEAST_VERIFIED
-from parsec.run.verify import plan_verification, searched_images
+from parsec.run.verify import plan_verification, searched_images, verified_networks
 from parsec.run.workdir import read_json, write_json_atomic
 from parsec.train.training import init_state, make_evaluate
 from parsec.train.training import make_step as make_training_step
@@ -255,4 +255,4 @@ def _too_short(fits: str, seconds: float, least: float) -> UserError:
 def _verified_images(config: SearchConfig, problem: Problem) -> float:
     factor = _VERIFICATION_ALIKE if EVALUATORS[config.strategy.evaluator].afresh else _VERIFICATION
     steps = plan_verification(config, problem).steps
-    return factor * steps * config.data.batch_size * (config.verify.random + 2) * config.verify.seeds
+    return factor * steps * config.data.batch_size * verified_networks(config) * config.verify.seeds

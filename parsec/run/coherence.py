@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 from parsec.cells import Space
 from parsec.config import flatten
 from parsec.errors import UserError
+from parsec.evaluate.goals import check_goals
 from parsec.joint.registry import JOINTS
 from parsec.run.evaluators import EVALUATORS, joint_entry
 from parsec.run.settings import LEAST_CELLS, SearchConfig
 from parsec.run.strategy_search import check_strategy
-from parsec.search.registry import STRATEGIES
+from parsec.search.registry import STRATEGIES, names
 
 
 class Condition(NamedTuple):
@@ -35,6 +36,14 @@ def check_search(config: SearchConfig, space: Space) -> None:
         if changed and not condition.holds(config):
             raise UserError(
                 f"config.{changed[0]}={_shown(given[changed[0]])} means nothing here; it needs {condition.needs}"
+            )
+    if config.objectives:
+        check_goals(config.objectives)
+        able = ("random", *names(many=True))
+        if config.strategy.name not in able:
+            raise UserError(
+                f"config.strategy.name={config.strategy.name} searches for one objective; with config.objectives "
+                f"choose one of {', '.join(able)}"
             )
     if not _is_joint(config):
         check_strategy(config.strategy, space)
@@ -127,6 +136,7 @@ CONDITIONS = (
         lambda config: not _is_joint(config),
         "a strategy that is told scores, such as config.strategy.name=additive with config.strategy.evaluator=train",
     ),
+    Condition(("objectives",), _trains, "short trainings of single cells, config.strategy.evaluator=train"),
     Condition(
         ("strategy.options", "strategy.evaluations"),
         lambda config: not _is_joint(config),

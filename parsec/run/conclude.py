@@ -26,6 +26,7 @@ from parsec.report.page import NEEDED, report_page
 from parsec.report.ranking import ranking, ranking_words
 from parsec.report.verdict import percent
 from parsec.run.finals import expected_scores
+from parsec.run.front import FRONT, Front, describe_front
 from parsec.run.metrics import read_metrics
 from parsec.run.progress import announce
 from parsec.run.settings import SearchConfig
@@ -55,6 +56,7 @@ class Outcome(NamedTuple):
       effects: what a strategy expects each option to add to its score, float32 [L, O], or None.
       evaluated: what a strategy evaluated on its way, or None.
       domain: what could be found, where that is not the whole space; random children are of it.
+      front: of a search for several objectives, what it found; the architecture is one of its members.
     """
 
     architecture: np.ndarray
@@ -65,6 +67,7 @@ class Outcome(NamedTuple):
     effects: np.ndarray | None = None
     evaluated: Evaluated | None = None
     domain: Domain | None = None
+    front: Front | None = None
 
 
 def conclude(
@@ -120,6 +123,7 @@ def conclude(
         "control_entropy": None if outcome.control is None else float(priors.entropy(outcome.control, space.mask)),
         "params": cost.params,
         "flops": cost.flops,
+        "front": None if outcome.front is None else describe_front(outcome.front, space),
         "table": None if table is None else standing(space, table, found),
         "rank_correlation": None
         if table is None
@@ -208,6 +212,10 @@ def show_result(workdir: Path, result: dict[str, Any]) -> None:
         rows[f"table: {name}"] = value
     for name, words in ranking_words(result["rank_correlation"] or {}).items():
         rows[f"ranks by {name}"] = words
+    if result.get("front"):
+        front = result["front"]
+        volume = f"{front['hypervolume']:.4f} of the box up to the ideal point"
+        rows["front"] = f"{len(front['members'])} cells, {volume}: {workdir / FRONT}"
     rows["run directory"] = workdir
     rows["open first"] = workdir / "report.html"
     announce("found cell", rows)

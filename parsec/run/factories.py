@@ -14,12 +14,14 @@ from parsec.cells.network import Shape
 from parsec.data.memory import Batches, steps_per_epoch, take
 from parsec.errors import UserError
 from parsec.evaluate.contract import Evaluator
+from parsec.evaluate.goals import MEASURED, Goals, make_goals, with_costs
 from parsec.evaluate.supernet import OBJECTIVE, supernet_evaluator
 from parsec.evaluate.table import table_evaluator
 from parsec.evaluate.training import LIKELIHOOD, VALUE, training_evaluator
 from parsec.keys import fold
 from parsec.run.checkpoint import Checkpoints
 from parsec.run.problem import load_problem, make_joint, make_validation, open_table, search_recipe, start_state
+from parsec.run.search_domain import read_limits
 from parsec.run.settings import DeriveSettings, SearchConfig, StrategySettings, VerifySettings
 from parsec.run.workdir import CHECKPOINTS
 from parsec.supernet.objective import make_child
@@ -44,7 +46,11 @@ def from_training(config: SearchConfig, workdir: Path) -> Evaluator:
     """Returns the evaluator that trains each child, from its nearest ancestor's weights where the config says so."""
     key = fold(jax.random.key(config.seed), "weights of children")
     folder = workdir / CHILDREN if config.strategy.inherit else None
-    return _training(config, search_steps(config), key, folder)
+    evaluator = _training(config, search_steps(config), key, folder)
+    if not config.objectives:
+        return evaluator
+    table = search_costs(config)
+    return with_costs(evaluator, search_goals(config), lambda architectures: table_costs(table, architectures))
 
 
 def from_fresh_training(config: SearchConfig, workdir: Path) -> Evaluator:
@@ -66,15 +72,32 @@ def from_table(config: SearchConfig, workdir: Path) -> Evaluator:
     return table_evaluator(table, ("valid_200",))
 
 
+def search_goals(config: SearchConfig) -> Goals:
+    """Returns what a search for several objectives wants; raises `UserError`."""
+    classes = load_problem(config).shape.num_classes
+    return make_goals(config.objectives, search_costs(config), read_limits(config.constraints), classes)
+
+
+def search_costs(config: SearchConfig) -> CostTable:
+    """Returns the costs of the networks of a search."""
+    problem = load_problem(config)
+    return _costs(config.space, problem.shape, problem.image)
+
+
 def search_steps(config: SearchConfig) -> int:
     """Returns the steps of a child's training in a search."""
     settings, images = config.strategy, len(load_problem(config).train.labels)
     return settings.steps or max(round(settings.epochs * steps_per_epoch(images, config.data.batch_size)), 1)
 
 
-def told_capacity(settings: StrategySettings) -> float:
-    """Returns what scores hold of the logarithm of a network's parameters, in nats for each e-fold; 0 for nothing."""
-    return settings.capacity if settings.evaluator == "train" and settings.objective == "log_likelihood" else 0.0
+def told_capacity(config: SearchConfig) -> float:
+    """Returns what scores hold of the logarithm of a network's parameters, in nats for each e-fold; 0 for nothing.
+
+    Where costs are objectives of their own, nothing is added for them.
+    """
+    strategy = config.strategy
+    told = strategy.evaluator == "train" and strategy.objective == "log_likelihood" and not config.objectives
+    return strategy.capacity if told else 0.0
 
 
 def make_trainer_of(config: SearchConfig) -> Trainer:
@@ -95,10 +118,9 @@ def _trainer(config: SearchConfig) -> Trainer:
 
 def _training(config: SearchConfig, steps: int, key: jax.Array, folder: Path | None) -> Evaluator:
     space, problem = get_space(config.space), load_problem(config)
-    capacity = told_capacity(config.strategy)
-    costs = _costs(config.space, problem.shape, problem.image)
-    names = {"accuracy": OBJECTIVE, "log_likelihood": VALUE if capacity else LIKELIHOOD}
-    first = names[config.strategy.objective]
+    capacity, costs = told_capacity(config), search_costs(config)
+    names = MEASURED | ({"log_likelihood": VALUE} if capacity else {})
+    first = MEASURED[config.objectives[0]] if config.objectives else names[config.strategy.objective]
 
     def bonus(architectures: np.ndarray) -> np.ndarray:
         return capacity * np.log(table_costs(costs, architectures)[:, 0])

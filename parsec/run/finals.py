@@ -77,6 +77,16 @@ def decide(run: Claim, finalists: np.ndarray, scores: FinalScores, together: int
     """Returns the best of the finalists int32 [F, L] by the first of their scores, int32 [L]; the first of equals.
 
     Raises:
+      UserError, StoppedError: as of `train_again`.
+    """
+    known = train_again(run, finalists, scores, together)[:, 0]
+    return finalists[int(np.nanargmax(known))] if np.isfinite(known).any() else finalists[0]
+
+
+def train_again(run: Claim, finalists: np.ndarray, scores: FinalScores, together: int) -> np.ndarray:
+    """Returns the scores of the finalists int32 [F, L], float64 [F, M]; NaN where a training failed.
+
+    Raises:
       UserError: the file of earlier scores is damaged.
       StoppedError: when SIGTERM or Ctrl-C asked for a stop; what was trained is kept.
     """
@@ -92,10 +102,10 @@ def decide(run: Claim, finalists: np.ndarray, scores: FinalScores, together: int
                 raise StoppedError(stop.signal, len(known))
 
         for first in range(0, len(finalists), together):
-            known += [row[0] for row in scores(finalists[first : first + together], pause)]
-            best = np.nanmax(known) if np.isfinite(known).any() else math.nan
-            progress.update(len(known), {"best": float(best)})
-    return finalists[int(np.nanargmax(known))] if np.isfinite(known).any() else finalists[0]
+            known += list(scores(finalists[first : first + together], pause))
+            finite = [row[0] for row in known if np.isfinite(row[0])]
+            progress.update(len(known), {"best": float(max(finite, default=math.nan))})
+    return np.stack(known)
 
 
 def remembered(path: Path, evaluator: Evaluator) -> FinalScores:

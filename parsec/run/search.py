@@ -23,8 +23,9 @@ from parsec.evaluate.training import LIKELIHOOD
 from parsec.run.coherence import check_search
 from parsec.run.conclude import Judge, Outcome, conclude, derive_architecture, show_result
 from parsec.run.evaluators import EVALUATORS, joint_entry
-from parsec.run.factories import told_capacity
+from parsec.run.factories import search_costs, search_goals, told_capacity
 from parsec.run.finals import COMPARED, choose_finalists, decide, remembered
+from parsec.run.front import find_front, settle_front, write_front
 from parsec.run.loop import run_steps
 from parsec.run.problem import (
     JointSearch,
@@ -41,7 +42,7 @@ from parsec.run.progress import announce
 from parsec.run.search_domain import search_domain
 from parsec.run.settings import SearchConfig
 from parsec.run.strategy_search import best, run_strategy
-from parsec.run.verify import plan_verification, verify
+from parsec.run.verify import plan_verification, verify, verify_front
 from parsec.run.workdir import Claim, claim, finished_result, locate, reporting
 from parsec.transfer.prior import Carried, carry_logits, read_prior
 
@@ -73,9 +74,7 @@ def run_search(config: SearchConfig, workdir: Path) -> dict[str, Any]:
     initial = initial_logits(config, space, path)
     problem = load_problem(config)
     _check_network(config, space, problem)
-    domain = search_domain(
-        space, problem.shape, problem.image, config.constraints, capacity=told_capacity(config.strategy)
-    )
+    domain = search_domain(space, problem.shape, problem.image, config.constraints, capacity=told_capacity(config))
     digests = {"images": problem.dataset.digest} | ({} if table is None else {"table": table.digest})
     with claim(path, config, digests) as run:
         announce(f"search on {config.dataset} in {space.name}", _plan(config, space, problem, run.path))
@@ -86,7 +85,11 @@ def run_search(config: SearchConfig, workdir: Path) -> dict[str, Any]:
             outcome = search_by_scores(config, space, domain, problem, run, initial.logits)
         else:
             outcome = search_jointly(config, space, problem, run, initial.logits)
-        retrained = verify(config, space, problem, outcome.architecture, run, outcome.domain)
+        if outcome.front is None:
+            retrained = verify(config, space, problem, outcome.architecture, run, outcome.domain)
+        else:
+            retrained = verify_front(config, space, problem, outcome.front.architectures, run, domain)
+            write_front(outcome.front, space, retrained, run.path)
         result = conclude(config, space, problem.shape, outcome, problem.image, table, run.path, retrained)
         show_result(run.path, result)
         return result
@@ -123,14 +126,17 @@ def search_by_scores(
     Where the evaluator scores children of shared weights, these first learn from uniform children, for all the steps.
     Where an evaluation is a training, the found architecture, the other candidates and the random ones that it is
     compared with are trained again at the end, all from the same fresh weights: a score reached with inherited weights
-    says more of its ancestors.
+    says more of its ancestors. With several objectives the found architecture is the front's best in the first of them.
     """
     entry = EVALUATORS[config.strategy.evaluator]
     if entry.shared:
         _train_weights(config, make_joint(config), problem, run, uniform_logits(space), "shared weights")
     evaluator = entry.factory(config, run.path)()
     after = problem.steps if entry.shared else 0
-    searched = run_strategy(run, config.strategy, domain, config.seed, evaluator, after=after, initial=initial)
+    goals = search_goals(config) if config.objectives else None
+    searched = run_strategy(
+        run, config.strategy, domain, config.seed, evaluator, after=after, initial=initial, goals=goals
+    )
     part = domain if config.constraints else None
     found = best(searched.evaluated)
     outcome = Outcome(found, _judge(evaluator), ranks=not entry.afresh, domain=part, **searched._asdict())
@@ -138,13 +144,19 @@ def search_by_scores(
         return outcome
     last = entry.factory(config, run.path, afresh=True)()
     scores = remembered(run.path / COMPARED, last)
-    if config.derive.finalists:
+    front = None
+    if goals is not None:
+        table = search_costs(config)
+        front = find_front(goals, table, searched.evaluated, evaluator.objectives)
+        front = settle_front(run, front, table, config.derive.finalists, scores, last)
+        found = front.architectures[-1]
+    elif config.derive.finalists:
         candidates = choose_finalists(searched, space, domain, config.derive.finalists)
         if last.cost is not None:
             candidates = candidates[np.argsort(last.cost(candidates), kind="stable")]
         found = decide(run, candidates, scores, last.together)
     judge = _judge(last._replace(evaluate=lambda rows, evaluated, pause: scores(rows, pause)))
-    return outcome._replace(architecture=found, score=judge)
+    return outcome._replace(architecture=found, score=judge, front=front)
 
 
 def _train_weights(
@@ -200,6 +212,7 @@ def _plan(config: SearchConfig, space: Space, problem: Problem, path: Path) -> d
         + f", those with {', '.join(config.constraints)}" * bool(config.constraints),
         "images": f"{train} for the weights, {valid} for the prior, {problem.train.images.shape[1:]} each",
         "network": f"{config.network.cells} cells, {config.network.channels} channels, {config.network.dtype}",
+        **({"objectives": ", ".join(config.objectives)} if config.objectives else {}),
         "steps": steps,
         "verification": plan_verification(config, problem).words,
         "device": f"{devices}{jax.devices()[0].device_kind}, jax {jax.__version__}",

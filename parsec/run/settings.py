@@ -166,6 +166,8 @@ class SearchConfig:
         "compared.jsonl",
         "retrained.jsonl",
         "children",
+        "front.md",
+        "front.png",
     )
 
     dataset: str = option("digits", "digits, digits_on_photos, cifar10, cifar100, images or tfds:NAME")
@@ -184,6 +186,12 @@ class SearchConfig:
         (),
         "what the network of every evaluated cell and of the found one may cost at most, params<NUMBER or flops<NUMBER "
         "(or <=); of strategies that are told scores",
+    )
+    objectives: tuple[str, ...] = option(
+        (),
+        "of a search by short trainings for a front: accuracy or log_likelihood of the validation images, which stands "
+        "for strategy.objective and strategy.capacity, then -params, -flops, -log10_params or -log10_flops; a strategy "
+        "of several objectives searches. Without any, the best cell is searched",
     )
     save_minutes: float = option(5.0, "between checkpoints", minimum=0, affects_results=False)
     metrics_every: int = option(10, "steps between lines of metrics.jsonl", minimum=1, affects_results=False)

@@ -15,6 +15,7 @@ from parsec.cells import Space
 from parsec.cells.domain import ArrayLike, Domain
 from parsec.errors import UserError
 from parsec.evaluate.contract import Evaluated, Evaluator
+from parsec.evaluate.goals import Goals, scaled
 from parsec.keys import fold
 from parsec.run.journal import JOURNAL, Journal, Scored
 from parsec.run.ledger import Ledger, Rule
@@ -70,6 +71,7 @@ def run_strategy(
     *,
     after: int = 0,
     initial: np.ndarray | None = None,
+    goals: Goals | None = None,
 ) -> Searched:
     """Returns every evaluation of a search and the prior that its strategy learnt, if any; resumes from its journal.
 
@@ -83,13 +85,14 @@ def run_strategy(
       evaluator: scores one architecture.
       after: steps that metrics.jsonl has lines of already; the n-th evaluation is its step `after` + n.
       initial: logits of the prior to start from, float32 [L, O], for a strategy that carries one.
+      goals: of an evaluator `with_costs`, that the strategy searches for; None searches for its first objective.
 
     Raises:
       UserError: the strategy does not fit the space, the journal is damaged or another run's, something cannot be
         written, or every evaluation failed.
       StoppedError: when SIGTERM or Ctrl-C asked for a stop; everything evaluated is in the journal.
     """
-    strategy = _make(settings, replace(domain, initial=initial))
+    strategy = _make(settings, replace(domain, initial=initial), goals)
     journal = Journal(run.path)
     ledger = Ledger(Rule(settings.evaluations), domain, evaluator.rows, len(evaluator.objectives), settings.name)
     truncate_after(run.path, after)
@@ -147,11 +150,13 @@ def _shuffle(key: jax.Array, evaluated: Evaluated, known: ArrayLike | None) -> n
     return np.asarray(jax.random.permutation(key, scores - stays)) + stays
 
 
-def _make(settings: StrategySettings, domain: Domain) -> Strategy:
+def _make(settings: StrategySettings, domain: Domain, goals: Goals | None = None) -> Strategy:
     options = {}
     for text in settings.options:
         name, equals, value = text.partition("=")
         if not equals:
             raise UserError(f"config.strategy.options has {text!r}; write OPTION=VALUE, such as batch=8")
         options[name] = value
-    return make_strategy(settings.name, domain, options)
+    if goals is None:
+        return make_strategy(settings.name, domain, options)
+    return scaled(make_strategy(settings.name, domain, options, len(goals.names)), goals)

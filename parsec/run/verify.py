@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from parsec.cells import Space
+from parsec.cells.costs import table_costs
 from parsec.cells.domain import Domain
 from parsec.data.memory import held_out_batches, steps_per_epoch
+from parsec.report.matched import summarise_matched
 from parsec.report.verdict import summarise
-from parsec.run.alike import choose_entrants, train_alike
+from parsec.run.alike import Accuracies, Entrants, choose_entrants, draw_matched, plain_network, train_alike
 from parsec.run.evaluators import EVALUATORS, joint_entry
-from parsec.run.factories import make_trainer_of, search_steps
+from parsec.run.factories import make_trainer_of, search_costs, search_steps
 from parsec.run.problem import Problem, search_recipe
 from parsec.run.settings import SearchConfig
 from parsec.run.workdir import Claim
@@ -48,7 +50,7 @@ def plan_verification(config: SearchConfig, problem: Problem) -> Plan:
         return Plan(0, "none: config.verify.random=0")
     if not len(problem.dataset.test_labels):
         return Plan(0, "none: the dataset has no test part")
-    batch_size, networks = config.data.batch_size, settings.random + 2
+    batch_size, networks = config.data.batch_size, verified_networks(config)
     if settings.steps:
         steps = settings.steps
     elif settings.epochs > 0:
@@ -58,7 +60,14 @@ def plan_verification(config: SearchConfig, problem: Problem) -> Plan:
         if steps < LEAST_STEPS:
             share = f"{settings.share:.0%} of the search's cost pays for {steps} steps of each network"
             return Plan(0, f"none: {share}; --config.verify.steps=N trains them for N")
-    return Plan(steps, f"{settings.random} random cells, {settings.seeds} seeds, {steps} steps each")
+    cells = "random cells" + " of about equal parameters, shared out among the front's" * bool(config.objectives)
+    return Plan(steps, f"{settings.random} {cells}, {settings.seeds} seeds, {steps} steps each")
+
+
+def verified_networks(config: SearchConfig) -> int:
+    """Returns how many networks are trained: found cells, of a front as many as its candidates, random and plain."""
+    found = max(config.derive.finalists, 1) if config.objectives else 1
+    return config.verify.random + found + 1
 
 
 def searched_images(config: SearchConfig, problem: Problem) -> float:
@@ -95,16 +104,44 @@ def verify(
     settings, steps = config.verify, plan_verification(config, problem).steps
     if not steps:
         return None
-    test = held_out_batches(problem.dataset, *(np.asarray(each) for each in (problem.train.mean, problem.train.std)))
     entrants = choose_entrants(space, problem.shape, found[None], settings.random, config.seed, problem.image, domain)
-    recipe = search_recipe(config)
+    accuracies = _train(config, problem, entrants, steps, run)
+    return {"steps": steps, **summarise(*accuracies, len(problem.dataset.test_labels))}
+
+
+def verify_front(
+    config: SearchConfig, space: Space, problem: Problem, front: np.ndarray, run: Claim, domain: Domain
+) -> dict[str, Any] | None:
+    """Returns what `parsec.report.matched.summarise_matched` says of the cells of a front int32 [F, L], or None.
+
+    The random cells of the verification are shared out among them, at least one to each, and are of the domain and of
+    about as many parameters as the cell that they are compared with.
+
+    Raises:
+      UserError, StoppedError: as of `verify`; or the domain has too few cells.
+    """
+    settings, steps = config.verify, plan_verification(config, problem).steps
+    if not steps:
+        return None
+    table = search_costs(config)
+    random = draw_matched(table, front, max(settings.random // len(front), 1), config.seed, domain)
+    every, residual = np.concatenate(random), plain_network(space, problem.shape, front, problem.image)
+    accuracies = _train(config, problem, Entrants(space, problem.shape, front, every, residual), steps, run)
+    alike = accuracies.random.reshape(*random.shape[:2], -1)
+    params = table_costs(table, every)[:, 0].reshape(random.shape[:2]).tolist()
+    images = len(problem.dataset.test_labels)
+    return {"steps": steps, **summarise_matched(accuracies.found, alike, accuracies.residual, params, images)}
+
+
+def _train(config: SearchConfig, problem: Problem, entrants: Entrants, steps: int, run: Claim) -> Accuracies:
+    settings, space, recipe = config.verify, entrants.space, search_recipe(config)
+    test = held_out_batches(problem.dataset, *(np.asarray(each) for each in (problem.train.mean, problem.train.std)))
     if EVALUATORS[config.strategy.evaluator].afresh:
         # The program that searched.
         make = partial(make_trainer_of, config)
     else:
         recipe = Recipe(steps, config.data.batch_size, settings.learning_rate, augmentation=config.data.augmentation)
         make = partial(make_trainer, space, problem.shape, recipe, problem.train)
-    accuracies = train_alike(
+    return train_alike(
         run, entrants, make, replace(recipe, steps=steps), Parts(problem.train, None, test), config.seed, settings.seeds
     )
-    return {"steps": steps, **summarise(*accuracies, len(problem.dataset.test_labels))}

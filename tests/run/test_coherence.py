@@ -57,6 +57,12 @@ def test_a_preset_is_switched_off_by_one_option(chosen: str, off: str):
             "config.strategy.options=trust_radius=1",
         ),
         ({"constraints": "params<9"}, "constraints=params<9", "a strategy that is told scores"),
+        ({"objectives": "accuracy,-params"}, "objectives=accuracy,-params", "config.strategy.evaluator=train"),
+        (
+            {"objectives": "accuracy,-params", "strategy.name": "emoa"},
+            "objectives=accuracy,-params",
+            "short trainings of single cells",
+        ),
         ({"derive.samples": "4"}, "derive.samples=4", "derive.rule=best_of_samples"),
         ({"strategy.epochs": "1"}, "strategy.epochs=1.0", "strategy.evaluator=train"),
         (
