@@ -33,21 +33,15 @@ _CACHED = 2**15
 @contextmanager
 def use_form(form: str) -> Iterator[None]:
     """Traces convolutions in the given form within the block: "cpu" or "lax"."""
-    token = _FORM.set(form)
-    try:
+    with _pinned(_FORM, form):
         yield
-    finally:
-        _FORM.reset(token)
 
 
 @contextmanager
 def use_platform(platform: str) -> Iterator[None]:
     """Traces convolutions within the block for devices of a platform, as they name it: "cpu", "gpu" or "tpu"."""
-    token = _PLATFORM.set(platform)
-    try:
+    with _pinned(_PLATFORM, platform):
         yield
-    finally:
-        _PLATFORM.reset(token)
 
 
 def convolve(x: jax.Array, kernel: jax.Array, *, stride: int = 1, dilation: int = 1) -> jax.Array:
@@ -286,6 +280,15 @@ def _sum_taps(x: jax.Array, taps: list[jax.Array], stride: int, dilation: int) -
 
 # Within a program, calls of equal shapes are traced and lowered once.
 _traced_once = jax.jit(_depthwise_shifts, static_argnums=(2, 3))
+
+
+@contextmanager
+def _pinned(variable: ContextVar[str], value: str) -> Iterator[None]:
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(token)
 
 
 def _form() -> str:

@@ -62,6 +62,11 @@ class Domain:
         return np.arange(max(self.sizes)) < np.array(self.sizes)[:, None]
 
 
+def add_up(effects: np.ndarray, architectures: np.ndarray) -> np.ndarray:
+    """Returns the sums of the effects [L, O] of the options taken, for each architecture int32 [N, L]; float64 [N]."""
+    return effects[np.arange(len(effects)), architectures].sum(1, dtype=np.float64)
+
+
 def product_domain(sizes: tuple[int, ...], *, largest_pool: int = 100_000, common: np.ndarray | None = None) -> Domain:
     """Returns the domain in which every combination of options is valid and distinct.
 

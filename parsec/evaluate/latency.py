@@ -17,6 +17,7 @@ import numpy as np
 from sklearn.linear_model import RidgeCV
 from sklearn.model_selection import KFold, cross_val_predict
 
+from parsec.cells.domain import add_up
 from parsec.cells.network import Shape, derive
 from parsec.cells.space import Space
 from parsec.errors import UserError
@@ -111,7 +112,7 @@ def fit_latency(space: Space, architectures: np.ndarray, milliseconds: np.ndarra
 
 def predict_latency(model: LatencyModel, architectures: np.ndarray) -> np.ndarray:
     """Returns predicted milliseconds, float64 [N], of architectures int32 [N, L]."""
-    return model.intercept + model.effects[np.arange(len(model.effects)), architectures].sum(1)
+    return model.intercept + add_up(model.effects, architectures)
 
 
 def _made_up(shapes: Any) -> Any:

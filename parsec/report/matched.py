@@ -13,7 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from parsec.report.verdict import BETTER, LEVEL, SAME, WORSE, Verdict, binomial_interval, percent, summarise
+from parsec.report.verdict import (
+    Verdict,
+    binomial_interval,
+    deviation_of,
+    means_of,
+    number_or_none,
+    percent,
+    summarise,
+    verdict_of,
+)
 
 
 def judge_matched(found: np.ndarray, random: np.ndarray) -> Verdict:
@@ -25,8 +34,7 @@ def judge_matched(found: np.ndarray, random: np.ndarray) -> Verdict:
     below, not_above = int((theirs < ours[:, None]).sum()), int((theirs <= ours[:, None]).sum())
     # Rounded, so that a level is reached where counting reaches it.
     p_better, p_worse = round(float(sums[below:].sum()), 12), round(float(sums[: not_above + 1].sum()), 12)
-    words = BETTER if p_better <= LEVEL else WORSE if p_worse <= LEVEL else SAME
-    return Verdict(words, p_better, p_worse)
+    return verdict_of(p_better, p_worse)
 
 
 def summarise_matched(
@@ -46,7 +54,7 @@ def summarise_matched(
     """
     count = random.shape[1]
     summary = summarise(found, random.reshape(-1, random.shape[2]), residual, images)
-    ours, theirs = _means(found), _means(random.reshape(-1, random.shape[2])).reshape(len(found), count)
+    ours, theirs = means_of(found), means_of(random.reshape(-1, random.shape[2])).reshape(len(found), count)
     verdict = judge_matched(ours, theirs)
     beats = np.nan_to_num(theirs, nan=-math.inf) < np.nan_to_num(ours, nan=-math.inf)[:, None]
     summary |= {
@@ -58,9 +66,9 @@ def summarise_matched(
         "verdict": verdict.words,
         "members": [
             {
-                "test": _finite(mean),
-                "deviation": _finite(_deviation(runs)),
-                "random": _finite(_mean(others)),
+                "test": number_or_none(mean),
+                "deviation": number_or_none(deviation_of(runs)),
+                "random": number_or_none(means_of(others[None])[0]),
                 "random_params": list(sizes),
                 "beaten": float(beaten.mean()),
             }
@@ -78,22 +86,3 @@ def summarise_matched(
         f"residual network has {percent(summary['residual'])}"
     )
     return summary | {"sentence": sentence}
-
-
-def _means(runs: np.ndarray) -> np.ndarray:
-    """Returns the mean over the finite runs of each cell, float64 [N] for [N, S]; NaN where there are none."""
-    return np.array([_mean(row) for row in runs])
-
-
-def _mean(row: np.ndarray) -> float:
-    finite = row[np.isfinite(row)]
-    return float(finite.mean()) if finite.size else math.nan
-
-
-def _deviation(row: np.ndarray) -> float:
-    finite = row[np.isfinite(row)]
-    return float(finite.std(ddof=1)) if finite.size > 1 else math.nan
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -70,7 +70,7 @@ def judge(found: np.ndarray, random: np.ndarray, images: int) -> Verdict:
         without any is left out, which favours nobody but the cells that are left.
       images: on which each accuracy was measured.
     """
-    ours, theirs = _means(found), _means(random)
+    ours, theirs = means_of(found), means_of(random)
     theirs = theirs[np.isfinite(theirs)]
     if not np.isfinite(ours).all():
         # Where random cells train and a found one does not, nothing is left to test.
@@ -78,18 +78,18 @@ def judge(found: np.ndarray, random: np.ndarray, images: int) -> Verdict:
     if len(theirs) < LEAST_CELLS:
         return Verdict(SAME, None, None)
     if 1 / math.comb(len(ours) + len(theirs), len(ours)) <= LEVEL:
-        return _verdict(*(_rank_test(ours, theirs, side) for side in ("greater", "less")))
+        return verdict_of(*(_rank_test(ours, theirs, side) for side in ("greater", "less")))
     ours, theirs = _logits(ours, images), _logits(theirs, images)
     spread = theirs.std(ddof=1) * math.sqrt(1 / len(ours) + 1 / len(theirs))
     distance = float(ours.mean() - theirs.mean())
     # Random cells that are all alike: any difference at all is one.
     ratio = distance / spread if spread > 0 else math.copysign(math.inf, distance) if distance else 0.0
-    return _verdict(*(float(tail(ratio, len(theirs) - 1)) for tail in (stats.t.sf, stats.t.cdf)))
+    return verdict_of(*(float(tail(ratio, len(theirs) - 1)) for tail in (stats.t.sf, stats.t.cdf)))
 
 
 def rank(found: np.ndarray, random: np.ndarray) -> Rank:
     """Returns where one cell, float [S], stands among random ones, float [N, S]; see `judge` for runs that diverged."""
-    ours, theirs = _means(found[None])[0], _means(random)
+    ours, theirs = means_of(found[None])[0], means_of(random)
     ours = ours if np.isfinite(ours) else -np.inf
     theirs = np.where(np.isfinite(theirs), theirs, -np.inf)
     below, not_above, count = int((theirs < ours).sum()), int((theirs <= ours).sum()), len(theirs)
@@ -119,19 +119,19 @@ def summarise(found: np.ndarray, random: np.ndarray, residual: np.ndarray, image
       of cells; `seed_deviation`, of one cell in the median; `rank`, `among`, `beaten` and `beaten_interval` of the
       found cell with the best mean; `p_better`, `p_worse` and `verdict` of `judge`.
     """
-    means, verdict = _means(random), judge(found, random, images)
+    means, verdict = means_of(random), judge(found, random, images)
     finite = means[np.isfinite(means)]
-    ours = _means(found)
+    ours = means_of(found)
     best = int(np.nanargmax(ours)) if np.isfinite(ours).any() else 0
     place = rank(found[best], random)
     summary: dict[str, Any] = {
-        "found": _finite(ours.mean()),
-        "found_deviation": _finite(np.mean([_deviation(runs) for runs in found])),
-        "random_mean": _finite(finite.mean()) if finite.size else None,
-        "random_deviation": _finite(_deviation(finite)),
-        "seed_deviation": _finite(_median([_deviation(runs) for runs in (*found, *random)])),
-        "residual": _finite(_means(residual[None])[0]),
-        "residual_deviation": _finite(_deviation(residual)),
+        "found": number_or_none(ours.mean()),
+        "found_deviation": number_or_none(np.mean([deviation_of(runs) for runs in found])),
+        "random_mean": number_or_none(finite.mean()) if finite.size else None,
+        "random_deviation": number_or_none(deviation_of(finite)),
+        "seed_deviation": number_or_none(_median([deviation_of(runs) for runs in (*found, *random)])),
+        "residual": number_or_none(means_of(residual[None])[0]),
+        "residual_deviation": number_or_none(deviation_of(residual)),
         "found_cells": len(found),
         "random_cells": len(random),
         "failed": int((~np.isfinite(np.concatenate([found, random, residual[None]]))).sum()),
@@ -170,9 +170,29 @@ def percent(mean: float | None, deviation: float | None = None) -> str:
     return f"{mean:.2f} %" if deviation is None else f"{mean:.2f} ± {deviation:.2f} %"
 
 
-def _verdict(p_better: float, p_worse: float) -> Verdict:
+def verdict_of(p_better: float, p_worse: float) -> Verdict:
+    """Returns the verdict that two p-values are."""
     words = BETTER if p_better <= LEVEL else WORSE if p_worse <= LEVEL else SAME
     return Verdict(words, p_better, p_worse)
+
+
+def means_of(runs: np.ndarray) -> np.ndarray:
+    """Returns the mean over the finite runs of each cell, float64 [N] for [N, S]; NaN where there are none."""
+    runs = np.asarray(runs, np.float64)
+    finite = np.isfinite(runs)
+    count = finite.sum(1)
+    return np.where(count > 0, np.where(finite, runs, 0).sum(1) / np.maximum(count, 1), np.nan)
+
+
+def deviation_of(runs: np.ndarray) -> float:
+    """Returns the deviation of the finite runs [S], NaN where there are fewer than two."""
+    finite = np.asarray(runs, np.float64)[np.isfinite(runs)]
+    return float(finite.std(ddof=1)) if finite.size > 1 else math.nan
+
+
+def number_or_none(value: Any) -> float | None:
+    """Returns a number as JSON can hold it: None where it is not finite."""
+    return float(value) if np.isfinite(value) else None
 
 
 def _rank_test(ours: np.ndarray, theirs: np.ndarray, side: str) -> float:
@@ -183,28 +203,11 @@ def _rank_test(ours: np.ndarray, theirs: np.ndarray, side: str) -> float:
     return round(float(tested.pvalue), 12)
 
 
-def _means(runs: np.ndarray) -> np.ndarray:
-    """Returns the mean over the finite runs of each cell, float64 [N] for [N, S]; NaN where there are none."""
-    runs = np.asarray(runs, np.float64)
-    finite = np.isfinite(runs)
-    count = finite.sum(1)
-    return np.where(count > 0, np.where(finite, runs, 0).sum(1) / np.maximum(count, 1), np.nan)
-
-
 def _logits(accuracies: np.ndarray, images: int) -> np.ndarray:
     right = accuracies * images / 100
     return np.log((right + 0.5) / (images - right + 0.5))
 
 
-def _deviation(runs: np.ndarray) -> float:
-    finite = np.asarray(runs, np.float64)[np.isfinite(runs)]
-    return float(finite.std(ddof=1)) if finite.size > 1 else math.nan
-
-
 def _median(values: Sequence[float]) -> float:
     known = [value for value in values if math.isfinite(value)]
     return float(np.median(known)) if known else math.nan
-
-
-def _finite(value: Any) -> float | None:
-    return float(value) if np.isfinite(value) else None

@@ -11,7 +11,7 @@ import numpy as np
 from parsec import prior as priors
 from parsec.cells import Space, get_space
 from parsec.cells.costs import network_cost
-from parsec.cells.domain import Domain
+from parsec.cells.domain import Domain, add_up
 from parsec.cells.drawing import draw_genotype, text_drawing
 from parsec.cells.genotypes import to_text
 from parsec.cells.limits import draw_within
@@ -25,7 +25,6 @@ from parsec.keys import fold
 from parsec.report.page import NEEDED, report_page
 from parsec.report.ranking import ranking, ranking_words
 from parsec.report.verdict import percent
-from parsec.run.finals import expected_scores
 from parsec.run.front import FRONT, Front, describe_front
 from parsec.run.metrics import read_metrics
 from parsec.run.progress import announce
@@ -269,7 +268,7 @@ def _rank_correlation(
     if outcome.logits is not None:
         told["prior"] = np.asarray(priors.log_probability(outcome.logits, space.mask, cells), np.float64)
     if outcome.effects is not None:
-        told["expected_score"] = expected_scores(outcome.effects, cells)
+        told["expected_score"] = add_up(outcome.effects, cells)
     return {
         "cells": len(cells),
         "drawn_from": drawn_from,

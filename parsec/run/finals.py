@@ -17,7 +17,7 @@ import numpy as np
 
 from parsec import prior as priors
 from parsec.cells import Space
-from parsec.cells.domain import Domain
+from parsec.cells.domain import Domain, add_up
 from parsec.evaluate.contract import Evaluated, Evaluator, Pause
 from parsec.run.lines import read_lines
 from parsec.run.loop import timed
@@ -58,11 +58,6 @@ def choose_finalists(searched: Searched, space: Space, domain: Domain, count: in
     return ranked[np.sort(first)[:count]]
 
 
-def expected_scores(effects: np.ndarray, architectures: np.ndarray) -> np.ndarray:
-    """Returns the sums of an architecture's effects float32 [L, O], for each of int32 [N, L], as float64 [N]."""
-    return effects[np.arange(len(effects)), architectures].sum(1, dtype=np.float64)
-
-
 def _favourite(logits: np.ndarray, effects: np.ndarray | None, space: Space, domain: Domain) -> np.ndarray:
     effects = logits if effects is None else effects
     best = np.asarray(priors.mode(effects, space.mask))[None]
@@ -70,7 +65,7 @@ def _favourite(logits: np.ndarray, effects: np.ndarray | None, space: Space, dom
         return best
     drawn = np.asarray(priors.sample(jax.random.key(0), jnp.asarray(logits), jnp.asarray(space.mask), _SAMPLES))
     drawn = drawn[np.asarray(domain.valid(drawn))]
-    return drawn[np.argsort(-expected_scores(effects, drawn), kind="stable")[:1]]
+    return drawn[np.argsort(-add_up(effects, drawn), kind="stable")[:1]]
 
 
 def decide(run: Claim, finalists: np.ndarray, scores: FinalScores, together: int) -> np.ndarray:

@@ -1,6 +1,8 @@
 """Measuring what networks take on this device, and fitting what predicts it; files latency.npz and latency.json."""
 
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from parsec.evaluate.latency import Call, LatencyModel, compile_network, fit_lat
 from parsec.report.ranking import rank_correlation
 from parsec.run.cell_source import cell_of_run
 from parsec.run.latency_settings import LatencyConfig
-from parsec.run.problem import missing_cells
+from parsec.run.problem import check_cells
 from parsec.run.progress import Progress, announce
 from parsec.run.signals import StoppedError, graceful_stop
 from parsec.run.table import choose_rows
@@ -57,7 +59,9 @@ def run_latency(config: LatencyConfig, workdir: Path) -> dict[str, Any]:
         announce(f"latencies of {space.name}", _plan(config, len(found), run.path))
         for note in run.notes:
             print(note)
-        rounds = _measure(config, [_compiler(space, cell, shape, image, config.batch_size) for cell in cells])
+        rounds = _measure(
+            config, [partial(compile_network, space, cell, shape, image, config.batch_size) for cell in cells]
+        )
         milliseconds = 1e3 * np.median(rounds, 0)
         model = fit_latency(space, drawn, milliseconds[: len(drawn)])
         held_out = _held_out(model, milliseconds[: len(drawn)])
@@ -81,12 +85,7 @@ def run_latency(config: LatencyConfig, workdir: Path) -> dict[str, Any]:
 
 def _draw(config: LatencyConfig, space: Space, shape: Shape, found: np.ndarray) -> np.ndarray:
     """Returns random cells int32 [N, L], none of which is among the found ones; raises `UserError`."""
-    missing = missing_cells(space, shape)
-    if missing:
-        raise UserError(
-            f"config.network.cells={config.network.cells} leaves no {' and no '.join(missing)} cell in {space.name}; "
-            "give more cells"
-        )
+    check_cells(space, shape)
     if config.cells + len(found) > space.cardinality:
         raise UserError(f"config.cells={config.cells} is more than {space.name} has, {space.cardinality}")
     rows = choose_rows(space, config.cells + len(found), config.seed)
@@ -102,11 +101,7 @@ def _found(run: str, space: Space) -> np.ndarray:
     return from_text(space, cell.genotype)
 
 
-def _compiler(space: Space, cell: np.ndarray, shape: Shape, image: tuple[int, int, int], batch: int) -> Any:
-    return lambda: compile_network(space, cell, shape, image, batch)
-
-
-def _measure(config: LatencyConfig, compilers: list[Any]) -> np.ndarray:
+def _measure(config: LatencyConfig, compilers: list[Callable[[], Call]]) -> np.ndarray:
     """Returns seconds float64 [rounds, N]."""
     calls: list[Call] = []
     rounds: list[np.ndarray] = []

@@ -17,6 +17,7 @@ from parsec.data import Dataset, channel_statistics, load, split
 from parsec.data.memory import Batches, memory_source, steps_per_epoch, training_batches
 from parsec.data.source import Batch, Source
 from parsec.devices import batch_mesh, traced_for, whole
+from parsec.errors import UserError
 from parsec.evaluate.supernet import Score, make_score
 from parsec.files import expanded
 from parsec.joint.contract import Info, Joint, Parts, State
@@ -197,6 +198,11 @@ def open_table(config: SearchConfig) -> Table | None:
     return open_published(get_space(config.space), config.dataset, expanded(config.table)) if config.table else None
 
 
-def missing_cells(space: Space, shape: Shape) -> list[str]:
-    """Returns the kinds of cell of a space that a network of this shape has none of."""
-    return sorted(set(space.cells) - set(cell_kinds(space, shape).values()))
+def check_cells(space: Space, shape: Shape) -> None:
+    """Raises `UserError` where a kind of cell has no place in the network, so that its choices would mean nothing."""
+    missing = sorted(set(space.cells) - set(cell_kinds(space, shape).values()))
+    if missing:
+        raise UserError(
+            f"config.network.cells={shape.cells} leaves no {' and no '.join(missing)} cell in {space.name}; "
+            "give more cells"
+        )

@@ -40,7 +40,7 @@ from parsec.run.alike import (
 )
 from parsec.run.cell_source import cell_of_run
 from parsec.run.footprint import network_needs
-from parsec.run.problem import missing_cells
+from parsec.run.problem import check_cells
 from parsec.run.progress import announce
 from parsec.run.retrain_settings import RetrainConfig
 from parsec.run.search_domain import search_domain
@@ -256,11 +256,7 @@ def _shape(config: RetrainConfig, searched: SearchConfig, space: Space, num_clas
     settings = asdict(searched.network)
     given = {name: value for name, value in asdict(config.network).items() if value not in (0, "searched")}
     shape = Shape(num_classes=num_classes, **(settings | given))
-    missing = missing_cells(space, shape)
-    if missing:
-        raise UserError(
-            f"config.network.cells={shape.cells} leaves no {' and no '.join(missing)} cell in {space.name}; give more"
-        )
+    check_cells(space, shape)
     return shape
 
 

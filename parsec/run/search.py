@@ -16,7 +16,6 @@ import numpy as np
 from parsec.cells import Space, get_space
 from parsec.cells.domain import Domain
 from parsec.cells.space import uniform_logits
-from parsec.errors import UserError
 from parsec.evaluate.contract import Evaluated, Evaluator, no_pause
 from parsec.evaluate.supernet import OBJECTIVE, Scored
 from parsec.evaluate.training import LIKELIHOOD
@@ -30,11 +29,11 @@ from parsec.run.loop import run_steps
 from parsec.run.problem import (
     JointSearch,
     Problem,
+    check_cells,
     load_problem,
     make_joint,
     make_step,
     make_validation,
-    missing_cells,
     open_table,
     start_state,
 )
@@ -73,7 +72,7 @@ def run_search(config: SearchConfig, workdir: Path) -> dict[str, Any]:
     table = open_table(config)
     initial = initial_logits(config, space, path)
     problem = load_problem(config)
-    _check_network(config, space, problem)
+    check_cells(space, problem.shape)
     domain = search_domain(space, problem.shape, problem.image, config.constraints, capacity=told_capacity(config))
     digests = {"images": problem.dataset.digest} | ({} if table is None else {"table": table.digest})
     with claim(path, config, digests) as run:
@@ -219,16 +218,6 @@ def _plan(config: SearchConfig, space: Space, problem: Problem, path: Path) -> d
         "seed": config.seed,
         "run directory": path,
     }
-
-
-def _check_network(config: SearchConfig, space: Space, problem: Problem) -> None:
-    """Raises `UserError` where a kind of cell has no place in the network, so that its choices would mean nothing."""
-    missing = missing_cells(space, problem.shape)
-    if missing:
-        raise UserError(
-            f"config.network.cells={config.network.cells} leaves no {' and no '.join(missing)} cell in {space.name}; "
-            "give more cells"
-        )
 
 
 def _all_failed(metrics: Any) -> str | None:

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from parsec.cells import Space
-from parsec.cells.domain import ArrayLike, Domain
+from parsec.cells.domain import ArrayLike, Domain, add_up
 from parsec.errors import UserError
 from parsec.evaluate.contract import Evaluated, Evaluator
 from parsec.evaluate.goals import Goals, scaled
@@ -146,7 +146,7 @@ def _shuffle(key: jax.Array, evaluated: Evaluated, known: ArrayLike | None) -> n
     scores = evaluated.scores.astype(np.float32)
     stays = np.zeros(scores.shape, np.float32)
     if known is not None:
-        stays[:, 0] = np.asarray(known)[np.arange(len(known)), evaluated.architectures].sum(1)
+        stays[:, 0] = add_up(np.asarray(known), evaluated.architectures)
     return np.asarray(jax.random.permutation(key, scores - stays)) + stays
 
 

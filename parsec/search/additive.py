@@ -216,8 +216,7 @@ def _posterior(basis: _Basis, mask: np.ndarray, known: jax.Array, state: Additiv
         inside = jnp.eye(len(own), dtype=jnp.float32) + products * deviation[:, None] * deviation[None]
         lower = jnp.linalg.cholesky(inside)
         along = jax.scipy.linalg.solve_triangular(lower, deviation * onto, lower=True)
-        variance = (1 - signal) * jnp.maximum(square - (along * along).sum(), 1e-6 * square)
-        return lower, along, deviation, variance / (1 - signal)
+        return lower, along, deviation, jnp.maximum(square - (along * along).sum(), 1e-6 * square)
 
     def evidence(shares: tuple[jax.Array, jax.Array]) -> jax.Array:
         lower, _, _, residual = weigh(*shares)
