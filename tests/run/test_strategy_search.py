@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 
 from parsec.cells import get_space
-from parsec.cells.costs import network_cost
+from parsec.cells.costs import cost_table, log_params_effects, network_cost
 from parsec.cells.network import Shape
 from parsec.errors import UserError
 from parsec.evaluate.contract import Evaluated, Evaluator
+from parsec.run import search as search_job
+from parsec.run.factories import from_training, told_capacity
 from parsec.run.journal import JOURNAL, Journal, Scored
+from parsec.run.problem import load_problem
 from parsec.run.search import run_search
 from parsec.run.search_domain import search_domain, whole_domain
 from parsec.run.settings import (
@@ -129,6 +132,39 @@ def test_a_space_too_large_to_enumerate_is_searched_too(name: str, tmp_path: Pat
     with claim(tmp_path, CONFIG) as run:
         found = run_strategy(run, settings, whole_domain(get_space("darts")), 0, scored_by(score))
     assert len(found.evaluated.scores) == 6
+
+
+TOLD = StrategySettings(
+    name="additive", evaluator="train", evaluations=8, steps=2, inherit=False, objective="log_likelihood", capacity=0.5
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "capacity"),
+    [({}, 0.5), ({"objective": "accuracy"}, 0.0), ({"capacity": 0.0}, 0.0), ({"evaluator": "supernet"}, 0.0)],
+    ids=["told", "accuracy", "none", "shared weights"],
+)
+def test_nats_for_parameters_are_told_and_known_where_a_search_adds_them(
+    changes: dict, capacity: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    config, domains = replace(CONFIG, strategy=replace(TOLD, **changes)), []
+    assert told_capacity(config) == capacity
+
+    def stop(config: SearchConfig, space: Any, domain: Any, *others: Any) -> None:
+        domains.append(domain)
+        raise KilledError
+
+    monkeypatch.setattr(search_job, "check_search", lambda *given: None)
+    monkeypatch.setattr(search_job, "search_by_scores", stop)
+    with pytest.raises(KilledError):
+        search_job.run_search(config, tmp_path)
+    if not capacity:
+        assert domains[0].known is None
+        return
+    problem = load_problem(config)
+    effects = log_params_effects(cost_table(SPACE, problem.shape, problem.image))
+    np.testing.assert_allclose(domains[0].known, capacity * effects, rtol=1e-5)
+    assert from_training(config, tmp_path).objectives[0] == "value"
 
 
 def test_the_control_knows_what_is_known_beforehand_and_nothing_else(tmp_path: Path):
