@@ -22,7 +22,7 @@ def test_a_signal_sets_the_flag_once_and_the_old_handlers_return(number: int):
     with graceful_stop() as stop:
         assert not stop
         assert signal.getsignal(number) is not before[0]
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)
         assert stop
         assert stop.signal == number
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
@@ -30,9 +30,9 @@ def test_a_signal_sets_the_flag_once_and_the_old_handlers_return(number: int):
 
 def test_a_second_ctrl_c_stops_at_once():
     with pytest.raises(KeyboardInterrupt), graceful_stop() as stop:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         assert stop
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
 
 
 def test_outside_the_main_thread_nothing_is_installed():
@@ -133,7 +133,7 @@ def test_handlers_and_hooks_of_before_return():
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     hook = sys.unraisablehook
     with pytest.raises(KeyboardInterrupt), answer_signals() as answer:
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
     assert (answer.signal, answer.over) == (signal.SIGTERM, True)
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
     assert sys.unraisablehook is hook
@@ -145,11 +145,11 @@ def test_work_at_stake_is_left_to_the_loop(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(signals, "_end", ended.append)
     with answer_signals() as answer:
         with graceful_stop() as stop:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
             time.sleep(0.3)
             assert (stop.signal, ended) == (signal.SIGINT, [])
         with graceful_stop(at_stake=False) as stop:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
             time.sleep(0.3)
             assert (stop.signal, ended) == (signal.SIGTERM, [signal.SIGTERM])
     assert answer.signal is None

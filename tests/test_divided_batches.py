@@ -150,7 +150,7 @@ def test_losses_gradients_and_states_are_those_of_one_device(devices: int):
 @pytest.mark.slow
 def test_eight_devices_do_so_too():
     flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=1"
-    code = "import tests.conftest; from tests.test_devices import compare; compare(8)"
+    code = "import tests.conftest; from tests.test_divided_batches import compare; compare(8)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"XLA_FLAGS": flags}, capture_output=True, text=True,
         timeout=600, check=False,
