@@ -56,11 +56,13 @@ def from_training(config: SearchConfig, workdir: Path) -> Evaluator:
 def from_fresh_training(config: SearchConfig, workdir: Path) -> Evaluator:
     """Returns the evaluator by which children are compared at the end, from the same fresh weights for all.
 
-    It trains for `config.derive.final_steps`, where they are given.
+    It trains for `config.derive.final_steps`, where they are given, and tells what it measures alone: what is known
+    beforehand says where to look, and not what was found.
     """
     del workdir
     key = fold(jax.random.key(config.seed), "weights of compared children")
-    return _training(config, config.derive.final_steps or search_steps(config), key, None)
+    measured = replace(config, strategy=replace(config.strategy, capacity=0.0))
+    return _training(measured, config.derive.final_steps or search_steps(config), key, None)
 
 
 def from_table(config: SearchConfig, workdir: Path) -> Evaluator:

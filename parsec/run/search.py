@@ -150,7 +150,7 @@ def search_by_scores(
         front = settle_front(run, front, table, config.derive.finalists, scores, last)
         found = front.architectures[-1]
     elif config.derive.finalists:
-        candidates = choose_finalists(searched, space, domain, config.derive.finalists)
+        candidates = choose_finalists(searched, evaluator.objectives, space, domain, config.derive.finalists)
         if last.cost is not None:
             candidates = candidates[np.argsort(last.cost(candidates), kind="stable")]
         found = decide(run, candidates, scores, last.together)

@@ -16,7 +16,7 @@ from parsec.cells.network import Shape
 from parsec.errors import UserError
 from parsec.evaluate.contract import Evaluated, Evaluator
 from parsec.run import search as search_job
-from parsec.run.factories import from_training, told_capacity
+from parsec.run.factories import from_fresh_training, from_training, told_capacity
 from parsec.run.journal import JOURNAL, Journal, Scored
 from parsec.run.problem import load_problem
 from parsec.run.search import run_search
@@ -165,6 +165,8 @@ def test_nats_for_parameters_are_told_and_known_where_a_search_adds_them(
     effects = log_params_effects(cost_table(SPACE, problem.shape, problem.image))
     np.testing.assert_allclose(domains[0].known, capacity * effects, rtol=1e-5)
     assert from_training(config, tmp_path).objectives[0] == "value"
+    # The last comparison is by what is measured.
+    assert from_fresh_training(config, tmp_path).objectives[0] == "valid_log_likelihood"
 
 
 def test_the_control_knows_what_is_known_beforehand_and_nothing_else(tmp_path: Path):
