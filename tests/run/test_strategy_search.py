@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,7 @@ def test_the_control_knows_what_is_known_beforehand_and_nothing_else(tmp_path: P
 
 LIMITS = ("params<2000", "flops<=16000")
 SHAPE, IMAGE = Shape(2, 1, 10), (8, 8, 1)
+COSTS = partial(cost_table, SPACE, SHAPE, IMAGE)
 # Each uses another part of its domain: samples, neighbours, mutations, the prior, legal prefixes, the list of all.
 WITHIN_LIMITS = ("random", "local_search", "regularized_evolution", "additive", "alphax", "lanas", "emoa", "q_learning")
 
@@ -193,7 +195,7 @@ WITHIN_LIMITS = ("random", "local_search", "regularized_evolution", "additive", 
 @pytest.mark.parametrize("name", WITHIN_LIMITS)
 def test_every_strategy_stays_within_the_costs_it_is_allowed(name: str, tmp_path: Path):
     settings = StrategySettings(name=name, evaluations=24)
-    domain = search_domain(SPACE, SHAPE, IMAGE, LIMITS)
+    domain = search_domain(SPACE, COSTS, LIMITS)
     with claim(tmp_path, replace(CONFIG, strategy=settings)) as run:
         evaluated = run_strategy(run, settings, domain, 0, scored_by(Counting())).evaluated
     costs = np.array([network_cost(SPACE, row, SHAPE, IMAGE) for row in evaluated.architectures])
