@@ -41,7 +41,7 @@ def get_config(variant: str = "") -> SearchConfig:
             steps=1500,
             inherit=False,
             objective="log_likelihood",
-            capacity=0.1,
+            capacity=0.05,
         ),
         derive=DeriveSettings(finalists=16, final_steps=5000),
         verify=VerifySettings(random=19, steps=5000),
@@ -58,7 +58,7 @@ def get_config(variant: str = "") -> SearchConfig:
             data=replace(full.data, image_size=16, augmentation="flip"),
             network=NetworkSettings(channels=8, cells=6, stem_stride=2),
             strategy=replace(full.strategy, evaluations=80, steps=300),
-            derive=DeriveSettings(valid_images=2048, finalists=6, final_steps=600),
+            derive=DeriveSettings(valid_images=2048, finalists=8, final_steps=600),
             verify=VerifySettings(random=19, steps=300),
         )
     if variant == "paper":
