@@ -63,7 +63,7 @@ from parsec.errors import UserError, unknown
 from parsec.joint.contract import Parts
 from parsec.joint.parsec import make as make_parsec
 from parsec.joint.settings import JointSettings
-from parsec.run.launch import load_config
+from parsec.run.config_files import load_config
 from parsec.run.problem import make_program as make_search_program
 from parsec.run.problem import search_recipe
 from parsec.run.train_task import make_recipe

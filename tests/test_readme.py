@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from parsec.config import check, override
-from parsec.run.launch import list_configs, load_config, parse_overrides
+from parsec.run.config_files import list_configs, load_config
+from parsec.run.launch import parse_overrides
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
