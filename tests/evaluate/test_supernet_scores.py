@@ -21,7 +21,7 @@ NOTHING = Evaluated(np.zeros((0, 1), np.int32), np.zeros((0, 1)))
 
 
 def child(weights: jax.Array, batch: Batch, architecture: jax.Array) -> ChildResult:
-    """Right wherever the label is the option; an image's log-likelihood is its weight times its label, if it has one."""
+    """Right wherever the label is the option; an image's log-likelihood is its weight times its label, if any."""
     values = -weights * jnp.maximum(batch.labels, 0).astype(jnp.float32)
     return ChildResult(values.sum(), (batch.labels == architecture[0]).sum())
 
