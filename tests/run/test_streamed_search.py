@@ -230,13 +230,11 @@ def test_a_transfer_goes_on_to_train_the_cell_on_the_streamed_target(folder: Pat
         network=TrainNetworkSettings(channels=2, cells=1),
         regularisation=RegularisationSettings(drop_path=0.0, auxiliary_weight=0.0),
     )
+    wild = replace(training, optimizer=replace(training.optimizer, final_learning_rate=9.0))
     unfit = replace(training, data=replace(training.data, batch_size=41))
     for other, says in (
         (unfit, "batch_size 41 is larger than the 40 images"),
-        (
-            replace(training, regularisation=RegularisationSettings(drop_path=0.3)),
-            r"set --train\.regularisation\.drop_path",
-        ),
+        (wild, r"^train\.optimizer\.final_learning_rate=9\.0 is above the first"),
     ):
         with pytest.raises(UserError, match=says):
             run_transfer(source, target, tmp_path / "run", other)
