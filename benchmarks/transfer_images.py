@@ -1,7 +1,8 @@
 """What a prior learnt on real images saves on more of them: shared weights, judged by the NAS-Bench-201 table.
 
     python -m benchmarks.transfer_images --data_dir=DIR [--seeds=3] [--first_seed=0] [--source_size=11] [--size=16]
-        [--source_steps=800] [--steps=800] [--every=100] [--learning_rate=0.03] [--out=FILE.json]
+        [--source_steps=800] [--steps=800] [--every=100] [--batch_size=64] [--channels=16] [--learning_rate=0.03]
+        [--out=FILE.json]
 
 A search of weights and prior together, `nb201_search:joint` made shorter, learns on CIFAR-10 at `source_size` pixels a
 side; 11 of 16 is half of the pixels. Its prior starts the same search at `size` pixels, on fresh weights, beside one
@@ -29,7 +30,6 @@ from parsec.run.problem import load_problem, make_joint, make_step, open_sources
 from parsec.run.settings import SearchConfig
 from parsec.tables.nasbench201 import load_nasbench201
 from parsec.tables.table import Table
-from parsec.transfer.prior import open_prior
 
 REPORT = "test_200"
 
@@ -39,20 +39,17 @@ class Start(NamedTuple):
 
     Attributes:
       carried: whether from the source's prior.
-      mixture: the uniform distribution's share in it.
-      trust_radius: strength of the trust term; None lets the prior learn freely.
+      fixed: whether it stays as it is, as with `prior.trust_radius=0`.
     """
 
     carried: bool
-    mixture: float = 0.0
-    trust_radius: float | None = None
+    fixed: bool = False
 
 
 STARTS = {
     "fresh": Start(False),
     "carried": Start(True),
-    "carried, mixture 0.5": Start(True, 0.5),
-    "carried, kept fixed": Start(True, 0.0, 0.0),
+    "carried, kept fixed": Start(True, fixed=True),
 }
 
 
@@ -96,13 +93,11 @@ def measure(options: argparse.Namespace, seed: int, table: Table) -> dict[str, A
     learnt = learn(source, uniform, options.every)
     found = {"source": judge(table, learnt)}
     for name, start in STARTS.items():
-        if start.trust_radius == 0.0:
-            # A prior that is kept fixed learns nothing, so that no step is needed to see it.
+        if start.fixed:
+            # It learns nothing, so that no step is needed to see it.
             found[name] = judge(table, np.stack([learnt[-1]] * (options.steps // options.every + 1)))
             continue
-        mask = get_space("nasbench201").mask
-        initial = open_prior(learnt[-1], mask, 1.0, start.mixture) if start.carried else uniform
-        found[name] = judge(table, learn(target, np.asarray(initial, np.float32), options.every))
+        found[name] = judge(table, learn(target, learnt[-1] if start.carried else uniform, options.every))
     return found
 
 
@@ -123,7 +118,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", type=Path, required=True)
     numbers = {"seeds": 3, "first_seed": 0, "source_size": 11, "size": 16}
-    for name, default in {**numbers, "source_steps": 800, "steps": 800, "every": 100, "batch_size": 64}.items():
+    for name, default in {
+        **numbers,
+        "source_steps": 800,
+        "steps": 800,
+        "every": 100,
+        "batch_size": 64,
+        "channels": 16,
+    }.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--learning_rate", type=float, default=0.03, help="of the prior")
     parser.add_argument("--out", type=Path, default=None, help="JSON file to write")
@@ -152,6 +154,7 @@ def _config(options: argparse.Namespace, seed: int, size: int, steps: int) -> Se
         seed=seed,
         steps=steps,
         data=replace(config.data, image_size=size, batch_size=options.batch_size, valid_batch_size=options.batch_size),
+        network=replace(config.network, channels=options.channels),
         prior=replace(config.prior, learning_rate=options.learning_rate, warmup=0.5),
     )
 
