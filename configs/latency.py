@@ -6,7 +6,8 @@ Command: python main.py --config=latency
 Result: under runs/latency, latency.npz, a table of the measured cells with their latency in milliseconds, parameters
 and FLOPs, and latency.json, the model: what each option of each choice adds, and how far predictions of cells that it
 was not fitted to are off. Networks compile one by one, some seconds each on a CPU. Measure on a machine that does
-nothing else. `:quick` measures 12 cells, too few for a model to be of use.
+nothing else. With --config.latency=runs/latency a search keeps to `latency_ms<NUMBER`, or has -latency_ms as an
+objective. `:quick` measures 12 cells, too few for a model to be of use.
 """
 
 from dataclasses import replace

@@ -25,7 +25,10 @@ from parsec.cells.convolution import use_form
 from parsec.cells.network import Shape, cell_output
 from parsec.cells.operations import make_operation
 from parsec.cells.space import Space
+from parsec.errors import UserError, unknown
 
+# Predicted from measurements on a device, in milliseconds; parameters and FLOPs are counted.
+LATENCY = "latency_ms"
 # Architectures that mean effects are estimated from.
 _DRAWN = 256
 
@@ -38,18 +41,22 @@ class Cost(NamedTuple):
 
 
 class CostTable(NamedTuple):
-    """The cost of every architecture of a space, as a sum over the slots of its cells.
+    """The P costs of every architecture of a space, as sums over the slots of its cells: parameters, FLOPs and others.
 
     Attributes:
       space: the space.
-      skeleton: the cost of everything outside the slots.
-      slots: for each kind of cell int64 [S, N, O, 2]: parameters and FLOPs of slot s reading node n through operation
-        o, summed over every cell of that kind; zero where the slot cannot read the node.
+      skeleton: the costs of everything outside the slots, P of them.
+      slots: for each kind of cell int64 [S, N, O, P]: the costs of slot s reading node n through operation o, summed
+        over every cell of that kind; zero where the slot cannot read the node.
+      names: of the costs.
+      scales: how many units of a cost are one of what its name says; whole numbers of fine units add up exactly.
     """
 
     space: Space
-    skeleton: Cost
+    skeleton: tuple[int, ...]
     slots: dict[str, np.ndarray]
+    names: tuple[str, ...] = Cost._fields
+    scales: tuple[int, ...] = (1, 1)
 
 
 def module_cost(module: nn.Module, x: jax.ShapeDtypeStruct) -> Cost:
@@ -107,7 +114,7 @@ def cost_table(space: Space, shape: Shape, image: tuple[int, int, int] = (32, 32
 
 
 def table_costs(table: CostTable, architectures: np.ndarray) -> np.ndarray:
-    """Returns the parameters and FLOPs of many architectures, int64 [N, 2], for int32 [N, L] of the table's space."""
+    """Returns the costs of many architectures, int64 [N, P], for int32 [N, L] of the table's space."""
     architectures = np.asarray(architectures)
     total = np.tile(np.array(table.skeleton, np.int64), (len(architectures), 1))
     for kind, layout in table.space.cells.items():
@@ -115,6 +122,54 @@ def table_costs(table: CostTable, architectures: np.ndarray) -> np.ndarray:
             chosen = slot.source if slot.source_choice < 0 else architectures[:, slot.source_choice]
             total += costs[chosen, architectures[:, slot.operation]]
     return total
+
+
+def named_costs(table: CostTable, architecture: np.ndarray) -> dict[str, int | float]:
+    """Returns the costs of an architecture int32 [L] by name, in what the names say."""
+    costs = table_costs(table, architecture[None])[0].tolist()
+    named = zip(table.names, costs, table.scales, strict=True)
+    return {name: cost if scale == 1 else cost / scale for name, cost, scale in named}
+
+
+def with_effects(table: CostTable, name: str, scale: int, intercept: float, effects: np.ndarray) -> CostTable:
+    """Returns the table with one more cost, that of a model that adds up an effect of each option.
+
+    Each slot's share is rounded to a whole unit.
+
+    Args:
+      table: of the space.
+      name: of the cost.
+      scale: how many units it has.
+      intercept: of the model, in what the name says.
+      effects: likewise, float64 [L, O].
+    """
+    slots = {}
+    shares = np.zeros(len(effects))
+    for layout in table.space.cells.values():
+        for slot in layout.slots:
+            shares[[slot.operation] if slot.source_choice < 0 else [slot.operation, slot.source_choice]] += 1
+    each = effects * scale / np.maximum(shares, 1)[:, None]
+    for kind, layout in table.space.cells.items():
+        costs = table.slots[kind]
+        added = np.zeros((*costs.shape[:-1], 1), np.int64)
+        for at, slot in enumerate(layout.slots):
+            sources = [slot.source] if slot.source_choice < 0 else list(range(slot.target))
+            of_source = np.zeros(1) if slot.source_choice < 0 else each[slot.source_choice, sources]
+            of_operation = each[slot.operation, : costs.shape[2]]
+            added[at, sources, :, 0] = np.rint(of_source[:, None] + of_operation[None])
+        slots[kind] = np.concatenate([costs, added], -1)
+    skeleton = (*table.skeleton, round(intercept * scale))
+    return CostTable(table.space, skeleton, slots, (*table.names, name), (*table.scales, scale))
+
+
+def unknown_cost(setting: str, name: str, allowed: Sequence[str]) -> UserError:
+    """Returns the error for what is none of the costs that are known; a latency needs a model of it."""
+    if LATENCY in name and not any(LATENCY in known for known in allowed):
+        return UserError(
+            f"{setting} names {name}, which a model predicts: measure it with --config=latency, and give that run "
+            "directory as --config.latency=RUN_DIR"
+        )
+    return unknown(f"cost in {setting}", name, allowed)
 
 
 def log_params_effects(table: CostTable) -> np.ndarray:

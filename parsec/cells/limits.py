@@ -1,38 +1,41 @@
 """The part of a space whose networks cost no more than is allowed, as a domain that strategies can search.
 
-Parameters and multiply-adds of a network are sums over the slots of its cells (`parsec.cells.costs`), so that a bound
-on them is known before anything is trained: what is proposed, sampled and mutated stays within it.
+Costs of a network are sums over the slots of its cells (`parsec.cells.costs`), so that a bound on them is known before
+anything is trained: what is proposed, sampled and mutated stays within it.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import moocore
 import numpy as np
 
-from parsec.cells.costs import Cost, CostTable
+from parsec.cells.costs import CostTable
 from parsec.cells.domain import ArrayLike, Domain, mutation_within
 from parsec.cells.space import Space
 from parsec.errors import UserError
 
+# Of a cost without a limit.
+UNLIMITED = -1
 # Uniform architectures that are looked at for some within the limits.
 _LOOKED_AT = 10_000
 # Architectures drawn at a time on the host, until one is within the limits.
 _DRAWS = 64
 
 
-def limit(domain: Domain, table: CostTable, most: Cost) -> Domain:
+def limit(domain: Domain, table: CostTable, most: Sequence[int]) -> Domain:
     """Returns the part of a domain whose networks cost at most `most`.
 
-    `sample` and `mutate` draw until they meet one, so that they stay uniform. `legal` holds where the cheapest
-    completion is within the limits; it is exact where one option of a slot is cheapest in both costs, as in every
-    space of this package, where some cost nothing.
+    `sample` and `mutate` draw until they meet one, so that they stay uniform. `legal` holds where some completion is
+    within all limits; exactly so where no two slots share a choice, as in every space of this package.
 
     Args:
       domain: of every vector of options of the table's space.
       table: of the costs of its networks.
-      most: parameters and multiply-adds allowed; -1 where there is no limit.
+      most: allowed of each of the table's costs, in its units; `UNLIMITED` where there is no limit.
 
     Raises:
       UserError: if fewer than one in 10,000 architectures are within the limits, naming the least costs there are, or
@@ -40,12 +43,12 @@ def limit(domain: Domain, table: CostTable, most: Cost) -> Domain:
     """
     space, wanted = table.space, np.array(most, np.int64)
     least, largest = extremes(table, ())
-    counted = np.flatnonzero(wanted >= 0)
+    counted = np.flatnonzero(wanted != UNLIMITED)
     for at in counted:
         if largest[at] >= np.iinfo(np.int32).max:
             raise UserError(
-                f"a limit on {Cost._fields[at]} needs networks of fewer than {np.iinfo(np.int32).max:,}; those of "
-                f"{space.name} have up to {largest[at]:,} here"
+                f"a limit on {table.names[at]} needs networks of fewer than {np.iinfo(np.int32).max:,}; those of "
+                f"{space.name} have up to {_shown(table, at, largest[at])} here"
             )
     bound = jnp.asarray(np.minimum(wanted, largest)[counted].astype(np.int32))
     skeleton = jnp.asarray(np.array(table.skeleton)[counted].astype(np.int32))
@@ -67,8 +70,8 @@ def limit(domain: Domain, table: CostTable, most: Cost) -> Domain:
     looked_at = np.asarray(domain.sample(jax.random.key(0), _LOOKED_AT))
     within = looked_at[np.asarray(valid(looked_at))]
     if not len(within):
-        asked = ", ".join(f"{Cost._fields[at]} of at most {wanted[at]:,}" for at in counted)
-        there = ", ".join(f"{Cost._fields[at]} {least[at]:,}" for at in counted)
+        asked = ", ".join(f"{table.names[at]} of at most {_shown(table, at, wanted[at])}" for at in counted)
+        there = ", ".join(f"{table.names[at]} {_shown(table, at, least[at])}" for at in counted)
         raise UserError(
             f"fewer than one in {_LOOKED_AT:,} architectures of {space.name} have {asked} here; the smallest: {there}"
         )
@@ -93,8 +96,8 @@ def limit(domain: Domain, table: CostTable, most: Cost) -> Domain:
     def legal(prefix: tuple[int, ...]) -> np.ndarray:
         allowed = np.array(domain.legal(prefix))
         for option in np.flatnonzero(allowed):
-            cheapest, _ = extremes(table, (*prefix, int(option)))
-            allowed[option] = (cheapest[counted] <= np.asarray(bound)).all()
+            cheapest = _cheapest(table, (*prefix, int(option)), counted)
+            allowed[option] = (cheapest <= np.asarray(bound)[None]).all(1).any()
         return allowed
 
     pool = domain.pool
@@ -120,15 +123,24 @@ def draw_within(rng: np.random.Generator, domain: Domain) -> np.ndarray:
 
 
 def extremes(table: CostTable, prefix: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the least and the largest costs of an architecture that begins so, each by itself, int64 [2]."""
+    """Returns the least and the largest costs of an architecture that begins so, each by itself, int64 [P]."""
     least, largest = np.array(table.skeleton, np.int64), np.array(table.skeleton, np.int64)
     for reachable in _slots(table, prefix):
         least, largest = least + reachable.min(0), largest + reachable.max(0)
     return least, largest
 
 
+def _cheapest(table: CostTable, prefix: tuple[int, ...], counted: np.ndarray) -> np.ndarray:
+    """Returns the costs at `counted` of those that begin so and that no other one undercuts in all, int64 [n, C]."""
+    sums = np.array(table.skeleton, np.int64)[None, counted]
+    for reachable in _slots(table, prefix):
+        sums = np.unique((sums[:, None] + reachable[None, :, counted]).reshape(-1, len(counted)), axis=0)
+        sums = sums[moocore.is_nondominated(sums)] if len(counted) > 1 else sums[:1]
+    return sums
+
+
 def _slots(table: CostTable, prefix: tuple[int, ...]) -> list[np.ndarray]:
-    """Returns for each slot the costs of what it may still hold where the first choices are made, int64 [n, 2]."""
+    """Returns for each slot the costs of what it may still hold where the first choices are made, int64 [n, P]."""
     space: Space = table.space
 
     def left(choice: int) -> Any:
@@ -138,5 +150,10 @@ def _slots(table: CostTable, prefix: tuple[int, ...]) -> list[np.ndarray]:
     for kind, layout in space.cells.items():
         for slot, costs in zip(layout.slots, table.slots[kind], strict=True):
             sources = [slot.source] if slot.source_choice < 0 else list(left(slot.source_choice))
-            reachable.append(costs[np.ix_(sources, list(left(slot.operation)))].reshape(-1, 2))
+            reachable.append(costs[np.ix_(sources, list(left(slot.operation)))].reshape(-1, costs.shape[-1]))
     return reachable
+
+
+def _shown(table: CostTable, at: int | np.intp, value: int) -> str:
+    """Returns a number of a cost's units in what its name says."""
+    return f"{value / table.scales[at]:,.12g}"

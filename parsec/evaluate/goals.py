@@ -1,11 +1,12 @@
 """Several objectives of networks that are trained: what their training measures, then costs that are known before it.
 
 The first objective is the accuracy or the log-likelihood of a short training; `-params` and `-flops` are minimised,
-`-log10_params` and `-log10_flops` likewise on a logarithmic scale. As on tables (`parsec.tables.objectives`), what a
-strategy is told is scaled: 0 at the reference point, 1 at the ideal one. The reference point is fixed before anything
-is trained, so that hypervolumes of searches of the same space, size and constraints compare: an accuracy of 0 %, or the
-log-likelihood of a uniform guess, and the costs of the largest network, or the most that is allowed where that is less.
-Ideal are 100 %, or a log-likelihood of 0, and the costs of the smallest network.
+`-log10_params` and `-log10_flops` likewise on a logarithmic scale, and `-latency_ms` where a model of it is given. As
+on tables (`parsec.tables.objectives`), what a strategy is told is scaled: 0 at the reference point, 1 at the ideal one.
+The reference point is fixed before anything is trained, so that hypervolumes of searches of the same space, size and
+constraints compare: an accuracy of 0 %, or the log-likelihood of a uniform guess, and the costs of the largest network,
+or the most that is allowed where that is less. Ideal are 100 %, or a log-likelihood of 0, and the costs of the smallest
+network.
 """
 
 import math
@@ -15,9 +16,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from parsec.cells.costs import Cost, CostTable
+from parsec.cells.costs import CostTable, unknown_cost
 from parsec.cells.domain import ArrayLike
-from parsec.cells.limits import extremes
+from parsec.cells.limits import UNLIMITED, extremes
 from parsec.errors import UserError, unknown
 from parsec.evaluate.contract import Evaluated, Evaluator, Pause
 from parsec.evaluate.supernet import OBJECTIVE
@@ -27,33 +28,42 @@ from parsec.search.contract import Info, State, Strategy
 # What an objective that is measured is called by an evaluator.
 MEASURED = {"accuracy": OBJECTIVE, "log_likelihood": LIKELIHOOD}
 _LOG = "-log10_"
-COSTS = tuple(f"{sign}{name}" for sign in ("-", _LOG) for name in Cost._fields)
 
 
 class Goals(NamedTuple):
     """What is wanted, M objectives, each told so that higher is better: a cost as its negative.
 
     Attributes:
-      names: the first of `MEASURED`, the others of `COSTS`.
+      names: the first of `MEASURED`, the others costs, as `-name` or `-log10_name`.
+      costs: names of the costs of networks, P of them.
+      scales: as of `CostTable`.
       reference: the reference point, float64 [M], as it would be told.
       ideal: what is 1 to a strategy, float64 [M], likewise.
     """
 
     names: tuple[str, ...]
+    costs: tuple[str, ...]
+    scales: tuple[int, ...]
     reference: np.ndarray
     ideal: np.ndarray
 
     def join(self, measured: np.ndarray, costs: np.ndarray) -> np.ndarray:
-        """Returns what is told of networks, float64 [N, M], of what was measured [N] and their costs [N, 2]."""
-        return np.concatenate([np.asarray(measured, np.float64)[:, None], _told(self.names[1:], costs)], 1)
+        """Returns what is told of networks, float64 [N, M], of what was measured [N] and their costs [N, P]."""
+        told = _told(self.names[1:], self.costs, self.scales, costs)
+        return np.concatenate([np.asarray(measured, np.float64)[:, None], told], 1)
 
     def scaled(self, told: np.ndarray) -> np.ndarray:
         """Returns scores [N, M] as strategies are told them, float64: 0 at the reference point, 1 at the ideal one."""
         return (told - self.reference[None]) / (self.ideal - self.reference)[None]
 
 
-def check_goals(wanted: Sequence[str]) -> None:
-    """Raises `UserError` for objectives that are unknown (naming the nearest), named twice, or a single one."""
+def check_goals(wanted: Sequence[str], costs: Sequence[str]) -> None:
+    """Raises `UserError` for objectives that are unknown (naming the nearest), named twice, or a single one.
+
+    Args:
+      wanted: one of `MEASURED`, then `-name` or `-log10_name` of costs.
+      costs: the names of those that are known.
+    """
     if len(wanted) < 2:
         raise UserError(
             f"config.objectives={','.join(wanted)} names {len(wanted)}; two or more make a front, and without any the "
@@ -62,37 +72,40 @@ def check_goals(wanted: Sequence[str]) -> None:
     if wanted[0] not in MEASURED:
         raise unknown("first objective in config.objectives", wanted[0], MEASURED)
     for name in wanted[1:]:
-        if name not in COSTS:
-            raise unknown("cost in config.objectives", name, COSTS)
+        if name not in (allowed := [f"{sign}{cost}" for sign in ("-", _LOG) for cost in costs]):
+            raise unknown_cost("config.objectives", name, allowed)
         if wanted.count(name) > 1:
             raise UserError(f"config.objectives names {name} more than once")
 
 
-def make_goals(wanted: Sequence[str], table: CostTable, most: Cost, num_classes: int) -> Goals:
+def make_goals(wanted: Sequence[str], table: CostTable, most: Sequence[int], num_classes: int) -> Goals:
     """Returns the objectives with their reference point.
 
     Args:
       wanted: as `check_goals` allows them.
       table: of the costs of the networks.
-      most: parameters and multiply-adds allowed; -1 where there is no limit.
+      most: allowed of each of the table's costs, in its units; `UNLIMITED` where there is no limit.
       num_classes: of the images.
 
     Raises:
       UserError: as of `check_goals`, or for a cost that is the same of every network.
     """
-    check_goals(wanted)
+    check_goals(wanted, table.names)
     least, largest = extremes(table, ())
     limits = np.array(most, np.int64)
-    largest = np.where(limits >= 0, np.minimum(limits, largest), largest)
+    largest = np.where(limits == UNLIMITED, largest, np.minimum(limits, largest))
     worst, best = (0.0, 100.0) if wanted[0] == "accuracy" else (-math.log(num_classes), 0.0)
     reference, ideal = (
-        np.append(measured, _told(wanted[1:], costs[None])[0]) for measured, costs in ((worst, largest), (best, least))
+        np.append(measured, _told(wanted[1:], table.names, table.scales, costs[None])[0])
+        for measured, costs in ((worst, largest), (best, least))
     )
+    for name in np.array(wanted)[~np.isfinite(reference) | ~np.isfinite(ideal)]:
+        raise UserError(f"objective {name} has no logarithm: the least that is predicted here is below zero")
     for name in np.array(wanted)[reference == ideal]:
         raise UserError(
             f"objective {name} is the same of every network of {table.space.name}; an objective has to differ"
         )
-    return Goals(tuple(wanted), reference, ideal)
+    return Goals(tuple(wanted), table.names, table.scales, reference, ideal)
 
 
 def with_costs(evaluator: Evaluator, goals: Goals, costs: Callable[[np.ndarray], np.ndarray]) -> Evaluator:
@@ -101,7 +114,7 @@ def with_costs(evaluator: Evaluator, goals: Goals, costs: Callable[[np.ndarray],
     Args:
       evaluator: its first objective is the goals' first.
       goals: whose costs are told.
-      costs: `costs(architectures int32 [B, L]) -> int64 [B, 2]`, parameters and FLOPs.
+      costs: `costs(architectures int32 [B, L]) -> int64 [B, P]`, in their units.
     """
 
     def evaluate(architectures: np.ndarray, evaluated: Evaluated, pause: Pause) -> np.ndarray:
@@ -124,10 +137,13 @@ def scaled(strategy: Strategy, goals: Goals) -> Strategy:
     return strategy._replace(tell=tell)
 
 
-def _told(names: Sequence[str], costs: np.ndarray) -> np.ndarray:
-    """Returns what is told of costs int64 [N, 2], float64 [N, M - 1]."""
+def _told(names: Sequence[str], known: Sequence[str], scales: Sequence[int], costs: np.ndarray) -> np.ndarray:
+    """Returns what is told of the known costs int64 [N, P], float64 [N, M - 1]."""
     columns = []
     for name in names:
-        cost = np.asarray(costs)[:, Cost._fields.index(name.removeprefix(_LOG).removeprefix("-"))].astype(np.float64)
+        at = list(known).index(name.removeprefix(_LOG).removeprefix("-"))
+        cost = np.asarray(costs)[:, at] / scales[at]
+        # What has no logarithm is NaN.
+        cost = np.where(cost > 0, cost, np.nan) if name.startswith(_LOG) else cost
         columns.append(-np.log10(cost) if name.startswith(_LOG) else -cost)
     return np.stack(columns, 1)

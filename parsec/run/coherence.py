@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from parsec.cells import Space
+from parsec.cells.costs import LATENCY, Cost
 from parsec.config import flatten
 from parsec.data.examples import is_streamed
 from parsec.errors import UserError
@@ -45,7 +46,7 @@ def check_search(config: SearchConfig, space: Space) -> None:
             "--config.strategy.evaluator=supernet, or --config.dataset=images"
         )
     if config.objectives:
-        check_goals(config.objectives)
+        check_goals(config.objectives, (*Cost._fields, *((LATENCY,) if config.latency else ())))
         able = ("random", *names(many=True))
         if config.strategy.name not in able:
             raise UserError(
@@ -152,6 +153,11 @@ CONDITIONS = (
         ("constraints",),
         lambda config: not _is_joint(config),
         "a strategy that is told scores, such as config.strategy.name=additive with config.strategy.evaluator=train",
+    ),
+    Condition(
+        ("latency",),
+        lambda config: any(LATENCY in text for text in (*config.constraints, *config.objectives)),
+        f"{LATENCY} in config.constraints or config.objectives",
     ),
     Condition(("objectives",), _trains, "short trainings of single cells, config.strategy.evaluator=train"),
     Condition(

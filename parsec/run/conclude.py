@@ -10,7 +10,7 @@ import numpy as np
 
 from parsec import prior as priors
 from parsec.cells import Space, get_space
-from parsec.cells.costs import network_cost
+from parsec.cells.costs import LATENCY, named_costs, network_cost
 from parsec.cells.domain import Domain, add_up
 from parsec.cells.drawing import draw_genotype, text_drawing
 from parsec.cells.genotypes import to_text
@@ -26,6 +26,7 @@ from parsec.keys import fold
 from parsec.report.page import NEEDED, report_page
 from parsec.report.ranking import ranking, ranking_words
 from parsec.report.verdict import percent
+from parsec.run.factories import search_costs
 from parsec.run.front import FRONT, Front, describe_front
 from parsec.run.metrics import read_metrics
 from parsec.run.progress import announce
@@ -124,6 +125,7 @@ def conclude(
         "control_entropy": None if outcome.control is None else float(priors.entropy(outcome.control, space.mask)),
         "params": cost.params,
         "flops": cost.flops,
+        "latency_ms": named_costs(search_costs(config), found)[LATENCY] if config.latency else None,
         "front": None if outcome.front is None else describe_front(outcome.front, space),
         "table": None if table is None else standing(space, table, found),
         "rank_correlation": None
@@ -205,6 +207,8 @@ def show_result(workdir: Path, result: dict[str, Any]) -> None:
         }
     )
     rows |= {"parameters": f"{result['params']:,}", "FLOPs": f"{result['flops']:,}"}
+    if result.get("latency_ms") is not None:
+        rows["latency"] = f"{result['latency_ms']:.3g} ms, predicted"
     if result["entropy"] is not None:
         rows["entropy of the prior"] = f"{result['entropy']:.1f} of {np.log(space.sizes).sum():.1f} nats"
         if result["control_entropy"] is not None:

@@ -1,7 +1,7 @@
 """The factories of evaluators: from a config and a run directory to what scores architectures."""
 
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import jax
@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from parsec.cells import get_space
-from parsec.cells.costs import CostTable, cost_table, table_costs
-from parsec.cells.network import Shape
+from parsec.cells.costs import CostTable, table_costs
 from parsec.data.memory import Batches, steps_per_epoch, take
 from parsec.errors import UserError
 from parsec.evaluate.contract import Evaluator
@@ -30,7 +29,7 @@ from parsec.run.problem import (
     search_recipe,
     start_state,
 )
-from parsec.run.search_domain import read_limits
+from parsec.run.search_domain import known_costs, read_limits
 from parsec.run.settings import DeriveSettings, SearchConfig, StrategySettings, VerifySettings
 from parsec.run.workdir import CHECKPOINTS
 from parsec.supernet.objective import make_child
@@ -59,17 +58,19 @@ def from_training(config: SearchConfig, workdir: Path) -> Evaluator:
     if not config.objectives:
         return evaluator
     table = search_costs(config)
-    return with_costs(evaluator, search_goals(config), lambda architectures: table_costs(table, architectures))
+    return with_costs(evaluator, search_goals(config), partial(table_costs, table))
 
 
 def from_fresh_training(config: SearchConfig, workdir: Path) -> Evaluator:
     """Returns the evaluator by which children are compared at the end, from the same fresh weights for all.
 
-    It trains for `config.derive.final_steps`, where they are given.
+    It trains for `config.derive.final_steps`, where they are given, and tells what it measures alone: what is known
+    beforehand says where to look, and not what was found.
     """
     del workdir
     key = fold(jax.random.key(config.seed), "weights of compared children")
-    return _training(config, config.derive.final_steps or search_steps(config), key, None)
+    measured = replace(config, strategy=replace(config.strategy, capacity=0.0))
+    return _training(measured, config.derive.final_steps or search_steps(config), key, None)
 
 
 def from_table(config: SearchConfig, workdir: Path) -> Evaluator:
@@ -83,14 +84,14 @@ def from_table(config: SearchConfig, workdir: Path) -> Evaluator:
 
 def search_goals(config: SearchConfig) -> Goals:
     """Returns what a search for several objectives wants; raises `UserError`."""
-    classes = load_problem(config).shape.num_classes
-    return make_goals(config.objectives, search_costs(config), read_limits(config.constraints), classes)
+    table, classes = search_costs(config), load_problem(config).shape.num_classes
+    return make_goals(config.objectives, table, read_limits(config.constraints, table), classes)
 
 
 def search_costs(config: SearchConfig) -> CostTable:
-    """Returns the costs of the networks of a search."""
+    """Returns the costs of the networks of a search, their latency among them where a model of it is given."""
     problem = load_problem(config)
-    return _costs(config.space, problem.shape, problem.image)
+    return known_costs(config.space, problem.shape, problem.image, config.latency)
 
 
 def search_steps(config: SearchConfig) -> int:
@@ -149,11 +150,6 @@ def _training(config: SearchConfig, steps: int, key: jax.Array, folder: Path | N
         key=key,
         folder=folder,
     )
-
-
-@lru_cache(maxsize=1)
-def _costs(space: str, shape: Shape, image: tuple[int, int, int]) -> CostTable:
-    return cost_table(get_space(space), shape, image)
 
 
 def _some(part: Batches, count: int, seed: int) -> Batches:

@@ -7,7 +7,7 @@ arXiv 1502.07943).
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from parsec import prior as priors
 from parsec.cells import Space
 from parsec.cells.domain import Domain, add_up
 from parsec.evaluate.contract import Evaluated, Evaluator, Pause
+from parsec.evaluate.training import LIKELIHOOD, VALUE
 from parsec.run.lines import read_lines
 from parsec.run.loop import timed
 from parsec.run.progress import Progress
@@ -35,20 +36,28 @@ _SAMPLES = 4096
 FinalScores = Callable[[np.ndarray, Pause], np.ndarray]
 
 
-def choose_finalists(searched: Searched, space: Space, domain: Domain, count: int) -> np.ndarray:
+def choose_finalists(searched: Searched, names: Sequence[str], space: Space, domain: Domain, count: int) -> np.ndarray:
     """Returns the candidates for a last comparison, at most `count` different ones, int32 [F, L].
 
     They are the best evaluated architectures, after the one of which the strategy expects most, or the most probable
     of its prior: a model of all the scores may know of something better than whatever was tried. Where the domain
     does not hold that one, it is the best so of many samples of the prior within the domain, if any. Of those that
     were measured alike to the last bit, which are one network with different parts that nothing reads, the first is
-    taken.
+    taken. Where what was told holds something that is known beforehand, the best by what was told and the best by
+    what was measured take turns.
+
+    Args:
+      searched: what the search evaluated and learnt.
+      names: of the evaluated scores' columns, of which the last two are measured.
+      space: of the architectures.
+      domain: what may be found.
+      count: the most candidates.
     """
     evaluated = searched.evaluated
-    order = np.argsort(-np.nan_to_num(evaluated.scores[:, 0], nan=-np.inf), kind="stable")
-    order = order[: int(np.isfinite(evaluated.scores[:, 0]).sum())]
-    # The last two are what was measured, accuracy and log-likelihood: a first one that is told beside them may count
-    # parameters, those that nothing reads too.
+    finite = np.flatnonzero(np.isfinite(evaluated.scores[:, 0]))
+    columns = [0, names.index(LIKELIHOOD)] if names[0] == VALUE else [0]
+    orders = [finite[np.argsort(-evaluated.scores[finite, column], kind="stable")] for column in columns]
+    order = np.stack(orders, 1).reshape(-1)
     _, unlike = np.unique(evaluated.scores[order, -2:], axis=0, return_index=True)
     ranked = evaluated.architectures[order][np.sort(unlike)]
     if searched.logits is not None:

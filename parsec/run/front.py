@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from parsec.cells import Space
-from parsec.cells.costs import CostTable, table_costs
+from parsec.cells.costs import CostTable, named_costs, table_costs
 from parsec.cells.genotypes import to_text
 from parsec.evaluate.contract import Evaluated, Evaluator
 from parsec.evaluate.goals import Goals
@@ -36,7 +36,7 @@ class Front(NamedTuple):
       architectures: int32 [F, L].
       told: the objectives, float64 [F, M], higher is better.
       accuracy: on validation images in percent, float64 [F].
-      costs: parameters and FLOPs, int64 [F, 2].
+      costs: each one's costs by name; F of them.
       evaluated: the objectives of everything that the search evaluated, float64 [N, M]; NaN where that failed.
     """
 
@@ -44,7 +44,7 @@ class Front(NamedTuple):
     architectures: np.ndarray
     told: np.ndarray
     accuracy: np.ndarray
-    costs: np.ndarray
+    costs: tuple[Mapping[str, int | float], ...]
     evaluated: np.ndarray
 
     @property
@@ -60,7 +60,9 @@ def find_front(goals: Goals, table: CostTable, evaluated: Evaluated, names: Sequ
     finite = np.flatnonzero(np.isfinite(measured))
     rows = finite[front_rows(told[finite])]
     accuracy = np.asarray(evaluated.scores, np.float64)[rows, list(names).index(OBJECTIVE)]
-    return Front(goals, evaluated.architectures[rows], told[rows], accuracy, costs[rows], told)
+    found = evaluated.architectures[rows]
+    named = tuple(named_costs(table, architecture) for architecture in found)
+    return Front(goals, found, told[rows], accuracy, named, told)
 
 
 def settle_front(
@@ -114,8 +116,7 @@ def describe_front(front: Front, space: Space) -> dict[str, Any]:
             "genotype": to_text(space, architecture),
             "accuracy": float(accuracy),
             "objectives": told.tolist(),
-            "params": int(costs[0]),
-            "flops": int(costs[1]),
+            **costs,
         }
         for architecture, told, accuracy, costs in zip(
             front.architectures, front.told, front.accuracy, front.costs, strict=True
@@ -148,8 +149,7 @@ def write_front(front: Front, space: Space, retrained: Mapping[str, Any] | None,
     )
     rows = []
     for at, member in enumerate(described["members"]):
-        values = {"validation accuracy": _number(member["accuracy"]), "params": member["params"]}
-        values |= {"flops": member["flops"]}
+        values = {"validation accuracy": _number(member["accuracy"]), **front.costs[at]}
         if retrained is not None:
             proof = retrained["members"][at]
             values |= {"test accuracy": _number(proof["test"]), "deviation": _number(proof["deviation"])}

@@ -17,6 +17,7 @@ from parsec.errors import UserError
 from parsec.evaluate.latency import Call, LatencyModel, compile_network, fit_latency, measure, predict_latency
 from parsec.report.ranking import rank_correlation
 from parsec.run.cell_source import cell_of_run
+from parsec.run.latency_model import MODEL, describe_model
 from parsec.run.latency_settings import LatencyConfig
 from parsec.run.problem import check_cells
 from parsec.run.progress import Progress, announce
@@ -25,7 +26,7 @@ from parsec.run.table import choose_rows
 from parsec.run.workdir import RESULT, claim, finished_result, locate, reporting, write_json_atomic, writing
 from parsec.tables.table import make_table, save_table
 
-TABLE, MODEL = "latency.npz", "latency.json"
+TABLE = "latency.npz"
 
 
 def run_latency(config: LatencyConfig, workdir: Path) -> dict[str, Any]:
@@ -76,7 +77,8 @@ def run_latency(config: LatencyConfig, workdir: Path) -> dict[str, Any]:
         table = make_table("latency", space.sizes, cells, columns)
         with writing(run.path):
             save_table(run.path / TABLE, table)
-        write_json_atomic(run.path / MODEL, _describe(config, space, model, held_out))
+        told = _describe(config, held_out)
+        write_json_atomic(run.path / MODEL, describe_model(space, model.intercept, model.effects, told))
         result = _summarise(config, space, cells, columns, held_out)
         write_json_atomic(run.path / RESULT, result)
         _show(result, run.path)
@@ -140,25 +142,14 @@ def _held_out(model: LatencyModel, milliseconds: np.ndarray) -> dict[str, float 
     }
 
 
-def _describe(
-    config: LatencyConfig, space: Space, model: LatencyModel, held_out: dict[str, float | None]
-) -> dict[str, Any]:
-    """Returns the model as JSON holds it: what each option of each choice adds, by name."""
-    effects = {
-        choice.name: dict(zip(choice.options, row[: len(choice.options)].tolist(), strict=True))
-        for choice, row in zip(space.choices, model.effects, strict=True)
-    }
+def _describe(config: LatencyConfig, held_out: dict[str, float | None]) -> dict[str, Any]:
+    """Returns what latency.json says of how it was measured."""
     return {
-        "schema": 1,
-        "unit": "ms",
         "device": jax.devices()[0].device_kind,
         "jax": jax.__version__,
-        "space": space.name,
         "network": asdict(config.network),
         "batch": [config.batch_size, config.image_size, config.image_size, 3],
         "held_out": held_out,
-        "intercept": model.intercept,
-        "effects": effects,
     }
 
 

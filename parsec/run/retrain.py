@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from parsec.cells import Space, get_space
-from parsec.cells.costs import network_cost
+from parsec.cells.costs import named_costs, network_cost
 from parsec.cells.domain import Domain
 from parsec.cells.genotypes import from_text, to_text
 from parsec.cells.network import Shape
@@ -43,7 +43,7 @@ from parsec.run.footprint import network_needs
 from parsec.run.problem import check_cells
 from parsec.run.progress import announce
 from parsec.run.retrain_settings import RetrainConfig
-from parsec.run.search_domain import search_domain
+from parsec.run.search_domain import known_costs, search_domain
 from parsec.run.settings import NetworkSettings, SearchConfig
 from parsec.run.workdir import (
     CONFIG,
@@ -143,13 +143,15 @@ def _domain(
 ) -> Domain | None:
     """Returns what random cells are of, None for the whole space; raises `UserError` where a found cell is not."""
     if not config.constraints:
+        if config.latency:
+            raise UserError(f"config.latency={shown(config.latency)} means nothing here; it needs config.constraints")
         return None
-    domain = search_domain(space, shape, image, config.constraints)
+    table = known_costs(space.name, shape, image, config.latency)
+    domain = search_domain(space, lambda: table, config.constraints)
     for cell in found[~np.asarray(domain.valid(found))]:
-        cost = network_cost(space, cell, shape, image)
+        costs = ", ".join(f"{name} {cost:,.6g}" for name, cost in named_costs(table, cell).items())
         raise UserError(
-            f"config.constraints={','.join(config.constraints)} leaves out a found cell, which has {cost.params:,} "
-            f"parameters and {cost.flops:,} FLOPs at this size"
+            f"config.constraints={','.join(config.constraints)} leaves out a found cell, which has at this size {costs}"
         )
     return domain
 

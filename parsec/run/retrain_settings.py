@@ -48,7 +48,14 @@ class RetrainConfig:
     data_dir: str = option("", "folder of the dataset's files; empty for that of the search", affects_results=False)
     random: int = option(16, "random cells of the same space, drawn by the seed", minimum=LEAST_CELLS)
     constraints: tuple[str, ...] = option(
-        (), "what the network of every cell costs at most at this size, params<NUMBER or flops<NUMBER (or <=)"
+        (),
+        "what the network of every cell costs at most at this size, params<NUMBER, flops<NUMBER or latency_ms<NUMBER "
+        "(or <=)",
+    )
+    latency: str = option(
+        "",
+        "run directory of --config=latency in the same space, whose model predicts latency_ms for constraints",
+        affects_results=False,
     )
     seed: int = option(0, "of the random cells and of the training runs", minimum=0, maximum=2**32 - 1)
     seeds: int = option(3, "training runs of each network", minimum=LEAST_SEEDS)

@@ -7,6 +7,7 @@ the drawing and report.html last. Shared weights may learn on images that are st
 """
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,21 @@ import jax
 import numpy as np
 
 from parsec.cells import Space, get_space
+from parsec.cells.costs import LATENCY
 from parsec.cells.domain import Domain
 from parsec.cells.space import uniform_logits
 from parsec.data.stream import StreamedPart
 from parsec.evaluate.contract import Evaluated, Evaluator, no_pause
 from parsec.evaluate.supernet import OBJECTIVE, Scored
 from parsec.evaluate.training import LIKELIHOOD
+from parsec.files import file_digest
 from parsec.run.coherence import check_search
 from parsec.run.conclude import Judge, Outcome, conclude, derive_architecture, show_result
 from parsec.run.evaluators import EVALUATORS, joint_entry
 from parsec.run.factories import search_costs, search_goals, told_capacity
 from parsec.run.finals import COMPARED, choose_finalists, decide, remembered
 from parsec.run.front import find_front, settle_front, write_front
+from parsec.run.latency_model import model_path, read_model
 from parsec.run.loop import run_steps
 from parsec.run.problem import (
     JointSearch,
@@ -76,8 +80,10 @@ def run_search(config: SearchConfig, workdir: Path) -> dict[str, Any]:
     initial = initial_logits(config, space, path)
     problem = load_problem(config)
     check_cells(space, problem.shape)
-    domain = search_domain(space, problem.shape, problem.image, config.constraints, capacity=told_capacity(config))
+    domain = search_domain(space, partial(search_costs, config), config.constraints, capacity=told_capacity(config))
     digests = {"images": problem.dataset.digest} | ({} if table is None else {"table": table.digest})
+    if config.latency:
+        digests["latency"] = file_digest(model_path(config.latency))
     with claim(path, config, digests) as run:
         announce(f"search on {config.dataset} in {space.name}", _plan(config, space, problem, run.path))
         for note in (*run.notes, *problem.dataset.notes, *initial.notes):
@@ -154,7 +160,7 @@ def search_by_scores(
         front = settle_front(run, front, table, config.derive.finalists, scores, last)
         found = front.architectures[-1]
     elif config.derive.finalists:
-        candidates = choose_finalists(searched, space, domain, config.derive.finalists)
+        candidates = choose_finalists(searched, evaluator.objectives, space, domain, config.derive.finalists)
         if last.cost is not None:
             candidates = candidates[np.argsort(last.cost(candidates), kind="stable")]
         found = decide(run, candidates, scores, last.together)
@@ -219,6 +225,7 @@ def _plan(config: SearchConfig, space: Space, problem: Problem, path: Path) -> d
         + ", streamed" * isinstance(problem.train, StreamedPart),
         "network": f"{config.network.cells} cells, {config.network.channels} channels, {config.network.dtype}",
         **({"objectives": ", ".join(config.objectives)} if config.objectives else {}),
+        **({LATENCY: f"predicted for {read_model(config.latency, space).words}"} if config.latency else {}),
         "steps": steps,
         "verification": plan_verification(config, problem).words,
         "device": f"{devices}{jax.devices()[0].device_kind}, jax {jax.__version__}",

@@ -213,14 +213,20 @@ class SearchConfig:
     )
     constraints: tuple[str, ...] = option(
         (),
-        "what the network of every evaluated cell and of the found one may cost at most, params<NUMBER or flops<NUMBER "
-        "(or <=); of strategies that are told scores",
+        "what the network of every evaluated cell and of the found one may cost at most, params<NUMBER, flops<NUMBER "
+        "or latency_ms<NUMBER (or <=); of strategies that are told scores",
     )
     objectives: tuple[str, ...] = option(
         (),
         "of a search by short trainings for a front: accuracy or log_likelihood of the validation images, which stands "
-        "for strategy.objective and strategy.capacity, then -params, -flops, -log10_params or -log10_flops; a strategy "
-        "of several objectives searches. Without any, the best cell is searched",
+        "for strategy.objective and strategy.capacity, then -params, -flops, -latency_ms or these as -log10_params and "
+        "the like; a strategy of several objectives searches. Without any, the best cell is searched",
+    )
+    latency: str = option(
+        "",
+        "run directory of --config=latency in the same space, whose model predicts latency_ms of the network and on "
+        "the device that were measured there, for constraints and objectives",
+        affects_results=False,
     )
     save_minutes: float = option(5.0, "between checkpoints", minimum=0, affects_results=False)
     metrics_every: int = option(10, "steps between lines of metrics.jsonl", minimum=1, affects_results=False)

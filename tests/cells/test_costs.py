@@ -15,9 +15,12 @@ from parsec.cells.costs import (
     count_flops,
     log_params_effects,
     module_cost,
+    named_costs,
     network_cost,
     table_costs,
+    with_effects,
 )
+from parsec.cells.domain import add_up
 from parsec.cells.genotypes import from_text
 from parsec.cells.network import Shape, derive
 from parsec.errors import UserError
@@ -97,6 +100,22 @@ def test_a_sum_over_slots_is_the_cost_of_the_whole_network(
         whole = module_cost(network, jax.ShapeDtypeStruct((1, *image), jnp.float32))
         assert Cost(*row.tolist()) == whole
         assert network_cost(space, architecture, shape, image) == whole
+
+
+@pytest.mark.parametrize("space", [DARTS, NASBENCH201])
+def test_a_model_of_effects_is_one_more_cost(space: Space) -> None:
+    rng = np.random.default_rng(2)
+    whole = cost_table(space, Shape(channels=2, cells=3, num_classes=3), (8, 8, 1))
+    effects = np.where(space.mask, rng.normal(size=space.mask.shape), 0.0)
+    table = with_effects(whole, "latency_ms", 1000, 7.5, effects)
+    architectures = rng.integers(0, space.sizes, (50, len(space.sizes))).astype(np.int32)
+    costs = table_costs(table, architectures)
+    np.testing.assert_array_equal(costs[:, :2], table_costs(whole, architectures))
+    # Each of at most 16 slots is rounded to a thousandth.
+    np.testing.assert_allclose(costs[:, 2] / 1000, 7.5 + add_up(effects, architectures), atol=0.0085)
+    named = named_costs(table, architectures[3])
+    assert list(named) == ["params", "flops", "latency_ms"]
+    assert named["params"] == costs[3, 0] and named["latency_ms"] == costs[3, 2] / 1000
 
 
 def test_precision_does_not_change_the_cost() -> None:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from parsec.cells import get_space
-from parsec.cells.costs import Cost, CostTable, cost_table, table_costs
+from parsec.cells.costs import Cost, CostTable, cost_table, table_costs, with_effects
 from parsec.cells.domain import product_domain
-from parsec.cells.limits import draw_within, extremes, limit
+from parsec.cells.limits import UNLIMITED, draw_within, extremes, limit
 from parsec.cells.network import Shape
 from parsec.errors import UserError
 
@@ -62,13 +62,26 @@ def test_a_mutation_without_a_neighbour_within_the_limits_is_another_architectur
     assert np.asarray(PART.valid(moved[None]))[0]
 
 
-def test_a_prefix_is_legal_where_some_completion_is_within_the_limits():
-    kept = {tuple(row) for row in EVERY[WITHIN].tolist()}
+# The less an operation's parameters, the more its milliseconds.
+SLOW = with_effects(TABLE, "latency_ms", 1000, 2.0, np.tile([0.5, 0.9, 0.3, 0.1, 0.7], (6, 1)))
+SLOW_COSTS = table_costs(SLOW, EVERY)
+SLOW_MOST = (2000, UNLIMITED, 3800)
+
+
+@pytest.mark.parametrize(
+    ("table", "costs", "most"), [(TABLE, COSTS, MOST), (SLOW, SLOW_COSTS, SLOW_MOST)], ids=["sizes", "latency"]
+)
+def test_a_prefix_is_legal_where_some_completion_is_within_the_limits(
+    table: CostTable, costs: np.ndarray, most: tuple[int, ...]
+):
+    part, bound = limit(WHOLE, table, most), np.where(np.array(most) == UNLIMITED, costs.max(0), most)
+    kept = {tuple(row) for row in EVERY[(costs <= bound).all(1)].tolist()}
+    assert 0 < len(kept) < len(EVERY) / 2
     rng = np.random.default_rng(0)
     for length in range(6):
         for prefix in {tuple(row[:length]) for row in EVERY[rng.integers(0, len(EVERY), 40)].tolist()}:
             possible = [any(each[: length + 1] == (*prefix, option) for each in kept) for option in range(5)]
-            assert PART.legal(prefix).tolist() == possible
+            assert part.legal(prefix).tolist() == possible
 
 
 def test_a_space_with_chosen_sources_is_counted_as_it_is():
@@ -89,6 +102,8 @@ def test_limits_that_nothing_meets_or_that_cannot_be_counted_are_refused():
     least = COSTS.min(0)
     with pytest.raises(UserError, match=f"params of at most {least[0] - 1:,} here; the smallest: params {least[0]:,}"):
         limit(WHOLE, TABLE, Cost(int(least[0]) - 1, -1))
+    with pytest.raises(UserError, match=r"latency_ms of at most 1\.5 here; the smallest: latency_ms 2\.6"):
+        limit(WHOLE, SLOW, (UNLIMITED, UNLIMITED, 1500))
     large = CostTable(SPACE, Cost(10, 2**31), TABLE.slots)
     with pytest.raises(UserError, match="a limit on flops needs networks of fewer than 2,147,483,647"):
         limit(WHOLE, large, Cost(-1, 5))

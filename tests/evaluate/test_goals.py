@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from parsec.cells import get_space
-from parsec.cells.costs import Cost, cost_table, network_cost, table_costs
+from parsec.cells.costs import Cost, cost_table, network_cost, table_costs, with_effects
 from parsec.cells.network import Shape
 from parsec.errors import UserError
 from parsec.evaluate.contract import Evaluated, Evaluator, no_pause
@@ -29,11 +29,12 @@ ROWS = np.random.default_rng(0).integers(0, 5, (300, 6)).astype(np.int32)
         (("accuracy", "-parms"), r"unknown cost in config\.objectives '-parms'.*did you mean '-params'"),
         (("accuracy", "params"), "did you mean '-params'"),
         (("accuracy", "-flops", "-flops"), "names -flops more than once"),
+        (("accuracy", "-latency_ms"), r"names -latency_ms, which a model predicts: .*--config\.latency=RUN_DIR"),
     ],
 )
 def test_objectives_that_are_none_are_refused_in_a_line(wanted: tuple[str, ...], said: str):
     with pytest.raises(UserError, match=said) as refused:
-        check_goals(wanted)
+        check_goals(wanted, TABLE.names)
     assert "\n" not in str(refused.value)
 
 
@@ -50,6 +51,18 @@ def test_the_reference_point_is_nothing_right_at_the_largest_cost_that_is_allowe
     assert likelihood.reference[0] == -np.log(7) and likelihood.ideal[0] == 0
     with pytest.raises(UserError, match="objective -params is the same of every network"):
         make_goals(wanted, TABLE, Cost(int(costs[1, 0]), -1), 10)
+
+
+def test_a_predicted_latency_is_an_objective_in_milliseconds():
+    slow = with_effects(TABLE, "latency_ms", 1000, 2.0, np.tile([0.5, 0.9, 0.3, 0.1, 0.7], (6, 1)))
+    goals = make_goals(("accuracy", "-latency_ms", "-log10_latency_ms"), slow, (-1, -1, 5000), 10)
+    np.testing.assert_allclose(goals.reference, [0, -5, -np.log10(5)])
+    np.testing.assert_allclose(goals.ideal, [100, -2.6, -np.log10(2.6)])
+    told = goals.join(np.array([30.0]), table_costs(slow, np.array([[2, 2, 2, 0, 0, 0]])))
+    np.testing.assert_allclose(told, [[30, -4.4, -np.log10(4.4)]])
+    below = with_effects(TABLE, "latency_ms", 1000, -9.0, np.zeros((6, 5)) + np.arange(5) / 10)
+    with pytest.raises(UserError, match="objective -log10_latency_ms has no logarithm"):
+        make_goals(("accuracy", "-log10_latency_ms"), below, (-1, -1, -1), 10)
 
 
 def test_what_is_told_is_measured_first_then_the_costs_in_their_order():

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from parsec.cells.network import Shape
 from parsec.errors import UserError
 from parsec.evaluate.contract import Evaluated, Evaluator
 from parsec.run import search as search_job
-from parsec.run.factories import from_training, told_capacity
+from parsec.run.factories import from_fresh_training, from_training, told_capacity
 from parsec.run.journal import JOURNAL, Journal, Scored
 from parsec.run.problem import load_problem
 from parsec.run.search import run_search
@@ -165,6 +166,8 @@ def test_nats_for_parameters_are_told_and_known_where_a_search_adds_them(
     effects = log_params_effects(cost_table(SPACE, problem.shape, problem.image))
     np.testing.assert_allclose(domains[0].known, capacity * effects, rtol=1e-5)
     assert from_training(config, tmp_path).objectives[0] == "value"
+    # The last comparison is by what is measured.
+    assert from_fresh_training(config, tmp_path).objectives[0] == "valid_log_likelihood"
 
 
 def test_the_control_knows_what_is_known_beforehand_and_nothing_else(tmp_path: Path):
@@ -184,6 +187,7 @@ def test_the_control_knows_what_is_known_beforehand_and_nothing_else(tmp_path: P
 
 LIMITS = ("params<2000", "flops<=16000")
 SHAPE, IMAGE = Shape(2, 1, 10), (8, 8, 1)
+COSTS = partial(cost_table, SPACE, SHAPE, IMAGE)
 # Each uses another part of its domain: samples, neighbours, mutations, the prior, legal prefixes, the list of all.
 WITHIN_LIMITS = ("random", "local_search", "regularized_evolution", "additive", "alphax", "lanas", "emoa", "q_learning")
 
@@ -191,7 +195,7 @@ WITHIN_LIMITS = ("random", "local_search", "regularized_evolution", "additive", 
 @pytest.mark.parametrize("name", WITHIN_LIMITS)
 def test_every_strategy_stays_within_the_costs_it_is_allowed(name: str, tmp_path: Path):
     settings = StrategySettings(name=name, evaluations=24)
-    domain = search_domain(SPACE, SHAPE, IMAGE, LIMITS)
+    domain = search_domain(SPACE, COSTS, LIMITS)
     with claim(tmp_path, replace(CONFIG, strategy=settings)) as run:
         evaluated = run_strategy(run, settings, domain, 0, scored_by(Counting())).evaluated
     costs = np.array([network_cost(SPACE, row, SHAPE, IMAGE) for row in evaluated.architectures])
