@@ -2,6 +2,7 @@
 
 usage: python main.py --config=NAME[:VARIANT] [--config.KEY=VALUE ...] [--workdir=DIR] [--help]
        python main.py --config=SOURCE --transfer_to=TARGET[:VARIANT] [--target.KEY=VALUE ...]
+                      [--train] [--train.KEY=VALUE ...]
        python main.py --predict=RUN_DIR FILES_OR_FOLDERS [--out=FILE.csv]
        python main.py --export=RUN_DIR [stablehlo] [onnx] [torch]
 
@@ -10,6 +11,7 @@ usage: python main.py --config=NAME[:VARIANT] [--config.KEY=VALUE ...] [--workdi
   --workdir      the run directory, runs/<config>[-<variant>] by default; the same command resumes an unfinished run
   --transfer_to  a second config, to which the prior that the first one learnt is carried over
   --target.KEY   changes one setting of that second config
+  --train        goes on to train the cell that the second config found; --train.KEY changes one setting of that
   --predict      the run directory of a finished training, or of images; prints class and probability of each image
   --export       the same; writes its network in the forms named, or in all whose packages are installed
   --out          with --predict: a .csv file that gets the same as a table
@@ -43,13 +45,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None) -> None:
     from absl import flags
 
-    from parsec.run.launch import explain, launch, list_configs, parse_overrides
+    from parsec.run.config_files import list_configs
+    from parsec.run.launch import explain, launch, parse_overrides
     from parsec.run.network_commands import NETWORK_FLAGS, run_network_command
 
     given = flags.FlagValues()
     for name in ("config", "workdir", "transfer_to", *NETWORK_FLAGS):
         flags.DEFINE_string(name, None, "see the top of this file", flag_values=given)
     flags.DEFINE_boolean("help", False, "see the top of this file", short_name="h", flag_values=given)
+    flags.DEFINE_boolean("train", False, "see the top of this file", flag_values=given)
     try:
         # What is no flag of these is an option of the config, checked once the config is known.
         _, *overrides = given(["main.py", *(sys.argv[1:] if arguments is None else arguments)], known_only=True)
@@ -58,10 +62,10 @@ def _run(arguments: Sequence[str] | None) -> None:
     if any(given[name].value is not None for name in NETWORK_FLAGS):
         run_network_command({name: given[name].value for name in given}, overrides)
     elif given.config and given.help:
-        print(explain(given.config, given.transfer_to))
+        print(explain(given.config, given.transfer_to, given.train))
     elif given.config:
-        launch(given.config, overrides, given.workdir, given.transfer_to)
-    elif any(parse_overrides(overrides)) or given.workdir or given.transfer_to:
+        launch(given.config, overrides, given.workdir, given.transfer_to, given.train)
+    elif any(parse_overrides(overrides)) or given.workdir or given.transfer_to or given.train:
         raise UserError("no --config given; python main.py lists the configs")
     else:
         configs = list_configs()

@@ -10,8 +10,7 @@ chip, operations and bytes, and the collectives in the optimised program. For `-
 to StableHLO by `jax.export`, and not compiled: that takes a GPU.
 
 `search` is `cifar_search:paper` and `train` is `cifar_train` of DARTS_V2, which draws its batch inside the step from
-CIFAR-10's 50,000 images on every chip; `imagenet_train` is its config, fed from the host. `imagenet_search` is the step
-of `search` on ImageNet's stem and size; no config runs it, as a search holds its images in memory.
+CIFAR-10's 50,000 images on every chip; `imagenet_search` and `imagenet_train` are their configs, fed from the host.
 
 The predicted step is a bound, not a forecast: the slower of two, all multiply-adds at the chip's peak, and all bytes
 that XLA counts at its bandwidth. It assumes that every product fills the matrix unit, which takes 128 channels where
@@ -63,7 +62,7 @@ from parsec.errors import UserError, unknown
 from parsec.joint.contract import Parts
 from parsec.joint.parsec import make as make_parsec
 from parsec.joint.settings import JointSettings
-from parsec.run.launch import load_config
+from parsec.run.config_files import load_config
 from parsec.run.problem import make_program as make_search_program
 from parsec.run.problem import search_recipe
 from parsec.run.train_task import make_recipe
@@ -128,7 +127,7 @@ class Work(NamedTuple):
 JOBS = {
     "search": Defaults(8, 16, 64, 32, 16),
     "train": Defaults(20, 36, 96, 32),
-    "imagenet_search": Defaults(8, 16, 64, 224, 16),
+    "imagenet_search": Defaults(14, 48, 128, 224, 16),
     "imagenet_train": Defaults(14, 48, 128, 224),
 }
 
@@ -259,7 +258,7 @@ def make_work(options: argparse.Namespace, mesh: Mesh) -> Work:
     )
     image = (options.image, options.image, 3)
     if options.job.endswith("search"):
-        return _search(shape, image, options.batch, options.children, mesh)
+        return _search(shape, image, options.batch, options.children, imagenet, mesh)
     return _training(shape, image, options.batch, imagenet, mesh)
 
 
@@ -282,11 +281,11 @@ def count_collectives(text: str) -> dict[str, int]:
     return dict(Counter(re.findall(rf" ({'|'.join(_COLLECTIVES)})(?:-start)?\(", text)))
 
 
-def _search(shape: Shape, image: tuple[int, int, int], batch: int, children: int, mesh: Mesh) -> Work:
-    config = load_config("cifar_search:paper").config
+def _search(shape: Shape, image: tuple[int, int, int], batch: int, children: int, imagenet: bool, mesh: Mesh) -> Work:
+    config = load_config("imagenet_search" if imagenet else "cifar_search:paper").config
     config = replace(config, sampler=replace(config.sampler, num_children=children))
     space = get_space(config.space)
-    supernet = make_supernet(space, shape)
+    supernet = make_supernet(space, shape, auxiliary_skip=config.supernet.auxiliary_skip)
     parts = Parts(
         supernet, make_child(space, supernet), space.mask, make_optimizer(search_recipe(config, _STEPS)), _STEPS
     )

@@ -30,7 +30,7 @@ from parsec.cells.domain import product_domain
 from parsec.evaluate.contract import Evaluated, Evaluator, no_pause
 from parsec.evaluate.supernet import OBJECTIVE
 from parsec.evaluate.training import training_evaluator
-from parsec.run.problem import Problem, load_problem, search_recipe
+from parsec.run.problem import Problem, in_memory, load_problem, search_recipe
 from parsec.run.settings import DataSettings, NetworkSettings, OptimizerSettings, SearchConfig
 from parsec.train.many import make_trainer
 
@@ -61,18 +61,18 @@ def train_in_turn(evaluator: Evaluator, children: np.ndarray) -> np.ndarray:
 
 def measure(config: SearchConfig, problem: Problem, children: np.ndarray, epochs: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns the accuracies of the children after so many epochs, fresh and inherited, float64 [N] each."""
-    space = get_space(config.space)
-    steps = epochs * (len(problem.train.labels) // config.data.batch_size)
+    space, (_, train, valid) = get_space(config.space), in_memory(problem)
+    steps = epochs * (problem.train.num_examples // config.data.batch_size)
     key = jax.random.key(config.seed)
     recipe = search_recipe(config)
-    trainer = make_trainer(space, problem.shape, recipe, problem.train, devices=jax.local_devices()[:1])
+    trainer = make_trainer(space, problem.shape, recipe, train, devices=jax.local_devices()[:1])
     with tempfile.TemporaryDirectory() as folder:
         fresh, inherited = (
             training_evaluator(
                 space,
                 problem.shape,
                 trainer,
-                problem.valid,
+                valid,
                 steps=steps,
                 objectives=(OBJECTIVE,),
                 bonus=lambda architectures: np.zeros(len(architectures)),

@@ -15,7 +15,7 @@ import numpy as np
 
 from parsec.report.comparison import spread
 from parsec.report.pareto import CHECKPOINTS, hypervolume, hypervolume_curves
-from parsec.run.launch import load_config
+from parsec.run.config_files import load_config
 from parsec.run.pareto import load_problem
 from parsec.tables.table import Table
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from parsec.evaluate.contract import Evaluator as Evaluator
     from parsec.run.compare import run_compare as run_compare
     from parsec.run.compare_settings import CompareConfig as CompareConfig
-    from parsec.run.launch import load_config as load_config
+    from parsec.run.config_files import load_config as load_config
     from parsec.run.search import run_search as run_search
     from parsec.run.settings import SearchConfig as SearchConfig
     from parsec.search.contract import Strategy as Strategy
@@ -69,7 +69,7 @@ _HOMES = {
     "UserError": "parsec.errors",
     "derive": "parsec.cells.network",
     "get_space": "parsec.cells",
-    "load_config": "parsec.run.launch",
+    "load_config": "parsec.run.config_files",
     "load_table": "parsec.tables.table",
     "make_strategy": "parsec.search.registry",
     "product_domain": "parsec.cells.domain",

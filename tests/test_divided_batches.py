@@ -35,7 +35,7 @@ from parsec.joint.contract import Joint, Parts
 from parsec.joint.settings import JointSettings, LikelihoodSettings, PriorSettings, SamplerSettings
 from parsec.run.checkpoint import Checkpoints
 from parsec.run.coherence import check_search
-from parsec.run.launch import load_config
+from parsec.run.config_files import load_config
 from parsec.run.problem import make_program as make_search_program
 from parsec.run.settings import SearchConfig
 from parsec.run.train_settings import TrainConfig

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from parsec.config import check, override
-from parsec.run.launch import list_configs, load_config, parse_overrides
+from parsec.run.config_files import list_configs, load_config, load_target, load_training
+from parsec.run.launch import parse_overrides
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -31,21 +32,21 @@ def test_there_are_commands_for_every_config():
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
 def test_a_command_names_configs_and_options_that_exist(words: list[str]):
-    flags = dict(word.lstrip("-").split("=", 1) for word in words if "=" in word)
-    overrides = [word for word in words if word.startswith("--config.")]
-    unknown = (
-        set(flags)
-        - {"config", "workdir", "transfer_to", "predict", "export", "out"}
-        - {word.lstrip("-").split("=")[0] for word in overrides}
-    )
-    assert not unknown
+    overrides = [word for word in words if re.match(r"--(config|target|train)\.", word)]
+    flags = dict(word.lstrip("-").split("=", 1) for word in words if "=" in word and word not in overrides)
+    assert not set(flags) - {"config", "workdir", "transfer_to", "predict", "export", "out"}
     if "config" not in flags and {"predict", "export"} & set(flags):
         return
     if flags.get("config", "NAME") == "NAME" or flags["config"].endswith(".py"):
         return
-    check(override(load_config(flags["config"]).config, parse_overrides(overrides).config))
+    settings = parse_overrides(overrides)
+    check(override(load_config(flags["config"]).config, settings.config))
+    assert ("transfer_to" in flags) >= bool(settings.target) and ("--train" in words) >= bool(settings.train)
     if "transfer_to" in flags:
-        load_config(flags["transfer_to"])
+        target = load_target(flags["transfer_to"])
+        check(override(target.config, settings.target))
+        if "--train" in words:
+            check(override(load_training(target).config, settings.train))
 
 
 def test_the_lines_that_set_up_use_files_that_exist():

@@ -23,6 +23,8 @@ from parsec.cells.space import Cell, Genotype, Space
 # [B, H, W, C] to [B, H / stride, W / stride, C']. What a cell is told is the child's route where it runs any child, and
 # the factors on its operations' results where paths are dropped in training.
 BuildCell = Callable[[str, int, int, str], Any]
+# What a stem that has no `stem_stride` divides the resolution by.
+STEM_STRIDES = {"imagenet": 8}
 
 
 @dataclass(frozen=True)

@@ -38,8 +38,9 @@ def load(name: str, data_dir: str = "", image_size: int = 0) -> Dataset:
     """
     if is_streamed(name):
         raise UserError(
-            f"dataset {name!r} is streamed, which only the training of one network does (--config=imagenet_train); "
-            f"this needs images in memory, such as --config.dataset=images or {_PREFIX}NAME"
+            f"dataset {name!r} is streamed, which only the training of one network (--config=imagenet_train) and a "
+            f"search on shared weights (--config=imagenet_search) do; this needs images in memory, such as "
+            f"--config.dataset=images or {_PREFIX}NAME"
         )
     if name.startswith(_PREFIX):
         plain = name.removeprefix(_PREFIX)

@@ -60,6 +60,11 @@ class StreamedDataset(NamedTuple):
     class_names: tuple[str, ...]
     digest: str
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the dataset's user should know; nothing before its images are read."""
+        return ()
+
 
 def is_streamed(name: str) -> bool:
     """Returns whether a dataset of that name is streamed."""

@@ -2,7 +2,7 @@
 
 Which examples make up a batch is a function of the step's number and the source's own key alone, so a resumed run goes
 on with the very next one and needs no state. Images in memory are one source (`parsec.data.memory`); those too many for
-it are read while the network trains (`parsec.data.stream`).
+it are another, read while weights learn (`parsec.data.stream`).
 """
 
 from collections.abc import Callable

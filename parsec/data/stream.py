@@ -16,17 +16,19 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import parent_process, resource_tracker
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from parsec.data.examples import Examples
 from parsec.data.images import decode, random_crop, to_centre
-from parsec.data.memory import Batches, steps_per_epoch
-from parsec.data.source import RawBatch
+from parsec.data.memory import Batches, finished, memory_source, steps_per_epoch
+from parsec.data.source import Batch, RawBatch, Source
 from parsec.devices import divided, whole
 from parsec.errors import UserError
 
@@ -70,8 +72,42 @@ class StreamedPart(NamedTuple):
         return len(self.rows)
 
 
+# One part of the images of a job, in memory or streamed.
+Part = Batches | StreamedPart
+
+
 @contextlib.contextmanager
-def feeding(part: Batches | StreamedPart, batch_size: int, mesh: Mesh | None = None) -> Iterator[Feed]:
+def open_source(
+    part: Part,
+    key: jax.Array,
+    batch_size: int,
+    *,
+    augmentation: str = "none",
+    dtype: jax.typing.DTypeLike = jnp.float32,
+    mesh: Mesh | None = None,
+) -> Iterator[Source]:
+    """Yields the source of a part's batches, wherever its images are; see `parsec.data.memory.memory_source`.
+
+    Of a streamed part the batches are as `feeding` reads them, its own crops included, then augmented and normalised.
+
+    Raises:
+      UserError: the batch is empty, or larger than the data; or, of a batch, a decoding process died.
+    """
+    if isinstance(part, Batches):
+        yield memory_source(part, key, batch_size, augmentation=augmentation, dtype=dtype, mesh=mesh)
+        return
+
+    @partial(jax.jit, out_shardings=divided(mesh))
+    def finish(raw: RawBatch, index: jax.Array) -> Batch:
+        return finished(raw, key, index, augmentation=augmentation, dtype=dtype)
+
+    per_epoch = steps_per_epoch(part.num_examples, batch_size)
+    with feeding(part, batch_size, mesh) as feed:
+        yield Source(lambda index: finish(feed(index), jnp.asarray(index, jnp.int32)), part.num_examples, per_epoch)
+
+
+@contextlib.contextmanager
+def feeding(part: Part, batch_size: int, mesh: Mesh | None = None) -> Iterator[Feed]:
     """Yields what gives each training step its images: all of them where they are in memory, or the step's own batch.
 
     Batches are read ahead of the steps, from the first that is asked for on; whoever asks out of turn waits.

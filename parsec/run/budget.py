@@ -25,7 +25,7 @@ from parsec.errors import UserError
 from parsec.evaluate.contract import Evaluated, no_pause
 from parsec.keys import fold
 from parsec.run.evaluators import EVALUATORS
-from parsec.run.problem import Problem, make_joint, make_step, start_state
+from parsec.run.problem import Problem, make_joint, make_step, open_sources, start_state
 from parsec.run.settings import SearchConfig, VerifySettings
 from parsec.run.train import start_variables
 from parsec.run.train_task import Task
@@ -163,7 +163,8 @@ def search_speed(config: SearchConfig, problem: Problem) -> Speed:
         return Speed(first, each / (searched_images(brief, problem) * evaluator.together))
     joint = make_joint(config)
     state = start_state(config, joint, problem, uniform_logits(space))
-    first, each = measure(make_step(config, joint, problem), state)
+    with open_sources(config, problem) as sources:
+        first, each = measure(make_step(config, joint, problem, sources), state)
     # Of a strategy that is told scores, only what the shared weights learn from.
     learning = replace(config, strategy=replace(config.strategy, evaluations=0))
     return Speed(first, each * problem.steps / searched_images(learning, problem))

@@ -4,7 +4,9 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from parsec.cells import SPACES
+import numpy as np
+
+from parsec.cells import SPACES, get_space
 from parsec.cells.genotypes import from_text, to_text
 from parsec.cells.network import Shape
 from parsec.cells.published import PUBLISHED, recognise
@@ -46,6 +48,12 @@ def chosen_cell(from_run: str, genotype: str, base: Path | None = None) -> tuple
         raise UserError("config.from_run and config.genotype both name a cell; leave one of them out")
     cell = cell_of_run(from_run, base=base) if from_run else cell_of_text(genotype)
     return cell, cell
+
+
+def any_cell(space: str) -> CellSource:
+    """Returns a cell of a space, which stands for the one that a search will find."""
+    choices = get_space(space)
+    return CellSource(space, to_text(choices, np.zeros(len(choices.sizes), np.int32)))
 
 
 def cell_of_text(text: str) -> CellSource:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from parsec.cells import Space
 from parsec.cells.costs import LATENCY, Cost
 from parsec.config import flatten
+from parsec.data.examples import is_streamed
 from parsec.errors import UserError
 from parsec.evaluate.goals import check_goals
 from parsec.joint.registry import JOINTS
@@ -38,6 +39,12 @@ def check_search(config: SearchConfig, space: Space) -> None:
             raise UserError(
                 f"config.{changed[0]}={_shown(given[changed[0]])} means nothing here; it needs {condition.needs}"
             )
+    if is_streamed(config.dataset) and _trains(config):
+        raise UserError(
+            f"config.strategy.evaluator={config.strategy.evaluator} needs images in memory, and dataset "
+            f"{config.dataset!r} is streamed, which searches on shared weights alone do: "
+            "--config.strategy.evaluator=supernet, or --config.dataset=images"
+        )
     if config.objectives:
         check_goals(config.objectives, (*Cost._fields, *((LATENCY,) if config.latency else ())))
         able = ("random", *names(many=True))
@@ -63,6 +70,16 @@ _JOINT = f"a search of weights and prior together: config.strategy.name={' or '.
 _LEARNING = ("prior.update", "prior.learning_rate", "prior.b1", "prior.warmup")
 # What verify.random=0 and derive.finalists=0 switch off keeps its settings: a preset's need not be taken back singly.
 CONDITIONS = (
+    Condition(
+        ("data.crop_area", "data.workers", "data.unreadable_limit"),
+        lambda config: is_streamed(config.dataset),
+        "a streamed dataset: config.dataset=imagenet, stream:images or stream:tfds:NAME",
+    ),
+    Condition(
+        ("verify.",),
+        lambda config: not is_streamed(config.dataset) or config.verify.random == 0,
+        "images in memory; a streamed dataset has config.verify.random=0",
+    ),
     Condition(
         ("likelihood.temperature", "likelihood.ess_floor"),
         lambda config: config.likelihood.reduction == "tempered",

@@ -18,6 +18,7 @@ from parsec.cells.limits import draw_within
 from parsec.cells.network import Shape
 from parsec.cells.space import SKIPS
 from parsec.config import affecting_results
+from parsec.data.examples import is_streamed
 from parsec.errors import UserError
 from parsec.evaluate.contract import Evaluated
 from parsec.evaluate.supernet import Scored
@@ -30,6 +31,7 @@ from parsec.run.front import FRONT, Front, describe_front
 from parsec.run.metrics import read_metrics
 from parsec.run.progress import announce
 from parsec.run.settings import SearchConfig
+from parsec.run.unreadable import Unreadable
 from parsec.run.workdir import CONFIG, RESULT, read_json, write_json_atomic, write_text_atomic
 from parsec.tables.standing import standing
 from parsec.tables.table import Table
@@ -136,6 +138,9 @@ def conclude(
         "warnings": _warnings(space, found),
         "config": affecting_results(config),
     }
+    if is_streamed(config.dataset):
+        # After the scores, which may have met some more.
+        result["unreadable"] = Unreadable(workdir, config.data.unreadable_limit).told()
     if logits is not None:
         write_json_atomic(workdir / PRIOR, named_logits(space, logits))
     draw_genotype(space.decode(found), workdir / "cell.svg", workdir / "cell.png")
@@ -219,6 +224,8 @@ def show_result(workdir: Path, result: dict[str, Any]) -> None:
         front = result["front"]
         volume = f"{front['hypervolume']:.4f} of the box up to the ideal point"
         rows["front"] = f"{len(front['members'])} cells, {volume}: {workdir / FRONT}"
+    if result.get("unreadable", {}).get("count"):
+        rows["unreadable files"] = f"{result['unreadable']['count']} skipped: {result['unreadable']['files']}"
     rows["run directory"] = workdir
     rows["open first"] = workdir / "report.html"
     announce("found cell", rows)

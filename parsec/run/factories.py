@@ -19,7 +19,16 @@ from parsec.evaluate.table import table_evaluator
 from parsec.evaluate.training import LIKELIHOOD, VALUE, training_evaluator
 from parsec.keys import fold
 from parsec.run.checkpoint import Checkpoints
-from parsec.run.problem import load_problem, make_joint, make_validation, open_table, search_recipe, start_state
+from parsec.run.problem import (
+    in_memory,
+    load_problem,
+    make_joint,
+    make_validation,
+    naming_unreadable,
+    open_table,
+    search_recipe,
+    start_state,
+)
 from parsec.run.search_domain import known_costs, read_limits
 from parsec.run.settings import DeriveSettings, SearchConfig, StrategySettings, VerifySettings
 from parsec.run.workdir import CHECKPOINTS
@@ -32,7 +41,7 @@ CHILDREN = "children"
 
 def from_shared_weights(config: SearchConfig, workdir: Path) -> Evaluator:
     """Returns the evaluator of children under the weights of the run's last checkpoint; raises `UserError`."""
-    joint, problem = make_joint(config), load_problem(config)
+    joint, problem = make_joint(config), naming_unreadable(config, load_problem(config), workdir)
     with Checkpoints(workdir / CHECKPOINTS) as checkpoints:
         restored = checkpoints.restore_latest(start_state(config, joint, problem))
     if restored is None or restored.step < problem.steps:
@@ -87,7 +96,7 @@ def search_costs(config: SearchConfig) -> CostTable:
 
 def search_steps(config: SearchConfig) -> int:
     """Returns the steps of a child's training in a search."""
-    settings, images = config.strategy, len(load_problem(config).train.labels)
+    settings, images = config.strategy, load_problem(config).train.num_examples
     return settings.steps or max(round(settings.epochs * steps_per_epoch(images, config.data.batch_size)), 1)
 
 
@@ -114,7 +123,7 @@ def make_trainer_of(config: SearchConfig) -> Trainer:
 def _trainer(config: SearchConfig) -> Trainer:
     space, problem = get_space(config.space), load_problem(config)
     devices = jax.local_devices()[:1] if config.strategy.inherit else None
-    return make_trainer(space, problem.shape, search_recipe(config), problem.train, devices=devices)
+    return make_trainer(space, problem.shape, search_recipe(config), in_memory(problem).train, devices=devices)
 
 
 def _training(config: SearchConfig, steps: int, key: jax.Array, folder: Path | None) -> Evaluator:
@@ -133,7 +142,7 @@ def _training(config: SearchConfig, steps: int, key: jax.Array, folder: Path | N
         space,
         problem.shape,
         make_trainer_of(config),
-        _some(problem.valid, config.derive.valid_images, config.seed),
+        _some(in_memory(problem).valid, config.derive.valid_images, config.seed),
         steps=steps,
         objectives=(first, *(name for name in (OBJECTIVE, LIKELIHOOD) if name != first)),
         bonus=bonus,

@@ -1,5 +1,6 @@
 """The least memory that a job takes, from its settings alone; `parsec.footprint` compares it with what there is."""
 
+from parsec.cells.network import STEM_STRIDES
 from parsec.cells.space import Space
 from parsec.footprint import require_memory
 from parsec.run.settings import NetworkSettings, SearchConfig
@@ -38,7 +39,8 @@ def network_needs(
     The nodes of one cell at the first resolution, a matrix from channels to channels for each cell where the space has
     a convolution, and that matrix's gradient and momentum.
     """
-    height, width = (-(-side // network.stem_stride) for side in image[:2])
+    stride = STEM_STRIDES.get(network.stem, network.stem_stride)
+    height, width = (-(-side // stride) for side in image[:2])
     layout = max(space.cells.values(), key=lambda cell: cell.num_nodes)
     activation = 2 if network.dtype == "bfloat16" else _FLOAT32
     nodes = layout.num_inputs + layout.num_nodes

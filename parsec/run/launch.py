@@ -1,72 +1,68 @@
 """From the words of a command line to a running job: config, overrides, the process's environment, the job's function.
 
-A config is a module with `get_config(variant: str = "")` that returns a frozen dataclass. The dataclass names its job
-in the class attribute `JOB`, "module:function", which is called as `function(config, workdir)`. Nothing here imports
-JAX, so that a mistake in the command is answered at once.
+A config (`parsec.run.config_files`) names its job in the class attribute `JOB` of its dataclass, "module:function",
+which is called as `function(config, workdir)`. Nothing here imports JAX, so that a mistake in the command is answered
+at once.
 """
 
-import ast
 import contextlib
-import dataclasses
 import errno
 import hashlib
 import importlib
 import importlib.metadata
-import importlib.util
 import logging
 import os
 import platform
 import sys
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from inspect import signature
+from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 from parsec.config import check, describe, override
 from parsec.errors import UserError, one_line, shown, unknown
 from parsec.files import expanded
+from parsec.run.config_files import docstring, load_config, load_target, load_training
 from parsec.run.terminal import output_error
 from parsec.run.workdir import RESULT, SOURCE, TARGET, inspect, locate
 
-FLAGS = ("--config", "--config.KEY=VALUE", "--workdir", "--transfer_to", "--target.KEY=VALUE", "--help")
+FLAGS = (
+    "--config",
+    "--config.KEY=VALUE",
+    "--workdir",
+    "--transfer_to",
+    "--target.KEY=VALUE",
+    "--train",
+    "--train.KEY=VALUE",
+    "--help",
+)
+# Of the training after a transfer, what the target says.
+_OF_TARGET = ("dataset", "data_dir", "from_run", "genotype", "weights")
 # Conditions of the machine that its user can mend; any other OSError is a bug and keeps its traceback.
 _MENDABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
 # Of a CPU's cores, at most so many are devices of their own.
 _MOST_CORES = 8
 
 
-class Named(NamedTuple):
-    """A config with the words that chose it and the file it came from."""
-
-    name: str
-    variant: str
-    config: Any
-    file: Path
-
-    @property
-    def folder(self) -> str:
-        """The name of its run directory: <config>[-<variant>]."""
-        return f"{self.name}-{self.variant}" if self.variant else self.name
-
-
 class Overrides(NamedTuple):
-    """Settings as typed, key path -> text: of the config, and of the target that `--transfer_to` names."""
+    """Settings as typed, key path -> text: of the config, of a transfer's target, and of the training of its cell."""
 
     config: dict[str, str]
     target: dict[str, str]
+    train: dict[str, str]
 
 
-def launch(chosen: str, overrides: Sequence[str], workdir: str | None, transfer_to: str | None) -> None:
+def launch(
+    chosen: str, overrides: Sequence[str], workdir: str | None, transfer_to: str | None, train: bool = False
+) -> None:
     """Runs the job of a config.
 
     Args:
       chosen: a config's name or the path of a .py file, with `:variant` where wanted.
       overrides: what the command line held beside the flags: `--config.key=value`, or `--config.key` and `value`, and
-        `--target.key` likewise.
+        `--target.key` and `--train.key` likewise.
       workdir: the run directory; runs/<config>[-<variant>] by default.
       transfer_to: a second config, for which the prior that the first one learnt is carried over; or None.
+      train: whether a transfer goes on to train the cell that it finds.
 
     Raises:
       UserError: for anything in the command, the files or the machine that its user can put right.
@@ -75,16 +71,15 @@ def launch(chosen: str, overrides: Sequence[str], workdir: str | None, transfer_
     prepare_process()
     named = load_config(chosen)
     config = check(override(named.config, settings.config))
-    folder, arguments, job = named.folder, (config,), getattr(type(config), "JOB", "")
+    _check_roles(settings, transfer_to is not None, train)
+    folder, arguments, more, job = named.folder, (config,), (), getattr(type(config), "JOB", "")
     if transfer_to is not None:
-        target = load_config(transfer_to)
+        target = load_target(transfer_to)
         folder = f"{named.folder}-to-{target.folder}"
         target_config = check(override(target.config, settings.target, "target"), "target")
         arguments, job = (config, target_config), "parsec.run.transfer:run_transfer"
-    elif settings.target:
-        raise UserError(
-            f"--target.{next(iter(settings.target))} is of the target of a transfer; name it: --transfer_to"
-        )
+        if train:
+            more = (check(override(load_training(target).config, settings.train, "train"), "train"),)
     run_directory = locate(workdir or Path("runs", folder))
     # Before the job's module is imported, which takes seconds.
     first = run_directory / SOURCE if transfer_to is not None else run_directory
@@ -97,7 +92,7 @@ def launch(chosen: str, overrides: Sequence[str], workdir: str | None, transfer_
     _use_every_core()
     _check_platforms()
     try:
-        _entry(job, chosen)(*arguments, run_directory)
+        _entry(job, chosen)(*arguments, run_directory, *more)
     except OSError as error:
         # Standard output has no name; main.py tells of it.
         if error.errno not in _MENDABLE or (error.filename is None and output_error()):
@@ -120,47 +115,20 @@ def check_paths(config: Any, flag: str = "config") -> None:
             raise UserError(f"{flag}.{name}={shown(given)} does not exist")
 
 
-def list_configs() -> dict[str, str]:
-    """Returns the first docstring line of every config in the package `configs`, by name."""
-    return {path.stem: _docstring(path).split("\n")[0] for path in _config_files()}
-
-
-def explain(chosen: str, transfer_to: str | None = None) -> str:
-    """Returns a config's docstring and a line for each of its settings, and of those of a transfer's target."""
+def explain(chosen: str, transfer_to: str | None = None, train: bool = False) -> str:
+    """Returns a config's docstring and a line for each of its settings, and of those that a transfer has besides."""
+    configs = {"config": load_config(chosen)}
+    _check_roles(Overrides({}, {}, {}), transfer_to is not None, train)
+    if transfer_to is not None:
+        configs["target"] = load_target(transfer_to)
+        configs |= {"train": load_training(configs["target"])} if train else {}
     parts = []
-    for flag, words in (("config", chosen), ("target", transfer_to)):
-        if words is not None:
-            named = load_config(words)
-            title = f"Settings of {type(named.config).__name__}:"
-            parts += [_docstring(named.file), title, describe(named.config, f"--{flag}.")]
-            # What the values of some settings may be, where one line each does not say it.
-            parts += named.config.explain() if hasattr(named.config, "explain") else []
+    for flag, named in configs.items():
+        title = f"Settings of {type(named.config).__name__}:"
+        parts += [docstring(named.file), title, describe(named.config, f"--{flag}.")]
+        # What the values of some settings may be, where one line each does not say it.
+        parts += named.config.explain() if hasattr(named.config, "explain") else []
     return "\n\n".join(parts)
-
-
-def load_config(chosen: str) -> Named:
-    """Returns the config of a name or path, `:variant` included.
-
-    Raises:
-      UserError: for an unknown config or variant, or a file of one's own that cannot be used.
-    """
-    name, _, variant = chosen.partition(":")
-    own = name.endswith(".py")
-    files = {} if own else {path.stem: path for path in _config_files()}
-    if not own and name not in files:
-        raise unknown("config", name, files)
-    path = _own_file(name) if own else files[name]
-    with _running(path):
-        module = _load_file(path) if own else importlib.import_module(f"configs.{name}")
-    if not callable(getattr(module, "get_config", None)):
-        raise UserError(f"{module.__file__} has no function get_config(variant)")
-    if not _takes_one(module.get_config):
-        raise UserError(f"get_config of {module.__file__} must take the variant, a text: def get_config(variant='')")
-    with _running(path):
-        config = module.get_config(variant)
-    if not dataclasses.is_dataclass(config) or isinstance(config, type):
-        raise UserError(f"get_config of {module.__file__} returns a {type(config).__name__}, not a config dataclass")
-    return Named(path.stem, variant, config, path)
 
 
 def parse_overrides(words: Sequence[str]) -> Overrides:
@@ -169,7 +137,7 @@ def parse_overrides(words: Sequence[str]) -> Overrides:
     Raises:
       UserError: for a word that is no override, or an override without a value.
     """
-    settings = Overrides({}, {})
+    settings = Overrides({}, {}, {})
     rest = list(words)
     while rest:
         word = rest.pop(0)
@@ -221,6 +189,29 @@ def compile_cache_folder() -> Path:
     return root / "parsec" / f"jax-{importlib.metadata.version('jax')}-{key}"
 
 
+def _check_roles(settings: Overrides, transfers: bool, train: bool) -> None:
+    """Raises `UserError` for settings of a target or training that there is none of, or that the target's are."""
+    if settings.target and not transfers:
+        raise UserError(
+            f"--target.{next(iter(settings.target))} is of the target of a transfer; name it: --transfer_to"
+        )
+    if train and not transfers:
+        raise UserError(
+            "--train goes on after a transfer, --transfer_to=TARGET; the cell of a finished search is trained by "
+            "--config=NAME_train --config.from_run=RUN_DIR"
+        )
+    if settings.train and not train:
+        raise UserError(
+            f"--train.{next(iter(settings.train))} is of the training after a transfer; ask for it: --train"
+        )
+    for key in settings.train:
+        if key in _OF_TARGET:
+            raise UserError(
+                f"--train.{key} means nothing here: what is trained is the target's cell, on the target's images; "
+                "leave it out"
+            )
+
+
 def _pass_over_late_callbacks() -> None:
     """Keeps reads and writes that end after Orbax gave up from printing a page each.
 
@@ -262,69 +253,6 @@ def _use_every_core() -> None:
     # Where JAX has begun already, its devices are what they are.
     with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", min(cores, _MOST_CORES))
-
-
-def _config_files() -> list[Path]:
-    found = importlib.util.find_spec("configs")
-    folders = found.submodule_search_locations if found else None
-    return sorted(
-        path for folder in folders or () for path in Path(folder).glob("*.py") if not path.stem.startswith("_")
-    )
-
-
-def _docstring(path: Path) -> str:
-    try:
-        return ast.get_docstring(ast.parse(path.read_bytes())) or ""
-    except (OSError, SyntaxError, ValueError, RecursionError) as error:
-        return f"(cannot be read: {one_line(error)})"
-
-
-def _own_file(name: str) -> Path:
-    path = locate(name)
-    try:
-        found = path.is_file()
-    except OSError as error:
-        raise UserError(f"cannot read the config file {shown(name)}: {error.strerror}") from error
-    if not found:
-        raise UserError(f"there is no config file {name}")
-    return path
-
-
-def _load_file(path: Path) -> ModuleType:
-    found = importlib.util.spec_from_file_location(path.stem, path)
-    assert found is not None and found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    # Its dataclasses look for their module, and its JOB may name it.
-    before = sys.modules.setdefault(path.stem, module)
-    try:
-        found.loader.exec_module(module)
-    except BaseException:
-        if before is module:
-            del sys.modules[path.stem]
-        raise
-    return module
-
-
-@contextlib.contextmanager
-def _running(path: Path) -> Iterator[None]:
-    """Turns whatever a config's own code raises into a `UserError` that names the line."""
-    try:
-        yield
-    except UserError:
-        raise
-    except (Exception, SystemExit) as error:
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-        where = f"{path}, line {lines[-1]}" if lines else str(path)
-        kind = type(error).__name__
-        raise UserError(f"cannot load {where}: {kind}: {one_line(error)}") from error
-
-
-def _takes_one(function: Callable[..., Any]) -> bool:
-    try:
-        signature(function).bind("")
-    except TypeError:
-        return False
-    return True
 
 
 def _entry(job: Any, chosen: str) -> Any:

@@ -1,8 +1,15 @@
-"""The problem that a search works on: the images in their parts, the size of the network, and what learns on them."""
+"""The problem that a search works on: the images in their parts, the size of the network, and what learns on them.
 
-from collections.abc import Callable
+The images lie in the device's memory, or are streamed (`parsec.data.stream`): read while shared weights learn on them.
+Nothing else differs then, but that no short training of single cells is there.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -11,11 +18,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from parsec.cells import Space, get_space
-from parsec.cells.network import Shape
+from parsec.cells.network import STEM_STRIDES, Shape
 from parsec.cells.space import POOLS, SKIPS, operation_share, uniform_logits
 from parsec.data import Dataset, channel_statistics, load, split
-from parsec.data.memory import Batches, memory_source, steps_per_epoch, training_batches
+from parsec.data.examples import StreamedDataset, is_streamed, open_stream, split_rows
+from parsec.data.memory import Batches, steps_per_epoch, training_batches
 from parsec.data.source import Batch, Source
+from parsec.data.stream import Part, StreamedPart, open_source
 from parsec.devices import batch_mesh, traced_for, whole
 from parsec.errors import UserError
 from parsec.evaluate.supernet import Score, make_score
@@ -27,6 +36,7 @@ from parsec.keys import fold
 from parsec.run.evaluators import joint_entry
 from parsec.run.footprint import check_search_memory
 from parsec.run.settings import SearchConfig
+from parsec.run.unreadable import Unreadable
 from parsec.supernet.objective import Child, make_child
 from parsec.supernet.supernet import cell_kinds, make_supernet
 from parsec.tables.published import open_published
@@ -41,7 +51,7 @@ class Problem(NamedTuple):
     """The images of a search, and the supernet's size that they ask for.
 
     Attributes:
-      dataset: names, notes, and the test part, which no search touches.
+      dataset: names, notes, and the test part, which no search touches; listed and not read where it is streamed.
       train: for the weights.
       valid: for the architecture.
       shape: of the networks.
@@ -49,9 +59,9 @@ class Problem(NamedTuple):
       mesh: the devices that the shared weights learn on.
     """
 
-    dataset: Dataset
-    train: Batches
-    valid: Batches
+    dataset: Dataset | StreamedDataset
+    train: Part
+    valid: Part
     shape: Shape
     steps: int
     mesh: Mesh
@@ -64,8 +74,32 @@ class Problem(NamedTuple):
     @property
     def image(self) -> tuple[int, int, int]:
         """Height, width and channels of an image."""
+        if isinstance(self.train, StreamedPart):
+            return self.train.image_size, self.train.image_size, 3
         height, width, channels = self.train.images.shape[1:]
         return height, width, channels
+
+
+class InMemory(NamedTuple):
+    """The images of a problem, all of them in memory."""
+
+    dataset: Dataset
+    train: Batches
+    valid: Batches
+
+
+class Sources(NamedTuple):
+    """Where the batches of a search come from.
+
+    Attributes:
+      train: for the weights.
+      valid: for the architecture.
+      waited: tells for how many seconds both were waited for; None where nothing is read.
+    """
+
+    train: Source
+    valid: Source
+    waited: Callable[[], float] | None
 
 
 class JointSearch(NamedTuple):
@@ -78,20 +112,38 @@ class JointSearch(NamedTuple):
 
 @lru_cache(maxsize=1)
 def load_problem(config: SearchConfig) -> Problem:
-    """Returns the images in the device's memory, parted, and the sizes that follow; raises `UserError`."""
+    """Returns the images, parted, in the device's memory or listed to be streamed, and the sizes that follow.
+
+    Raises:
+      UserError: missing or damaged data, a part with too few images, or a network that does not fit in memory.
+    """
     sizes = {f"config.data.{name}": getattr(config.data, name) for name in ("batch_size", "valid_batch_size")}
     mesh = batch_mesh(config.devices, sizes)
-    dataset = load(config.dataset, config.data_dir, config.data.image_size)
-    height, width, channels = dataset.images.shape[1:]
-    check_search_memory(config, get_space(config.space), (height, width, channels))
-    train, valid = split(dataset, config.data.valid_fraction, config.seed)
-    mean, std = channel_statistics(dataset.images[train])
-    per_epoch = steps_per_epoch(len(train), config.data.batch_size)
-    steps_per_epoch(len(valid), config.data.valid_batch_size)
+    dataset, train, valid = (_list if is_streamed(config.dataset) else _read)(config)
+    per_epoch = steps_per_epoch(train.num_examples, config.data.batch_size)
+    steps_per_epoch(valid.num_examples, config.data.valid_batch_size)
     shape = Shape(num_classes=len(dataset.class_names), **asdict(config.network))
     steps = config.steps or max(round(config.epochs * per_epoch), 1)
-    for_weights, for_prior = (training_batches(dataset, rows, mean, std) for rows in (train, valid))
-    return Problem(dataset, for_weights, for_prior, shape, steps, mesh)
+    return Problem(dataset, train, valid, shape, steps, mesh)
+
+
+def in_memory(problem: Problem) -> InMemory:
+    """Returns the images of a problem of which none are streamed, as `check_search` sees to where they may not be."""
+    dataset, train, valid = problem[:3]
+    assert isinstance(dataset, Dataset) and isinstance(train, Batches) and isinstance(valid, Batches)
+    return InMemory(dataset, train, valid)
+
+
+def naming_unreadable(config: SearchConfig, problem: Problem, directory: Path) -> Problem:
+    """Returns the problem with parts that name what cannot be read in unreadable.json of a run directory.
+
+    Raises:
+      UserError: that file is damaged; or, of a batch, more than config.data.unreadable_limit images cannot be read.
+    """
+    if not (isinstance(problem.train, StreamedPart) and isinstance(problem.valid, StreamedPart)):
+        return problem
+    add = Unreadable(directory, config.data.unreadable_limit).add
+    return problem._replace(train=problem.train._replace(report=add), valid=problem.valid._replace(report=add))
 
 
 def make_joint(config: SearchConfig) -> JointSearch:
@@ -117,14 +169,16 @@ def start_state(config: SearchConfig, joint: JointSearch, problem: Problem, logi
     return jax.device_put(state, whole(problem.mesh))
 
 
-def make_step(config: SearchConfig, joint: JointSearch, problem: Problem) -> Callable[[State, int], tuple[State, Info]]:
+def make_step(
+    config: SearchConfig, joint: JointSearch, problem: Problem, sources: Sources
+) -> Callable[[State, int], tuple[State, Info]]:
     """Returns `step(state, index) -> (state, info)`, compiled once for every child, batch and index."""
     sample_key = jax.device_put(fold(jax.random.key(config.seed), "children"), whole(problem.mesh))
-    train, valid = make_sources(config, problem)
     program = make_program(joint.search, problem.mesh)
 
     def step(state: State, index: int) -> tuple[State, Info]:
-        return program(state, sample_key, train.batch(index), valid.batch(index), jnp.asarray(index, jnp.int32))
+        batches = sources.train.batch(index), sources.valid.batch(index)
+        return program(state, sample_key, *batches, jnp.asarray(index, jnp.int32))
 
     return step
 
@@ -142,21 +196,37 @@ def make_program(search: Joint, mesh: Mesh) -> Any:
     return jax.jit(traced_for(mesh, advance), donate_argnums=0, out_shardings=whole(mesh))
 
 
-def make_sources(config: SearchConfig, problem: Problem) -> tuple[Source, Source]:
-    """Returns the sources of batches for the weights and for the architecture."""
+@contextmanager
+def open_sources(config: SearchConfig, problem: Problem) -> Iterator[Sources]:
+    """Yields the sources of batches for the weights and for the architecture; what reads them ends with it."""
     data, dtype, key = config.data, config.network.dtype, jax.random.key(config.seed)
-    train = memory_source(
-        problem.train,
-        fold(key, "training batches"),
-        data.batch_size,
-        augmentation=data.augmentation,
-        dtype=dtype,
-        mesh=problem.mesh,
-    )
-    valid = memory_source(
-        problem.valid, fold(key, "validation batches"), data.valid_batch_size, dtype=dtype, mesh=problem.mesh
-    )
-    return train, valid
+    waited = 0.0
+
+    def timed(source: Source) -> Source:
+        def batch(index: int) -> Batch:
+            nonlocal waited
+            began = time.monotonic()
+            fed = source.batch(index)
+            waited += time.monotonic() - began
+            return fed
+
+        return source._replace(batch=batch)
+
+    with (
+        open_source(
+            problem.train,
+            fold(key, "training batches"),
+            data.batch_size,
+            augmentation=data.augmentation,
+            dtype=dtype,
+            mesh=problem.mesh,
+        ) as train,
+        open_source(
+            problem.valid, fold(key, "validation batches"), data.valid_batch_size, dtype=dtype, mesh=problem.mesh
+        ) as valid,
+    ):
+        streamed = isinstance(problem.train, StreamedPart)
+        yield Sources(timed(train), timed(valid), (lambda: waited) if streamed else None)
 
 
 def make_validation(config: SearchConfig, problem: Problem, child: Child) -> Score:
@@ -199,10 +269,44 @@ def open_table(config: SearchConfig) -> Table | None:
 
 
 def check_cells(space: Space, shape: Shape) -> None:
-    """Raises `UserError` where a kind of cell has no place in the network, so that its choices would mean nothing."""
+    """Raises `UserError` where the size leaves a kind of cell without a place, or another size unread."""
+    if shape.stem in STEM_STRIDES and shape.stem_stride != 1:
+        raise UserError(f"config.network.stem_stride means nothing to the stem of {shape.stem}; leave one of them out")
     missing = sorted(set(space.cells) - set(cell_kinds(space, shape).values()))
     if missing:
         raise UserError(
             f"config.network.cells={shape.cells} leaves no {' and no '.join(missing)} cell in {space.name}; "
             "give more cells"
         )
+
+
+def _read(config: SearchConfig) -> InMemory:
+    """Returns a config's dataset, and its parts in the device's memory; raises `UserError`."""
+    dataset = load(config.dataset, config.data_dir, config.data.image_size)
+    height, width, channels = dataset.images.shape[1:]
+    check_search_memory(config, get_space(config.space), (height, width, channels))
+    train, valid = split(dataset, config.data.valid_fraction, config.seed)
+    mean, std = channel_statistics(dataset.images[train])
+    return InMemory(dataset, *(training_batches(dataset, rows, mean, std) for rows in (train, valid)))
+
+
+def _list(config: SearchConfig) -> tuple[StreamedDataset, StreamedPart, StreamedPart]:
+    """Returns a config's streamed dataset, and how its parts are read; raises `UserError`."""
+    data = config.data
+    dataset = open_stream(config.dataset, config.data_dir, data.image_size)
+    check_search_memory(config, get_space(config.space), (data.image_size, data.image_size, 3))
+    train, valid = (
+        StreamedPart(
+            dataset.examples,
+            rows,
+            data.image_size,
+            crop_area,
+            data.workers,
+            config.seed,
+            most_unreadable=data.unreadable_limit,
+        )
+        for rows, crop_area in zip(
+            split_rows(dataset, data.valid_fraction, config.seed), (data.crop_area, 1.0), strict=True
+        )
+    )
+    return dataset, train, valid

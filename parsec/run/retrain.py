@@ -264,7 +264,7 @@ def _shape(config: RetrainConfig, searched: SearchConfig, space: Space, num_clas
 
 def _check_memory(config: RetrainConfig, shape: Shape, space: Space, image: tuple[int, int, int]) -> None:
     """Raises `UserError` where one training, or the random cells, certainly do not fit in memory."""
-    size = NetworkSettings(shape.channels, shape.cells, shape.stem_stride, shape.dtype)
+    size = NetworkSettings(shape.channels, shape.cells, shape.stem_stride, shape.dtype, shape.stem)
     needs = network_needs(size, space, image, config.training.batch_size)
     cells = {"random cells": config.random * len(space.choices) * 4}
     require_memory(

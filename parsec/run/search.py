@@ -3,7 +3,7 @@
 It loads and parts the images and searches: jointly, where weights and architecture learn together, or by a strategy
 that is told the scores of an evaluator. Either goes on where an earlier process stopped. The found architecture is
 trained from scratch beside random ones, and judged by a published table where one is given; result.json, prior.json,
-the drawing and report.html last.
+the drawing and report.html last. Shared weights may learn on images that are streamed.
 """
 
 import math
@@ -18,6 +18,7 @@ from parsec.cells import Space, get_space
 from parsec.cells.costs import LATENCY
 from parsec.cells.domain import Domain
 from parsec.cells.space import uniform_logits
+from parsec.data.stream import StreamedPart
 from parsec.evaluate.contract import Evaluated, Evaluator, no_pause
 from parsec.evaluate.supernet import OBJECTIVE, Scored
 from parsec.evaluate.training import LIKELIHOOD
@@ -38,6 +39,8 @@ from parsec.run.problem import (
     make_joint,
     make_step,
     make_validation,
+    naming_unreadable,
+    open_sources,
     open_table,
     start_state,
 )
@@ -85,6 +88,7 @@ def run_search(config: SearchConfig, workdir: Path) -> dict[str, Any]:
         announce(f"search on {config.dataset} in {space.name}", _plan(config, space, problem, run.path))
         for note in (*run.notes, *problem.dataset.notes, *initial.notes):
             print(note)
+        problem = naming_unreadable(config, problem, run.path)
         print("compiling the supernet: one program for any child, half a minute or so on a CPU", flush=True)
         if joint_entry(config) is None:
             outcome = search_by_scores(config, space, domain, problem, run, initial.logits)
@@ -167,17 +171,19 @@ def search_by_scores(
 def _train_weights(
     config: SearchConfig, joint: JointSearch, problem: Problem, run: Claim, initial: np.ndarray, label: str
 ) -> Any:
-    return run_steps(
-        run,
-        start_state(config, joint, problem, initial),
-        make_step(config, joint, problem),
-        problem.steps,
-        label=label,
-        show=joint.show,
-        metrics_every=config.metrics_every,
-        save_minutes=config.save_minutes,
-        fatal=_all_failed,
-    )
+    with open_sources(config, problem) as sources:
+        return run_steps(
+            run,
+            start_state(config, joint, problem, initial),
+            make_step(config, joint, problem, sources),
+            problem.steps,
+            label=label,
+            show=joint.show,
+            metrics_every=config.metrics_every,
+            save_minutes=config.save_minutes,
+            fatal=_all_failed,
+            waited=sources.waited,
+        )
 
 
 def _judge(evaluator: Evaluator) -> Judge:
@@ -194,7 +200,7 @@ def _judge(evaluator: Evaluator) -> Judge:
 
 
 def _plan(config: SearchConfig, space: Space, problem: Problem, path: Path) -> dict[str, Any]:
-    train, valid = len(problem.train.labels), len(problem.valid.labels)
+    train, valid = problem.train.num_examples, problem.valid.num_examples
     budget = f"{config.sampler.budget}, K = {config.sampler.num_children}"
     warmup = round(config.prior.warmup * problem.steps)
     strategy, entry = config.strategy, EVALUATORS[config.strategy.evaluator]
@@ -215,7 +221,8 @@ def _plan(config: SearchConfig, space: Space, problem: Problem, path: Path) -> d
         "strategy": f"{strategy.name} on {entry.summary}",
         "space": f"{space.name}: {len(space.choices)} choices, {space.cardinality:.2g} architectures"
         + f", those with {', '.join(config.constraints)}" * bool(config.constraints),
-        "images": f"{train} for the weights, {valid} for the prior, {problem.train.images.shape[1:]} each",
+        "images": f"{train} for the weights, {valid} for the prior, {problem.image} each"
+        + ", streamed" * isinstance(problem.train, StreamedPart),
         "network": f"{config.network.cells} cells, {config.network.channels} channels, {config.network.dtype}",
         **({"objectives": ", ".join(config.objectives)} if config.objectives else {}),
         **({LATENCY: f"predicted for {read_model(config.latency, space).words}"} if config.latency else {}),

@@ -41,6 +41,27 @@ class DataSettings:
     valid_fraction: float = option(0.5, "share of the training images kept for the prior", minimum=0.01, maximum=0.99)
     image_size: int = option(0, "side in pixels that images are resized to; 0 leaves them", minimum=0)
     augmentation: str = option("none", "of training images", choices=AUGMENTATION_NAMES)
+    crop_area: float = option(
+        1.0,
+        "of a streamed dataset, least share of an image's area that a random crop keeps in a training batch; 1 cuts "
+        "out the centre, as in validation batches",
+        minimum=0.01,
+        maximum=1,
+    )
+    workers: int = option(
+        0,
+        "of a streamed dataset, processes that decode training batches, and as many for validation batches; 0 decodes "
+        "in threads of the one that searches",
+        minimum=0,
+        maximum=1000,
+        affects_results=False,
+    )
+    unreadable_limit: int = option(
+        100,
+        "of a streamed dataset, images that may be unreadable; they are skipped and named, and more end the run",
+        minimum=0,
+        affects_results=False,
+    )
 
 
 @dataclass(frozen=True)
@@ -53,6 +74,9 @@ class NetworkSettings:
     )
     stem_stride: int = option(1, "2 halves the resolution before the first cell", minimum=1, maximum=2)
     dtype: str = option("float32", "of activations; weights stay float32", choices=("float32", "bfloat16"))
+    stem: str = option(
+        "cifar", "one convolution, or the three of stride 2 that ImageNet has", choices=("cifar", "imagenet")
+    )
 
 
 @dataclass(frozen=True)
@@ -168,9 +192,14 @@ class SearchConfig:
         "children",
         "front.md",
         "front.png",
+        "unreadable.json",
     )
 
-    dataset: str = option("digits", "digits, digits_on_photos, cifar10, cifar100, images or tfds:NAME")
+    dataset: str = option(
+        "digits",
+        "digits, digits_on_photos, cifar10, cifar100, images or tfds:NAME; or, of a search on shared weights, streamed "
+        "and never held in memory: imagenet, stream:images or stream:tfds:NAME",
+    )
     data_dir: str = option("", "folder of the dataset's files, where it needs them", affects_results=False)
     space: str = option("darts", "search space: darts, nasbench201, or one that you registered")
     seed: int = option(0, "of everything random", minimum=0, maximum=2**32 - 1)

@@ -26,6 +26,7 @@ from parsec.errors import UserError
 from parsec.run.alike import make_recipe
 from parsec.run.footprint import check_table_memory
 from parsec.run.loop import run_steps
+from parsec.run.problem import check_cells
 from parsec.run.progress import announce
 from parsec.run.table_settings import TableConfig
 from parsec.run.workdir import RESULT, Claim, claim, finished_result, locate, reporting, write_json_atomic, writing
@@ -81,6 +82,7 @@ def run_build_table(config: TableConfig, workdir: Path) -> dict[str, Any]:
     dataset = load(config.dataset, config.data_dir, config.training.image_size)
     parts = load_parts(config, dataset)
     shape = Shape(num_classes=len(dataset.class_names), **asdict(config.network))
+    check_cells(space, shape)
     recipe = make_recipe(config.training, len(parts.train.labels))
     with claim(path, config, {"images": dataset.digest}) as run:
         announce(f"training {space.name} on {config.dataset}", _plan(config, rows, parts, recipe, run.path))

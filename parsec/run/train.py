@@ -28,7 +28,7 @@ from parsec.run.export import export_model
 from parsec.run.loop import run_steps
 from parsec.run.progress import announce
 from parsec.run.train_settings import TrainConfig
-from parsec.run.train_task import Task, load_task
+from parsec.run.train_task import Task, check_task, load_task
 from parsec.run.unreadable import Unreadable
 from parsec.run.workdir import RESULT, Claim, claim, finished_result, locate, read_json, reporting, write_json_atomic
 from parsec.train.derived import (
@@ -39,7 +39,6 @@ from parsec.train.derived import (
     network_costs,
     variable_shapes,
 )
-from parsec.train.footprint import check_memory, training_needs
 from parsec.train.model_file import WEIGHTS, Metadata, load_model, save_model
 from parsec.train.recipe import Recipe
 from parsec.train.training import Evaluate, TrainState, evaluated, init_state, judge, make_evaluate, make_step
@@ -65,12 +64,9 @@ def run_train(config: TrainConfig, workdir: Path) -> dict[str, Any]:
             show_result(finished, workdir)
         return finished
     task = load_task(config, *chosen_cell(config.from_run, config.genotype, locate(workdir)))
-    height, width, channels = task.metadata.image
-    image, validates = (height, width, channels), task.valid is not None
-    needs = training_needs(task.recipe, task.blueprint, image, validates=validates, devices=task.mesh.size)
-    check_memory(needs)
+    needed = check_task(task)
     with claim(workdir, config, task.digests) as run:
-        announce(f"training on {config.dataset}", _plan(config, task, sum(needs.values()), run.path))
+        announce(f"training on {config.dataset}", _plan(config, task, needed, run.path))
         for note in (*run.notes, *task.notes):
             print(note)
         unreadable = None

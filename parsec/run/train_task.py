@@ -6,20 +6,19 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from parsec.cells.network import STEM_STRIDES
 from parsec.data import Dataset, channel_statistics, load, split
 from parsec.data.examples import Examples, StreamedDataset, is_streamed, open_stream, split_rows
 from parsec.data.memory import Batches, held_out_batches, steps_per_epoch, training_batches
-from parsec.data.stream import MEAN, STD, StreamedPart
+from parsec.data.stream import MEAN, STD, Part, StreamedPart
 from parsec.devices import batch_mesh, whole
 from parsec.errors import UserError
 from parsec.run.cell_source import CellSource, make_blueprint
 from parsec.run.train_settings import TrainConfig
 from parsec.train.derived import Blueprint, dropped_paths
+from parsec.train.footprint import check_memory, training_needs
 from parsec.train.model_file import Metadata
 from parsec.train.recipe import Recipe
-
-# One part of the images, in memory or streamed.
-Part = Batches | StreamedPart
 
 
 class Task(NamedTuple):
@@ -127,6 +126,20 @@ def make_streamed_task(config: TrainConfig, dataset: StreamedDataset, cell: Cell
     )
 
 
+def check_task(task: Task) -> int:
+    """Returns the least bytes that a training takes; raises `UserError` where there are not so many."""
+    height, width, channels = task.metadata.image
+    needs = training_needs(
+        task.recipe,
+        task.blueprint,
+        (height, width, channels),
+        validates=task.valid is not None,
+        devices=task.mesh.size,
+    )
+    check_memory(needs)
+    return sum(needs.values())
+
+
 def part_rows(config: TrainConfig, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
     """Returns the rows of a dataset's training images to learn from and to validate on, int32."""
     if config.data.valid_fraction == 0:
@@ -191,7 +204,7 @@ def _check_together(config: TrainConfig, blueprint: Blueprint, size: tuple[int, 
         )
     if config.regularisation.drop_path and not dropped_paths(blueprint)[0]:
         raise UserError(f"the network of {blueprint.space} drops no paths; set --config.regularisation.drop_path=0")
-    factor = (8 if config.network.stem == "imagenet" else config.network.stem_stride) * 4
+    factor = STEM_STRIDES.get(config.network.stem, config.network.stem_stride) * 4
     if config.regularisation.auxiliary_weight and min(size) <= factor:
         raise UserError(
             f"images of {size[0]} x {size[1]} pixels leave the auxiliary head fewer than 2 x 2; set "

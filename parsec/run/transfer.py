@@ -3,9 +3,13 @@
 Two searches one after the other: the source as it is, and the target from the prior that the source learnt, matched by
 the names of choices and options. In the target the prior goes on learning by the target's own options: its learning
 rate, how far it is opened up beforehand (`prior.sharpness`, `prior.mixture`), and how much it trusts what it was given
-(`prior.trust_radius`).
+(`prior.trust_radius`). With `--train` the cell that the target finds is then trained from scratch on the target's
+images, as a third run.
 """
 
+import contextlib
+import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,7 @@ from typing import Any
 from parsec.cells import get_space
 from parsec.cells.space import uniform_logits
 from parsec.errors import UserError
+from parsec.run.cell_source import any_cell
 from parsec.run.coherence import check_search
 from parsec.run.evaluators import joint_entry
 from parsec.run.pipeline import make_stages, run_pipeline
@@ -21,12 +26,15 @@ from parsec.run.problem import load_problem
 from parsec.run.search import run_search
 from parsec.run.settings import SearchConfig
 from parsec.run.strategy_search import leaves_prior
-from parsec.run.workdir import RESULT, SOURCE, TARGET, inspect
+from parsec.run.train import run_train
+from parsec.run.train_settings import TrainConfig
+from parsec.run.train_task import check_task, load_task
+from parsec.run.workdir import RESULT, SOURCE, TARGET, TRAINED, inspect
 from parsec.search.registry import STRATEGIES
 from parsec.transfer.prior import carry_logits, named_logits
 
 
-def run_transfer(config: Any, target_config: Any, workdir: Path) -> dict[str, Any]:
+def run_transfer(config: Any, target_config: Any, workdir: Path, training: TrainConfig | None = None) -> dict[str, Any]:
     """Runs or resumes a search, then another job that starts from the prior that the first one learnt.
 
     Args:
@@ -34,10 +42,12 @@ def run_transfer(config: Any, target_config: Any, workdir: Path) -> dict[str, An
       target_config: the target, a search that starts from a prior, or a `PipelineConfig` of which the search does; in
         the folder `target`. It is the same as a job of its own with `--config.prior.initial=<source>`, and the other
         options of `config.prior` act alike.
-      workdir: the run directory of both.
+      workdir: the run directory of all.
+      training: of the target's cell, on the images that the target names, in the folder `train`; or None. It is the
+        same as a job of its own with `--config.from_run=<target>`.
 
     Returns:
-      What the target's result.json holds.
+      What the last run's result.json holds.
 
     Raises:
       UserError: for a config that is no search, a source that learns no prior or a target that starts from none,
@@ -66,10 +76,40 @@ def run_transfer(config: Any, target_config: Any, workdir: Path) -> dict[str, An
     if not (workdir / SOURCE / RESULT).exists():
         # Data that is missing is told of now, not after the source's hours.
         load_problem(search)
+    if training is not None:
+        training = _of_target(training, begun)
+        inspect(workdir / TRAINED, training)
+        if not (workdir / TRAINED / RESULT).exists():
+            with _of_training():
+                check_task(load_task(training, *[any_cell(search.space)] * 2))
     run_search(config, workdir / SOURCE)
     if isinstance(begun, PipelineConfig):
         return run_pipeline(begun, workdir / TARGET)
-    return run_search(begun, workdir / TARGET)
+    found = run_search(begun, workdir / TARGET)
+    if training is None:
+        return found
+    with _of_training():
+        return run_train(training, workdir / TRAINED)
+
+
+def _of_target(training: TrainConfig, target: SearchConfig | PipelineConfig) -> TrainConfig:
+    """Returns the training of what a target finds, on the target's images.
+
+    The target is named relative to the training's own run directory, so that the run does not depend on where it lies.
+    """
+    if isinstance(target, PipelineConfig):
+        raise UserError("--train means nothing here: this target trains what it finds; leave it out")
+    images = {"dataset": target.dataset, "data_dir": target.data_dir}
+    return replace(training, from_run=f"../{TARGET}", genotype="", weights="", **images)
+
+
+@contextlib.contextmanager
+def _of_training() -> Iterator[None]:
+    """Gives the settings in the training's errors the names by which they are set here."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(re.sub(r"\bconfig\.(?=\w)", "train.", str(error))) from error
 
 
 def _started(target: Any) -> tuple[SearchConfig | PipelineConfig, SearchConfig]:

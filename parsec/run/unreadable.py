@@ -16,7 +16,7 @@ UNREADABLE = "unreadable.json"
 
 
 class Unreadable:
-    """Names of the images that could not be read so far."""
+    """Names of the images that could not be read so far; of one directory there may be several of these."""
 
     def __init__(self, directory: Path, limit: int) -> None:
         """Takes up what an earlier process found.
@@ -29,27 +29,29 @@ class Unreadable:
           UserError: unreadable.json is damaged.
         """
         self._path, self._limit = directory / UNREADABLE, limit
-        found = read_json(self._path) if self._path.exists() else []
-        if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
-            raise UserError(f"{self._path} is no list of names; remove it, and the run finds them again")
-        self._names = set(found)
+        # A damaged file is told of now.
+        self._known = set(self.names)
 
     def add(self, names: Sequence[str]) -> None:
         """Adds images; raises `UserError` where they are too many."""
-        if new := set(names) - self._names:
-            self._names |= new
-            write_json_atomic(self._path, self.names)
-        if len(self._names) > self._limit:
+        if not self._known.issuperset(names):
+            self._known = {*self.names, *names}
+            write_json_atomic(self._path, sorted(self._known))
+        if len(self._known) > self._limit:
+            every = sorted(self._known)
             raise UserError(
-                f"{unreadable_files(self.names)}, more than config.data.unreadable_limit={self._limit}: "
-                f"{named(self.names)}"
+                f"{unreadable_files(every)}, more than config.data.unreadable_limit={self._limit}: {named(every)}"
             )
 
     @property
     def names(self) -> list[str]:
-        """All names, sorted."""
-        return sorted(self._names)
+        """All names, sorted; raises `UserError` where the file is damaged."""
+        found = read_json(self._path) if self._path.exists() else []
+        if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+            raise UserError(f"{self._path} is no list of names; remove it, and the run finds them again")
+        return sorted(found)
 
     def told(self) -> dict[str, Any]:
         """Returns what result.json says: their number, and the first of them in words."""
-        return {"count": len(self._names), "files": named(self.names)}
+        names = self.names
+        return {"count": len(names), "files": named(names)}

@@ -13,13 +13,14 @@ import numpy as np
 from parsec.cells import Space
 from parsec.cells.costs import table_costs
 from parsec.cells.domain import Domain
+from parsec.data.examples import is_streamed
 from parsec.data.memory import held_out_batches, steps_per_epoch
 from parsec.report.matched import summarise_matched
 from parsec.report.verdict import summarise
 from parsec.run.alike import Accuracies, Entrants, choose_entrants, draw_matched, plain_network, train_alike
 from parsec.run.evaluators import EVALUATORS, joint_entry
 from parsec.run.factories import make_trainer_of, search_costs, search_steps
-from parsec.run.problem import Problem, search_recipe
+from parsec.run.problem import Problem, in_memory, search_recipe
 from parsec.run.settings import SearchConfig
 from parsec.run.workdir import Claim
 from parsec.train.many import Parts, make_trainer
@@ -45,10 +46,12 @@ class Plan(NamedTuple):
 
 def plan_verification(config: SearchConfig, problem: Problem) -> Plan:
     """Returns how long each network is trained at the end of a search, if at all."""
-    settings, images = config.verify, len(problem.train.labels)
+    settings, images = config.verify, problem.train.num_examples
     if not settings.random:
         return Plan(0, "none: config.verify.random=0")
-    if not len(problem.dataset.test_labels):
+    if is_streamed(config.dataset):
+        return Plan(0, "none: networks are trained side by side on images in memory only")
+    if not len(in_memory(problem).dataset.test_labels):
         return Plan(0, "none: the dataset has no test part")
     batch_size, networks = config.data.batch_size, verified_networks(config)
     if settings.steps:
@@ -76,7 +79,7 @@ def searched_images(config: SearchConfig, problem: Problem) -> float:
     children = problem.steps * config.sampler.num_children
     if joint_entry(config) is not None:
         return children * (data.batch_size + _FORWARD * data.valid_batch_size)
-    looked_at = strategy.evaluations * _FORWARD * min(config.derive.valid_images, len(problem.valid.labels))
+    looked_at = strategy.evaluations * _FORWARD * min(config.derive.valid_images, problem.valid.num_examples)
     if entry.shared:
         return children * data.batch_size + looked_at
     if entry.afresh:
@@ -106,7 +109,7 @@ def verify(
         return None
     entrants = choose_entrants(space, problem.shape, found[None], settings.random, config.seed, problem.image, domain)
     accuracies = _train(config, problem, entrants, steps, run)
-    return {"steps": steps, **summarise(*accuracies, len(problem.dataset.test_labels))}
+    return {"steps": steps, **summarise(*accuracies, len(in_memory(problem).dataset.test_labels))}
 
 
 def verify_front(
@@ -129,19 +132,20 @@ def verify_front(
     accuracies = _train(config, problem, Entrants(space, problem.shape, front, every, residual), steps, run)
     alike = accuracies.random.reshape(*random.shape[:2], -1)
     params = table_costs(table, every)[:, 0].reshape(random.shape[:2]).tolist()
-    images = len(problem.dataset.test_labels)
+    images = len(in_memory(problem).dataset.test_labels)
     return {"steps": steps, **summarise_matched(accuracies.found, alike, accuracies.residual, params, images)}
 
 
 def _train(config: SearchConfig, problem: Problem, entrants: Entrants, steps: int, run: Claim) -> Accuracies:
     settings, space, recipe = config.verify, entrants.space, search_recipe(config)
-    test = held_out_batches(problem.dataset, *(np.asarray(each) for each in (problem.train.mean, problem.train.std)))
+    dataset, train, _ = in_memory(problem)
+    test = held_out_batches(dataset, *(np.asarray(each) for each in (train.mean, train.std)))
     if EVALUATORS[config.strategy.evaluator].afresh:
         # The program that searched.
         make = partial(make_trainer_of, config)
     else:
         recipe = Recipe(steps, config.data.batch_size, settings.learning_rate, augmentation=config.data.augmentation)
-        make = partial(make_trainer, space, problem.shape, recipe, problem.train)
+        make = partial(make_trainer, space, problem.shape, recipe, train)
     return train_alike(
-        run, entrants, make, replace(recipe, steps=steps), Parts(problem.train, None, test), config.seed, settings.seeds
+        run, entrants, make, replace(recipe, steps=steps), Parts(train, None, test), config.seed, settings.seeds
     )

@@ -31,8 +31,8 @@ CONFIG, RESULT, TIMING, METRICS, CHECKPOINTS, TENSORBOARD = (
     "checkpoints",
     "tensorboard",
 )
-# Folders of the two runs in the run directory of a transfer.
-SOURCE, TARGET = "source", "target"
+# Folders of the runs in the run directory of a transfer: two searches, and the training of the second one's cell.
+SOURCE, TARGET, TRAINED = "source", "target", "train"
 _LOCK = ".lock"
 # Characters of a path that an error shows.
 _LONG = 300

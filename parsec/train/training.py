@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from parsec.data.memory import Batches, normalise, sweep, take
 from parsec.data.source import RawBatch
-from parsec.data.stream import StreamedPart, stream_once
+from parsec.data.stream import Part, StreamedPart, stream_once
 from parsec.devices import divide, divided, traced_for, whole
 from parsec.errors import UserError
 from parsec.keys import fold
@@ -48,7 +48,7 @@ class TrainState(NamedTuple):
 # `step(state, index, fed) -> (state, metrics)`, compiled; it donates the state.
 Step = Callable[[TrainState, int, Batches | RawBatch], tuple[TrainState, dict[str, jax.Array]]]
 # `evaluate(variables, part) -> accuracy in percent`, float32 [].
-Evaluate = Callable[[Variables, Batches | StreamedPart], jax.Array]
+Evaluate = Callable[[Variables, Part], jax.Array]
 
 
 def init_state(recipe: Recipe, variables: Variables, *, validates: bool) -> TrainState:
@@ -177,7 +177,7 @@ def make_evaluate(blueprint: Blueprint, batch_size: int, mesh: Mesh | None = Non
         jax.jit(traced_for(mesh, counting), out_shardings=whole(mesh)) for counting in (count_of_rows, count)
     )
 
-    def evaluate(variables: Variables, part: Batches | StreamedPart) -> jax.Array:
+    def evaluate(variables: Variables, part: Part) -> jax.Array:
         number = part.num_examples
         # What fills a batch up does not count, and changes nothing: here nothing is normalised by the batch.
         size = -(-min(batch_size, number) // devices) * devices
@@ -205,7 +205,7 @@ def evaluated(state: TrainState) -> Variables:
     return state.variables if state.average is None else state.average
 
 
-def judge(state: TrainState, evaluate: Evaluate, part: Batches | StreamedPart) -> TrainState:
+def judge(state: TrainState, evaluate: Evaluate, part: Part) -> TrainState:
     """Returns the state at the end of an epoch with its validation accuracy, and the best variables so far."""
     variables = evaluated(state)
     accuracy = evaluate(variables, part)

@@ -12,6 +12,7 @@ import pytest
 from benchmarks import ahead_of_time
 from benchmarks.ahead_of_time import CHIPS, INSTALL, JOBS, Work, bound, count_collectives, main, parse
 from parsec.errors import UserError
+from parsec.run.config_files import load_config
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "scale.md"
@@ -41,6 +42,14 @@ def test_the_page_has_a_command_for_every_row():
 def test_a_job_has_its_own_size_and_the_command_may_change_it():
     options = parse(["--job=imagenet_train", "--batch=256"])
     assert (options.cells, options.channels, options.batch, options.image) == (14, 48, 256, 224)
+
+
+@pytest.mark.parametrize("job", ["imagenet_search", "imagenet_train"])
+def test_a_job_on_imagenet_has_the_size_of_its_config(job: str):
+    config, size = load_config(job).config, JOBS[job]
+    assert (size.cells, size.channels) == (config.network.cells, config.network.channels)
+    assert (size.batch, size.image) == (config.data.batch_size, config.data.image_size)
+    assert size.children == (config.sampler.num_children if job.endswith("search") else 0)
 
 
 @pytest.mark.parametrize(

@@ -8,18 +8,23 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from configs import imagenet_search
 from parsec.data import load
 from parsec.data.examples import StreamedDataset, open_stream, split_rows
-from parsec.data.stream import MEAN, STD, StreamedPart, feeding, stream_once
+from parsec.data.memory import finished
+from parsec.data.stream import MEAN, STD, StreamedPart, feeding, open_source, stream_once
 from parsec.errors import UserError
+from parsec.run.problem import load_problem, open_sources
 
 COUNT = 10
 
@@ -384,6 +389,31 @@ def test_prepared_imagenet_is_read_record_by_record(tmp_path: Path):
         assert [[5, 900, 7, 8, 9, 10][at] for at in order] == np.asarray(raw.labels).tolist()
     assert dataset.examples.name(4) == "train[4]"
     assert open_stream("stream:tfds:imagenet2012", str(tmp_path), 8).digest == dataset.digest
+
+
+def test_a_search_draws_its_two_parts_from_prepared_imagenet(tmp_path: Path):
+    store_imagenet(tmp_path, {"train": [5, 900, 7, 8, 9, 10], "validation": [3, 4, 5]})
+    config = imagenet_search.get_config("quick")
+    data = replace(config.data, batch_size=4, valid_batch_size=2, valid_fraction=0.34, image_size=8)
+    config = replace(config, data_dir=str(tmp_path), data=data)
+    problem = load_problem(config)
+    assert problem.shape.num_classes == 1000 and problem.image == (8, 8, 3)
+    with open_sources(config, problem) as (train, valid, _):
+        parts = [sorted(np.asarray(source.batch(0).labels).tolist()) for source in (train, valid)]
+    assert sorted(parts[0] + parts[1]) == [5, 7, 8, 9, 10, 900]
+
+
+def test_a_source_augments_and_normalises_what_is_read(folder: Path):
+    part, key = part_of(open_stream("imagenet", str(folder), 8), seed=3), jax.random.key(0)
+    with feeding(part, 8) as feed, open_source(part, key, 8, augmentation="flip") as source:
+        for index in (2, 3, 1):
+            raw, batch = feed(index), source.batch(index)
+            expected = finished(raw, key, index, augmentation="flip")
+            np.testing.assert_allclose(batch.images, expected.images, atol=1e-6)
+            np.testing.assert_array_equal(batch.labels, raw.labels)
+    assert (source.num_examples, source.steps_per_epoch) == (20, 2)
+    with pytest.raises(UserError, match="batch_size 21 is larger"), open_source(part, key, 21):
+        pass
 
 
 def test_importing_the_data_does_not_import_grain():

@@ -8,7 +8,7 @@ from parsec.cells import get_space
 from parsec.config import override
 from parsec.errors import UserError
 from parsec.run.coherence import check_search
-from parsec.run.launch import list_configs, load_config
+from parsec.run.config_files import list_configs, load_config
 from parsec.run.settings import SearchConfig
 
 PLAIN = SearchConfig()
@@ -73,6 +73,14 @@ def test_a_preset_is_switched_off_by_one_option(chosen: str, off: str):
         ({"strategy.evaluator": "train", "steps": "9"}, "steps=9", "shared weights"),
         ({"strategy.evaluator": "train", "prior.b1": "0.5"}, "prior.b1=0.5", "shared weights"),
         ({"strategy.evaluations": "9"}, "strategy.evaluations=9", "a strategy that is told scores"),
+        ({"data.workers": "2"}, "data.workers=2", "a streamed dataset: config.dataset=imagenet, stream:images"),
+        ({"data.crop_area": "0.5"}, "data.crop_area=0.5", "a streamed dataset"),
+        ({"dataset": "imagenet", "verify.steps": "9"}, "verify.steps=9", "config.verify.random=0"),
+        (
+            {"dataset": "imagenet", "strategy.name": "random", "strategy.evaluator": "train"},
+            "strategy.evaluator=train",
+            "--config.strategy.evaluator=supernet, or --config.dataset=images",
+        ),
         ({"verify.random": "3"}, "verify.random=3", "at least 5 random cells for a verdict, or 0 for none"),
         ({"verify.steps": "9", "verify.share": "0.2"}, "verify.share=0.2", "config.verify.epochs=0 and"),
         ({"strategy.name": "random", "prior.initial": "x"}, "prior.initial=x", "weights and prior together"),

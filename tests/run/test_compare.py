@@ -14,7 +14,7 @@ from parsec.errors import UserError
 from parsec.report.comparison import comparison_text, incumbents, queries_to_optimum, regret_curve, summarise
 from parsec.run.compare import run_compare
 from parsec.run.compare_settings import CompareConfig
-from parsec.run.launch import load_config
+from parsec.run.config_files import load_config
 from parsec.run.ledger import PROPOSALS_PER_QUERY
 from parsec.run.trials import Task, run_trials
 from parsec.search.registry import STRATEGIES, Entry

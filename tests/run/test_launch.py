@@ -12,7 +12,8 @@ import pytest
 
 import main
 from parsec.errors import UserError
-from parsec.run.launch import check_paths, list_configs, load_config, prepare_process
+from parsec.run.config_files import list_configs, load_config
+from parsec.run.launch import check_paths, prepare_process
 from parsec.run.settings import SearchConfig
 
 ROOT = Path(__file__).parents[2]

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from parsec.run import launch
+from parsec.run.config_files import list_configs
 
 ROOT = Path(__file__).parents[2]
 WALK = '''"""A random walk, to test the runner.
@@ -91,7 +92,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Command
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     yield lambda *words: module.main(list(words))
-    for name in ("configs", "configs.walk_search", "configs.other"):
+    for name in ("configs", "configs.walk_search", "configs.walk_train", "configs.other"):
         sys.modules.pop(name, None)
 
 
@@ -105,7 +106,7 @@ def test_alone_it_lists_every_config_with_a_line_each(command: Command, capsys: 
 
 
 def test_every_config_of_the_package_is_listed_with_a_line():
-    listed = launch.list_configs()
+    listed = list_configs()
     assert set(listed) == {path.stem for path in (ROOT / "configs").glob("*.py")} - {"__init__"}
     assert all(listed.values())
 
@@ -144,6 +145,17 @@ def test_help_of_a_config_lists_its_settings(
         (["--config=walk_search", "--target.seed=1"], ["--target.seed is of the target of a transfer"]),
         (["--config=walk_search", "--target.seed"], ["--target.seed needs a value"]),
         (["--config=walk_search", "--targets.seed=1"], ["unknown flag '--targets.seed'"]),
+        (["--config=walk_search", "--train"], ["--train goes on after a transfer", "--config.from_run=RUN_DIR"]),
+        (["--config=walk_search", "--transfer_to=walk", "--train.seed=1"], ["after a transfer; ask for it: --train"]),
+        (
+            ["--config=walk_search", "--transfer_to=walk_search", "--train"],
+            ["no training for the target 'walk_search', it would be walk_train"],
+        ),
+        (
+            ["--config=walk_search", "--transfer_to=walk", "--train", "--train.dataset=digits"],
+            ["--train.dataset means nothing here", "on the target's images"],
+        ),
+        (["--train"], ["no --config given"]),
         (["--target.seed=1"], ["no --config given"]),
         (["--workdir=a"], ["no --config given"]),
         (["--config.seed=1"], ["no --config given"]),
@@ -204,6 +216,30 @@ def test_where_a_run_goes_and_what_the_job_is_given(command: Command, tmp_path: 
     assert here == tmp_path / "here"
     assert (transfer, target.steps, target.seed) == ("parsec.run.transfer:run_transfer", 5, 7)
     assert both == tmp_path / "runs" / "walk_search-to-walk_search-quick"
+
+
+def test_a_target_goes_by_its_short_name_and_is_trained_in_its_own_variant(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    given = []
+    monkeypatch.setattr(launch, "_entry", lambda job, chosen: lambda *arguments: given.append(arguments))
+    training = tmp_path / "site" / "configs" / "walk_train.py"
+    training.write_text(WALK)
+    for words, steps in (([], 60), (["--train.steps=7"], 7)):
+        assert command("--config=walk_search", "--transfer_to=walk", "--train", *words) == 0
+        _, target, folder, trained = given.pop()
+        assert (target.steps, trained.steps, folder.name) == (60, steps, "walk_search-to-walk_search")
+    assert command("--config=walk_search", "--transfer_to=walk:quick", "--train") == 0
+    _, target, folder, trained = given.pop()
+    assert (target.steps, trained.steps, folder.name) == (5, 5, "walk_search-to-walk_search-quick")
+    # A variant that the training has not is its own.
+    training.write_text(WALK.replace('"quick"', '"another"'))
+    sys.modules.pop("configs.walk_train")
+    assert command("--config=walk_search", "--transfer_to=walk:quick", "--train") == 0
+    assert given.pop()[3].steps == 60
+    assert command("--config=walk_search", "--transfer_to=walk:quick", "--train", "--help") == 0
+    out = capsys.readouterr().out
+    assert "--config.steps=60" in out and "--target.steps=5" in out and "--train.steps=60" in out
 
 
 def test_a_transfer_to_a_folder_that_is_not_there_runs_nothing(

@@ -17,7 +17,7 @@ from configs.digits_search import get_config
 from parsec.cells import get_space
 from parsec.cells.genotypes import from_text
 from parsec.errors import UserError
-from parsec.run.problem import load_problem, make_joint, make_step, start_state
+from parsec.run.problem import load_problem, make_joint, make_step, open_sources, start_state
 from parsec.run.search import run_search
 from parsec.run.settings import SearchConfig
 from parsec.tables.published import open_published
@@ -186,7 +186,8 @@ def test_the_parts_of_a_problem_are_disjoint_and_the_test_part_is_every_seeds():
 def test_a_step_takes_over_the_memory_of_the_state_before_it():
     problem, joint = load_problem(CONFIG), make_joint(CONFIG)
     before = start_state(CONFIG, joint, problem)
-    make_step(CONFIG, joint, problem)(before, 0)
+    with open_sources(CONFIG, problem) as sources:
+        make_step(CONFIG, joint, problem, sources)(before, 0)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves((before.weights, before.optimizer)) if leaf.size > 1)
 
 

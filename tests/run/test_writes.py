@@ -41,7 +41,7 @@ RUN = Path(compare.__file__).parent
 def test_the_names_are_those_of_the_modules_that_write():
     search = {prior.PRIOR, conclude.REPORT, factories.CHILDREN, journal.JOURNAL, finals.COMPARED}
     search |= {front.FRONT, front.PLOT}
-    assert {*search, alike.RETRAINED, "cell.svg", "cell.png"} == set(SearchConfig.WRITES)
+    assert {*search, alike.RETRAINED, unreadable.UNREADABLE, "cell.svg", "cell.png"} == set(SearchConfig.WRITES)
     assert {saved_trials.FINISHED, compare.CURVES, compare.PLOT, compare.TEXT} == set(CompareConfig.WRITES)
     fronts = {pareto.CURVES, pareto.PLOT, pareto.FRONTS, pareto.TEXT, pareto.FRONT, pareto.ARCHITECTURES}
     assert {saved_trials.FINISHED, *fronts} == set(ParetoConfig.WRITES)

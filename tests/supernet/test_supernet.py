@@ -11,23 +11,33 @@ from parsec.data.source import Batch
 from parsec.supernet.objective import make_child, static_child
 from parsec.supernet.supernet import child_weights, make_supernet
 
-SHAPE = {"darts": Shape(channels=4, cells=3, num_classes=5), "nasbench201": Shape(4, 1, 5)}
+# Space, shape and side of the images in pixels.
+CASES = {
+    "darts": ("darts", Shape(channels=4, cells=3, num_classes=5), 8),
+    "nasbench201": ("nasbench201", Shape(4, 1, 5), 8),
+    "darts behind ImageNet's stem": ("darts", Shape(4, 3, 5, stem="imagenet"), 32),
+}
 
 # Each program runs once: compiling it well would take longer than running it badly.
 QUICKLY = {"xla_backend_optimization_level": 0}
 
 
-def make_batch(key: jax.Array, size: int = 8) -> Batch:
+def make_batch(key: jax.Array, side: int, size: int = 8) -> Batch:
     images, labels = jax.random.split(key)
-    return Batch(jax.random.normal(images, (size, 8, 8, 3)), jax.random.randint(labels, (size,), 0, 5))
+    return Batch(jax.random.normal(images, (size, side, side, 3)), jax.random.randint(labels, (size,), 0, 5))
 
 
-@pytest.mark.parametrize("name", SPACES)
-def test_a_child_equals_its_static_network_in_loss_and_gradient(name: str, key: jax.Array):
-    space, shape = SPACES[name], SHAPE[name]
+def test_every_space_has_a_case():
+    assert {space for space, _, _ in CASES.values()} == set(SPACES)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_child_equals_its_static_network_in_loss_and_gradient(case: str, key: jax.Array):
+    name, shape, side = CASES[case]
+    space = SPACES[name]
     net = make_supernet(space, shape)
     child = make_child(space, net)
-    batch = make_batch(key)
+    batch = make_batch(key, side)
     weights = net.init(key, batch.images)
     shared = jax.jit(jax.value_and_grad(lambda w, a: child(w, batch, a).log_likelihood), compiler_options=QUICKLY)
     rng = np.random.default_rng(0)
