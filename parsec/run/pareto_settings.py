@@ -17,10 +17,15 @@ class ParetoConfig:
         *("front.md", "front.json"),
     )
 
-    benchmark: str = option("nasbench201", "where the table comes from", choices=("nasbench201", "digits201", "table"))
+    benchmark: str = option(
+        "nasbench201", "where the table comes from", choices=("nasbench201", "nasbench101", "digits201", "table")
+    )
     data_dir: str = option("", "folder that holds the benchmark's file, such as nasbench201.npz", affects_results=False)
     table: str = option("", "the .npz file of benchmark=table", affects_results=False)
-    dataset: str = option("cifar10", "which numbers, for benchmarks that have several")
+    dataset: str = option(
+        "cifar10", "which numbers, for benchmarks that have several (nasbench101: five_vertices, sample, ...)"
+    )
+    max_vertices: int = option(6, "most vertices of a cell, for benchmark=nasbench101", minimum=3, maximum=7)
     costs: tuple[str, ...] = option(
         (),
         "of nasbench201, latencies and energies of devices that stand beside the table's columns, such as "

@@ -16,13 +16,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from parsec.cells.domain import ArrayLike
 from parsec.errors import UserError, shown, unknown
 from parsec.tables.table import Table
 
 _LOG = "log10_"
 _ACCURACY = (0.0, 100.0)
+# After which NAS-Bench-101's cells were measured: 2 and 4 by EC-NAS, from 4 on by the benchmark itself.
+_EPOCHS_101 = (2, 4, 12, 36, 108)
 # Reference and ideal of columns by benchmark, in the column's own unit; ideal NaN is the best of the table. Base-10
 # logarithm of parameters 8 and accuracy 0 are those of Izquierdo et al. 2021, "Bag of baselines for multi-objective
 # joint neural architecture search and hyperparameter optimization", arXiv 2105.01015; the others are round numbers
@@ -39,13 +44,26 @@ _CELLS = {
 }
 BOUNDS: dict[str, Mapping[str, tuple[float, float]]] = {
     "nasbench201": {**_CELLS, **dict.fromkeys(("valid_12", "valid_200", "test_200"), _ACCURACY)},
+    "nasbench101": {
+        "params": (5e7, math.nan),
+        "log10_params": (8.0, math.nan),
+        **dict.fromkeys(("energy_kwh_2", "energy_kwh_4"), (0.1, math.nan)),
+        **dict.fromkeys(("log10_energy_kwh_2", "log10_energy_kwh_4"), (-1.0, math.nan)),
+        **dict.fromkeys(("seconds_2", "seconds_4"), (500.0, math.nan)),
+        **{f"{part}_{e}": _ACCURACY for part in ("train", "valid", "test") for e in _EPOCHS_101},
+        "surrogate_valid_108": _ACCURACY,
+    },
     "digits201": {
         **_CELLS,
         **{f"{part}{run}": _ACCURACY for part in ("valid", "test") for run in ("", "_0", "_1", "_2")},
     },
 }
 # What is known of an architecture before it is trained; in a table of one's own, any column may be.
-COSTS = {"nasbench201": ("params", "params_m", "flops_m"), "digits201": ("params", "flops")}
+COSTS = {
+    "nasbench201": ("params", "params_m", "flops_m"),
+    "nasbench101": ("params",),
+    "digits201": ("params", "flops"),
+}
 _COMPARE: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
     "<": np.less,
     "<=": np.less_equal,
@@ -187,7 +205,8 @@ def constrain(
             f"only one architecture of table {table.name} meets config.constraints; there is nothing to search"
         )
     columns = {name: column[rows] for name, column in table.columns.items()}
-    return replace(table, architectures=table.architectures[rows], columns=columns), rows
+    resolve = None if table.resolve is None else _within(table.resolve, rows, len(table))
+    return replace(table, architectures=table.architectures[rows], columns=columns, resolve=resolve), rows
 
 
 def parse_constraint(text: str) -> tuple[str, str, float]:
@@ -203,6 +222,16 @@ def round_above(value: float) -> float:
     """Returns the least of 1, 2 and 5 times a power of ten above a positive number."""
     power = 10.0 ** math.floor(math.log10(value))
     return next(float(f"{step * power:.0e}") for step in (1, 2, 5, 10) if step * power > value)
+
+
+def _within(
+    resolve: Callable[[ArrayLike], jax.Array], rows: np.ndarray, count: int
+) -> Callable[[ArrayLike], jax.Array]:
+    """Returns `Table.resolve` of the part of a table of `count` architectures that has these rows of it, int [n]."""
+    # The last entry answers for -1, which no architecture of the whole is either.
+    place = np.full(count + 1, -1, np.int32)
+    place[rows] = np.arange(len(rows))
+    return lambda architectures: jnp.asarray(place)[resolve(architectures)]
 
 
 def _device_bounds(table: Table, devices: Sequence[str]) -> dict[str, tuple[float, float]]:

@@ -67,7 +67,7 @@ def test_files_resume_and_a_second_run_byte_for_byte(
 def test_every_architecture_keeps_the_constraints_and_genotypes_can_be_trained(tmp_path: Path) -> None:
     config = replace(get_config(), constraints=("params<40000",), strategies=("random",), seeds=2, budget=30)
     result = run_pareto(config, tmp_path / "run")
-    table, _, _ = load_problem(config)
+    table = load_problem(config).table
     assert result["architectures"] == len(table) < 15_625 and table.columns["params"].max() < 40_000
     with np.load(tmp_path / "run" / "strategies" / "random.npz") as saved:
         assert table.columns["params"][saved["rows"]].max() < 40_000
@@ -80,7 +80,7 @@ def test_every_architecture_keeps_the_constraints_and_genotypes_can_be_trained(t
 
 def test_strategies_are_told_scores_scaled_by_the_reference_point() -> None:
     told, domain = load_told(get_config())
-    _, objectives, _ = load_problem(get_config())
+    objectives = load_problem(get_config()).objectives
     assert list(told.columns) == ["test", "log10_params"] and domain.pool is not None
     np.testing.assert_array_equal(told.columns["log10_params"], objectives.scaled[:, 1])
     assert told.columns["log10_params"].max() == 1 and told.columns["test"].max() < 1
