@@ -15,6 +15,7 @@ Result: table.md, hypervolume.png, attained.png, front.md with the cells found, 
 
 from parsec.errors import unknown
 from parsec.run.pareto_settings import ParetoConfig
+from parsec.search.registry import names
 
 VARIANTS = ("", "sample", "official")
 
@@ -31,4 +32,11 @@ def get_config(variant: str = "") -> ParetoConfig:
 
 
 def _config(dataset: str, max_vertices: int, objectives: tuple[str, ...]) -> ParetoConfig:
-    return ParetoConfig(benchmark="nasbench101", dataset=dataset, max_vertices=max_vertices, objectives=objectives)
+    choosing = names(many=True, multi_fidelity=True) if dataset != "official" else ()
+    return ParetoConfig(
+        benchmark="nasbench101",
+        dataset=dataset,
+        max_vertices=max_vertices,
+        objectives=objectives,
+        strategies=("random", *names(many=True), *choosing),
+    )

@@ -47,6 +47,8 @@ from parsec.run.workdir import (
     write_text_atomic,
     writing,
 )
+from parsec.search.registry import STRATEGIES
+from parsec.tables.fidelities import read_fidelities, scaled_columns
 from parsec.tables.objectives import Objectives, constrain, read_objectives
 from parsec.tables.table import Table, table_domain
 
@@ -97,7 +99,7 @@ def run_pareto(config: ParetoConfig, workdir: Path) -> dict[str, Any]:
     table, objectives = problem.table, problem.objectives
     load = functools.partial(load_told, config)
     told, domain = load()
-    tasks = make_tasks(config, tuple(told.columns), told, domain)
+    tasks = make_tasks(config, objectives.names, told, domain)
     with claim(path, config, {"table": table.digest}) as run:
         for note in run.notes:
             print(note)
@@ -110,7 +112,8 @@ def run_pareto(config: ParetoConfig, workdir: Path) -> dict[str, Any]:
                 "reference point": _point(objectives.reference)
                 + f", which {beyond} architectures do not surpass in every objective; they count nothing"
                 * bool(beyond),
-                "budget": f"{config.budget} queries ({config.count} proposals are charged), {config.seeds} seeds",
+                "budget": f"{config.budget} queries ({config.count} proposals are charged), {config.seeds} seeds"
+                + _choice(domain.fidelities),
                 "run directory": run.path,
             },
         )
@@ -147,9 +150,24 @@ def load_problem(config: ParetoConfig) -> Problem:
 
 
 def load_told(config: ParetoConfig) -> tuple[Table, Domain]:
-    """Returns the table that strategies are told from, a column for each objective scaled by the reference point."""
+    """Returns what strategies are told from and see: a column for each objective, scaled by the reference point.
+
+    Where some of them choose how long to train, there is one for each objective and training, and the domain names the
+    trainings.
+    """
     table, objectives, _, domain = load_problem(config)
-    return replace(table, columns=dict(zip(objectives.names, objectives.scaled.T, strict=True))), domain
+    fidelities = _fidelities(config, table, objectives)
+    return (
+        replace(table, columns=scaled_columns(table, objectives, fidelities)),
+        replace(domain, fidelities=fidelities) if fidelities else domain,
+    )
+
+
+def _fidelities(config: ParetoConfig, table: Table, objectives: Objectives) -> tuple[int, ...]:
+    """Returns the epochs that strategies of several fidelities choose among; () where there is no such strategy."""
+    if not any(name in STRATEGIES and STRATEGIES[name].multi_fidelity for name in config.strategies):
+        return ()
+    return read_fidelities(table, config.benchmark, objectives.names, config.epochs)
 
 
 def _conclude(config: ParetoConfig, problem: Problem, trials: Mapping[str, Trials], workdir: Path) -> dict[str, Any]:
@@ -184,6 +202,7 @@ def _conclude(config: ParetoConfig, problem: Problem, trials: Mapping[str, Trial
         "exact_front": len(front_rows(gains)),
         "budget": config.budget,
         "count": config.count,
+        "fidelities": list(_fidelities(config, table, objectives)),
         "seeds": config.seeds,
         "strategies": strategies,
         "front": front,
@@ -256,6 +275,12 @@ def _show(config: ParetoConfig, result: Mapping[str, Any], workdir: Path) -> Non
 
 def _wanted(config: ParetoConfig) -> str:
     return ", ".join(config.objectives) + (f" with {', '.join(config.constraints)}" if config.constraints else "")
+
+
+def _choice(fidelities: tuple[int, ...]) -> str:
+    if not fidelities:
+        return ""
+    return f"; a query is {fidelities[-1]} epochs, some strategies choose among {', '.join(map(str, fidelities))}"
 
 
 def _point(values: Any) -> str:

@@ -24,7 +24,7 @@ from parsec.cells.domain import ArrayLike
 from parsec.errors import UserError, shown, unknown
 from parsec.tables.table import Table
 
-_LOG = "log10_"
+LOG = "log10_"
 _ACCURACY = (0.0, 100.0)
 # After which NAS-Bench-101's cells were measured: 2 and 4 by EC-NAS, from 4 on by the benchmark itself.
 _EPOCHS_101 = (2, 4, 12, 36, 108)
@@ -43,7 +43,7 @@ _CELLS = {
     "log10_flops": (10.0, math.nan),
 }
 BOUNDS: dict[str, Mapping[str, tuple[float, float]]] = {
-    "nasbench201": {**_CELLS, **dict.fromkeys(("valid_12", "valid_200", "test_200"), _ACCURACY)},
+    "nasbench201": {**_CELLS, **dict.fromkeys(("valid_12", "valid_200", "test_12", "test_200"), _ACCURACY)},
     "nasbench101": {
         "params": (5e7, math.nan),
         "log10_params": (8.0, math.nan),
@@ -135,9 +135,9 @@ def read_objectives(
             f"{', '.join(names)}"
         )
     minimised = np.array([name.startswith("-") for name in wanted])
-    values = np.stack([_column(table, name) for name in names], 1)
+    values = np.stack([objective_column(table, name) for name in names], 1)
     for name, column in zip(names, values.T, strict=True):
-        _check_column(table, name, column, runs=name.removeprefix(_LOG) in devices)
+        _check_column(table, name, column, runs=name.removeprefix(LOG) in devices)
     best = np.where(minimised, values.min(0), values.max(0))
     worst = np.where(minimised, values.max(0), values.min(0))
     bounds = BOUNDS.get(benchmark)
@@ -181,8 +181,8 @@ def constrain(
     kept = np.ones(len(table), bool)
     for text in constraints:
         name, relation, bound = parse_constraint(text)
-        column, costs = _column(table, name), COSTS.get(benchmark)
-        if costs is not None and name.removeprefix(_LOG) not in (*costs, *devices):
+        column, costs = objective_column(table, name), COSTS.get(benchmark)
+        if costs is not None and name.removeprefix(LOG) not in (*costs, *devices):
             raise UserError(
                 f"config.constraints has {text!r}, but {name} is only known once it is measured; on {benchmark} "
                 f"constrain one of {', '.join((*costs, *devices))}"
@@ -238,13 +238,13 @@ def _device_bounds(table: Table, devices: Sequence[str]) -> dict[str, tuple[floa
     found = {}
     for name in devices:
         point = round_above(float(np.nanmax(table.columns[name])))
-        found |= {name: (point, math.nan), f"{_LOG}{name}": (math.log10(point), math.nan)}
+        found |= {name: (point, math.nan), f"{LOG}{name}": (math.log10(point), math.nan)}
     return found
 
 
-def _column(table: Table, name: str) -> np.ndarray:
+def objective_column(table: Table, name: str) -> np.ndarray:
     """Returns a column, or the logarithm of one, float64 [N]; raises `UserError` for an unknown one."""
-    plain = name.removeprefix(_LOG)
+    plain = name.removeprefix(LOG)
     if plain not in table.columns:
         raise unknown(f"objective or cost of table {table.name}", plain, table.columns)
     column = table.columns[plain]
@@ -260,7 +260,7 @@ def _check_column(table: Table, name: str, column: np.ndarray, *, runs: bool) ->
     if lost and runs:
         raise UserError(
             f"{lost} of {len(table)} architectures of table {table.name} do not run where {name} was measured; leave "
-            f"them out with --config.constraints='{name.removeprefix(_LOG)}>0'"
+            f"them out with --config.constraints='{name.removeprefix(LOG)}>0'"
         )
     if lost:
         raise UserError(
