@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from parsec.errors import UserError
 from parsec.report.comparison import spread
 from parsec.report.pareto import CHECKPOINTS, hypervolume, hypervolume_curves
 from parsec.run.config_files import load_config
@@ -77,7 +78,10 @@ def main() -> None:
     parser.add_argument("--budget", type=int, default=500)
     parser.add_argument("--population", type=int, default=20)
     arguments = parser.parse_args()
-    table, objectives, _ = load_problem(replace(load_config(arguments.config).config, data_dir=arguments.data_dir))
+    problem = load_problem(replace(load_config(arguments.config).config, data_dir=arguments.data_dir))
+    table, objectives = problem.table, problem.objectives
+    if not table.complete:
+        raise UserError(f"table {table.name} does not hold every combination of options, which NSGA-II proposes")
     runs = [
         one_run(table, objectives.scaled, arguments.budget, arguments.population, seed)
         for seed in range(arguments.seeds)

@@ -40,6 +40,8 @@ class Domain:
       initial: what another search learnt about this one, the logits of a prior over architectures, float32
         [L, max(sizes)], zero where masked; None where nothing is known. A strategy that starts from it reads it in its
         `init` alone, and says so in its registry entry.
+      fidelities: how long an architecture may be trained, in epochs, rising; the last is what counts in the end. Empty
+        where every evaluation is alike. Only a strategy of several fidelities reads it (`parsec.search.contract`).
       jittable: whether `sample` and `mutate` are plain `jax.numpy`.
     """
 
@@ -52,6 +54,7 @@ class Domain:
     features: Callable[[ArrayLike], ArrayLike]
     pool: np.ndarray | None = None
     jittable: bool = True
+    fidelities: tuple[int, ...] = ()
     common: np.ndarray | None = None
     known: ArrayLike | None = None
     initial: ArrayLike | None = None

@@ -15,7 +15,7 @@ import numpy as np
 from parsec.report.comparison import half_width, spread
 
 # Queries after which a table tells the hypervolume, where the budget reaches them.
-CHECKPOINTS = (50, 100, 200, 500, 1000, 2000, 5000)
+CHECKPOINTS = (25, 50, 100, 200, 500, 1000, 2000, 5000)
 
 
 def front_rows(gains: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ import numpy as np
 from parsec.cells import NASBENCH201, Space, get_space
 from parsec.cells.domain import Domain
 from parsec.cells.genotypes import to_text
+from parsec.cells.nasbench101_cells import to_text as nasbench101_text
 from parsec.errors import UserError
 from parsec.report.pareto import (
     band,
@@ -46,6 +47,8 @@ from parsec.run.workdir import (
     write_text_atomic,
     writing,
 )
+from parsec.search.registry import STRATEGIES
+from parsec.tables.fidelities import read_fidelities, scaled_columns
 from parsec.tables.objectives import Objectives, constrain, read_objectives
 from parsec.tables.table import Table, table_domain
 
@@ -60,11 +63,13 @@ class Problem(NamedTuple):
       table: of the architectures that satisfy the constraints.
       objectives: what is wanted of them.
       space: that names them by genotypes, or None.
+      domain: what strategies see of the table.
     """
 
     table: Table
     objectives: Objectives
     space: Space | None
+    domain: Domain
 
 
 def run_pareto(config: ParetoConfig, workdir: Path) -> dict[str, Any]:
@@ -94,7 +99,7 @@ def run_pareto(config: ParetoConfig, workdir: Path) -> dict[str, Any]:
     table, objectives = problem.table, problem.objectives
     load = functools.partial(load_told, config)
     told, domain = load()
-    tasks = make_tasks(config, tuple(told.columns), told, domain)
+    tasks = make_tasks(config, objectives.names, told, domain)
     with claim(path, config, {"table": table.digest}) as run:
         for note in run.notes:
             print(note)
@@ -107,7 +112,8 @@ def run_pareto(config: ParetoConfig, workdir: Path) -> dict[str, Any]:
                 "reference point": _point(objectives.reference)
                 + f", which {beyond} architectures do not surpass in every objective; they count nothing"
                 * bool(beyond),
-                "budget": f"{config.budget} queries ({config.count} proposals are charged), {config.seeds} seeds",
+                "budget": f"{config.budget} queries ({config.count} proposals are charged), {config.seeds} seeds"
+                + _choice(domain.fidelities),
                 "run directory": run.path,
             },
         )
@@ -124,11 +130,15 @@ def load_problem(config: ParetoConfig) -> Problem:
       UserError: for a table that is missing or cannot be used, a space that its architectures are not of, or as of
         `constrain` and `read_objectives`.
     """
-    source = Source(config.benchmark, config.data_dir, config.table, config.dataset, costs=config.costs)
-    whole, _ = load_benchmark(source)
+    source = Source(
+        config.benchmark, config.data_dir, config.table, config.dataset, config.max_vertices, costs=config.costs
+    )
+    whole, domain = load_benchmark(source)
     table, _ = constrain(whole, config.benchmark, config.constraints, config.costs)
+    if len(table) < len(whole):
+        domain = replace(table_domain(table), features=domain.features)
     space = get_space(config.space) if config.space else None
-    if config.benchmark != "table":
+    if config.benchmark in ("nasbench201", "digits201"):
         space = NASBENCH201
     if space is not None and tuple(map(int, space.sizes)) != table.sizes:
         raise UserError(
@@ -136,19 +146,33 @@ def load_problem(config: ParetoConfig) -> Problem:
             f"{_sizes(table.sizes)}"
         )
     objectives = read_objectives(table, config.benchmark, config.objectives, config.reference, config.costs)
-    return Problem(table, objectives, space)
+    return Problem(table, objectives, space, domain)
 
 
 def load_told(config: ParetoConfig) -> tuple[Table, Domain]:
-    """Returns the table that strategies are told from, a column for each objective scaled by the reference point."""
-    table, objectives, _ = load_problem(config)
-    told = replace(table, columns=dict(zip(objectives.names, objectives.scaled.T, strict=True)))
-    return told, table_domain(told)
+    """Returns what strategies are told from and see: a column for each objective, scaled by the reference point.
+
+    Where some of them choose how long to train, there is one for each objective and training, and the domain names the
+    trainings.
+    """
+    table, objectives, _, domain = load_problem(config)
+    fidelities = _fidelities(config, table, objectives)
+    return (
+        replace(table, columns=scaled_columns(table, objectives, fidelities)),
+        replace(domain, fidelities=fidelities) if fidelities else domain,
+    )
+
+
+def _fidelities(config: ParetoConfig, table: Table, objectives: Objectives) -> tuple[int, ...]:
+    """Returns the epochs that strategies of several fidelities choose among; () where there is no such strategy."""
+    if not any(name in STRATEGIES and STRATEGIES[name].multi_fidelity for name in config.strategies):
+        return ()
+    return read_fidelities(table, config.benchmark, objectives.names, config.epochs)
 
 
 def _conclude(config: ParetoConfig, problem: Problem, trials: Mapping[str, Trials], workdir: Path) -> dict[str, Any]:
     """Writes the arrays, the plots, the tables and result.json, that one last."""
-    table, objectives, _ = problem
+    table, objectives = problem.table, problem.objectives
     gains, scaled = objectives.gains, objectives.scaled
     exact = hypervolume(gains)
     curves = {name: hypervolume_curves(found.rows, gains) for name, found in trials.items()}
@@ -161,7 +185,7 @@ def _conclude(config: ParetoConfig, problem: Problem, trials: Mapping[str, Trial
     write_npz(workdir / CURVES, **arrays)
     rows = {name: found.rows for name, found in trials.items()}
     _draw(config, problem, bands, rows, workdir)
-    front = [_entry(problem, row, met) for row, met in found_front(rows, gains)]
+    front = [_entry(config, problem, row, met) for row, met in found_front(rows, gains)]
     write_text_atomic(workdir / TEXT, fronts_text(strategies) + "\n")
     write_text_atomic(workdir / FRONT, front_text(front) + "\n")
     write_json_atomic(workdir / ARCHITECTURES, front)
@@ -178,6 +202,7 @@ def _conclude(config: ParetoConfig, problem: Problem, trials: Mapping[str, Trial
         "exact_front": len(front_rows(gains)),
         "budget": config.budget,
         "count": config.count,
+        "fidelities": list(_fidelities(config, table, objectives)),
         "seeds": config.seeds,
         "strategies": strategies,
         "front": front,
@@ -193,7 +218,7 @@ def _draw(
     rows: Mapping[str, np.ndarray],
     workdir: Path,
 ) -> None:
-    table, objectives, _ = problem
+    table, objectives = problem.table, problem.objectives
     with writing(workdir):
         hidden = workdir / f".{PLOT}"
         draw_hypervolume(hidden, bands, f"{table.name}: {_wanted(config)}, {config.seeds} seeds, 95 % bands")
@@ -214,11 +239,16 @@ def _draw(
         hidden.replace(workdir / FRONTS)
 
 
-def _entry(problem: Problem, row: int, met: dict[str, int]) -> dict[str, Any]:
+def _entry(config: ParetoConfig, problem: Problem, row: int, met: dict[str, int]) -> dict[str, Any]:
     """Returns one architecture of a front: what it is, what is known of it, and how many runs met it."""
-    table, objectives, space = problem
+    table, objectives, space = problem.table, problem.objectives, problem.space
     architecture = table.architectures[row]
-    genotype = " ".join(map(str, architecture.tolist())) if space is None else to_text(space, architecture)
+    if space is not None:
+        genotype = to_text(space, architecture)
+    elif config.benchmark == "nasbench101":
+        genotype = nasbench101_text(architecture, config.max_vertices)
+    else:
+        genotype = " ".join(map(str, architecture.tolist()))
     values = dict(zip(objectives.names, objectives.values[row].tolist(), strict=True))
     known = {name: float(column[row]) for name, column in table.columns.items() if np.isfinite(column[row])}
     return {
@@ -238,13 +268,19 @@ def _show(config: ParetoConfig, result: Mapping[str, Any], workdir: Path) -> Non
     )
     print(fronts_text(result["strategies"]))
     print(f"\nthe front they found, {len(result['front'])} architectures: {workdir / FRONT}")
-    if result["front"] and config.benchmark != "table":
+    if result["front"] and config.benchmark in ("nasbench201", "digits201"):
         print(f"train one: python main.py --config=cifar_train --config.genotype='{result['front'][-1]['genotype']}'")
     print(f"curves, plots and tables: {workdir}")
 
 
 def _wanted(config: ParetoConfig) -> str:
     return ", ".join(config.objectives) + (f" with {', '.join(config.constraints)}" if config.constraints else "")
+
+
+def _choice(fidelities: tuple[int, ...]) -> str:
+    if not fidelities:
+        return ""
+    return f"; a query is {fidelities[-1]} epochs, some strategies choose among {', '.join(map(str, fidelities))}"
 
 
 def _point(values: Any) -> str:

@@ -17,10 +17,15 @@ class ParetoConfig:
         *("front.md", "front.json"),
     )
 
-    benchmark: str = option("nasbench201", "where the table comes from", choices=("nasbench201", "digits201", "table"))
+    benchmark: str = option(
+        "nasbench201", "where the table comes from", choices=("nasbench201", "nasbench101", "digits201", "table")
+    )
     data_dir: str = option("", "folder that holds the benchmark's file, such as nasbench201.npz", affects_results=False)
     table: str = option("", "the .npz file of benchmark=table", affects_results=False)
-    dataset: str = option("cifar10", "which numbers, for benchmarks that have several")
+    dataset: str = option(
+        "cifar10", "which numbers, for benchmarks that have several (nasbench101: five_vertices, sample, ...)"
+    )
+    max_vertices: int = option(6, "most vertices of a cell, for benchmark=nasbench101", minimum=3, maximum=7)
     costs: tuple[str, ...] = option(
         (),
         "of nasbench201, latencies and energies of devices that stand beside the table's columns, such as "
@@ -38,6 +43,11 @@ class ParetoConfig:
     reference: tuple[float, ...] = option(
         (), "reference point of the hypervolume, a number for each objective; empty is the benchmark's documented one"
     )
+    epochs: tuple[int, ...] = option(
+        (),
+        "of the trainings that strategies of several fidelities choose among, such as 12,200; empty is all that the "
+        "table has of the objectives",
+    )
     strategies: tuple[str, ...] = option(
         ("random", *names(many=True)),
         "keys of parsec.search.registry.STRATEGIES, in this order; one that searches for a single objective is told "
@@ -47,7 +57,7 @@ class ParetoConfig:
     options: tuple[str, ...] = option((), "options of strategies, as NAME.OPTION=VALUE")
     seeds: int = option(20, "runs of each strategy", minimum=1)
     seed: int = option(0, "of the first run's random key", minimum=0, maximum=2**32 - 1)
-    budget: int = option(500, "queries of each run", minimum=1)
+    budget: int = option(500, "queries of each run; a shorter training counts as its share of one", minimum=1)
     count: str = option(
         "unique", "what is charged: each architecture once, or all proposals", choices=("unique", "all")
     )
@@ -57,5 +67,5 @@ class ParetoConfig:
 
     def explain(self) -> list[str]:
         """Returns the paragraphs that `--help` adds: the options of the strategies of several objectives."""
-        listed = map(describe_options, ("random", *names(many=True)))
+        listed = map(describe_options, ("random", *names(many=True), *names(many=True, multi_fidelity=True)))
         return ["Options of strategies, set as --config.options=NAME.OPTION=VALUE:", *listed]

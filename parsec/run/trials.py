@@ -14,11 +14,12 @@ import numpy as np
 from parsec.cells.domain import Domain
 from parsec.errors import UserError, unknown
 from parsec.evaluate.contract import Evaluator
-from parsec.evaluate.table import table_evaluator
+from parsec.evaluate.table import fidelity_evaluator, table_evaluator
 from parsec.run.ledger import COUNTS, Ledger, Rule
 from parsec.run.play import check_asks, play, play_lanes
 from parsec.search.contract import Strategy
 from parsec.search.registry import STRATEGIES, Entry, make_strategy
+from parsec.tables.fidelities import name_after
 from parsec.tables.table import Table
 
 # Runs of a jittable strategy compiled into one program, and what their "seen" marks may take together.
@@ -30,7 +31,9 @@ class Trials(NamedTuple):
     """What n runs of a strategy evaluated.
 
     Attributes:
-      rows: the table's row of every charged query in order, int32 [n, budget]; -1 after a run that ended early.
+      rows: the table's row of every charged query in order, int32 [n, budget]; -1 after a run that ended early. Of a
+        strategy of several fidelities, the row that was trained longest within the epochs of each query, -1 where that
+        was none (`longest_trainings`).
       proposals: architectures proposed by each run until it ended, repeats included, int32 [n].
     """
 
@@ -89,7 +92,7 @@ def run_trials(load: Load, task: Task, runs: int, workers: int = 1) -> Trials:
             f"1..{len(table)}"
         )
     strategy = make_strategy(task.strategy, domain, task.options, len(task.objectives))
-    evaluator = table_evaluator(table, task.objectives)
+    evaluator = _evaluator(table, domain, task)
     if strategy.jittable:
         return _compiled(strategy, evaluator, domain, task, runs)
     if workers == 1 or runs == 1:
@@ -101,16 +104,54 @@ def run_trials(load: Load, task: Task, runs: int, workers: int = 1) -> Trials:
 
 
 def play_run(strategy: Strategy, evaluator: Evaluator, domain: Domain, task: Task, run: int) -> tuple[np.ndarray, int]:
-    """Returns the charged rows int32 [budget] and the proposals of one run, on the host.
+    """Returns the rows int32 [budget] and the proposals of one run, as of `Trials`, on the host.
 
     A jittable strategy plays what the compiled program plays.
     """
-    rule = Rule(task.budget, task.count)
+    rule = _rule(domain, task)
     ledger = Ledger(rule, domain, evaluator.rows, len(task.objectives), task.strategy)
     play(strategy, evaluator, ledger, jax.random.fold_in(jax.random.key(task.seed), run))
-    rows = np.full(task.budget, -1, np.int32)
-    rows[: len(ledger.charged)] = ledger.charged
-    return rows, ledger.proposals
+    charged = np.full(rule.most_queries, -1, np.int32)
+    charged[: len(ledger.charged)] = ledger.charged
+    return longest_trainings(rule, charged[None], evaluator)[0], ledger.proposals
+
+
+def longest_trainings(rule: Rule, charged: np.ndarray, evaluator: Evaluator) -> np.ndarray:
+    """Returns the row that was trained longest within the epochs of each query of the budget, int32 [n, budget].
+
+    Within the epochs of one longest training no two of them end, so that there is at most one. With one fidelity this
+    is `charged` itself.
+
+    Args:
+      rule: of the runs.
+      charged: number of every charged query in order, int32 [n, most_queries], -1 after a run's end.
+      evaluator: that numbered them.
+    """
+    count, last = (evaluator.size or 0) // len(rule.epochs), len(rule.epochs) - 1
+    if last == 0:
+        return charged
+    rows = np.full((len(charged), rule.budget), -1, np.int32)
+    fidelity = np.where(charged >= 0, charged // count, 0)
+    ends = np.cumsum(np.where(charged >= 0, np.array(rule.epochs)[fidelity], 0), axis=1)
+    run, at = np.nonzero((charged >= 0) & (fidelity == last))
+    rows[run, (ends[run, at] - 1) // rule.epochs[last]] = charged[run, at] % count
+    return rows
+
+
+def _fidelities(domain: Domain, task: Task) -> tuple[int, ...]:
+    """Returns the epochs that a task's strategy chooses among; (1,) for one that does not choose."""
+    return domain.fidelities if STRATEGIES[task.strategy].multi_fidelity else (1,)
+
+
+def _rule(domain: Domain, task: Task) -> Rule:
+    return Rule(task.budget, task.count, _fidelities(domain, task))
+
+
+def _evaluator(table: Table, domain: Domain, task: Task) -> Evaluator:
+    fidelities = _fidelities(domain, task)
+    if len(fidelities) == 1:
+        return table_evaluator(table, task.objectives)
+    return fidelity_evaluator(table, [tuple(name_after(name, e) for name in task.objectives) for e in fidelities])
 
 
 def _stack(played: list[tuple[np.ndarray, int]]) -> Trials:
@@ -123,13 +164,13 @@ def _compiled(strategy: Strategy, evaluator: Evaluator, domain: Domain, task: Ta
     Never two chunks at once: executions of programs with linear algebra, started from two threads, can wait for each
     other forever in XLA's pool of threads for the CPU.
     """
-    size = evaluator.size or 1
+    size, rule = evaluator.size or 1, _rule(domain, task)
     lanes = max(1, min(runs, _LANES, _SEEN_BYTES // size))
     chunks = -(-runs // lanes)
     base = jax.random.key(task.seed)
     keys = jax.vmap(lambda run: jax.random.fold_in(base, run))(jnp.arange(chunks * lanes)).reshape(chunks, lanes)
-    check_asks(strategy, task.strategy, len(domain.sizes))
-    program = jax.jit(functools.partial(play_lanes, strategy, evaluator, Rule(task.budget, task.count)))
+    check_asks(strategy, task.strategy, len(rule.sizes(domain)))
+    program = jax.jit(functools.partial(play_lanes, strategy, evaluator, rule))
     done = [jax.block_until_ready(program(part)) for part in keys]
     rows, proposals, invalid = (
         np.concatenate([np.asarray(getattr(part, name)) for part in done])[:runs]
@@ -138,7 +179,7 @@ def _compiled(strategy: Strategy, evaluator: Evaluator, domain: Domain, task: Ta
     if invalid.any():
         # The same run on the host tells what was proposed.
         play_run(strategy, evaluator, domain, task, int(np.flatnonzero(invalid)[0]))
-    return Trials(rows, proposals)
+    return Trials(longest_trainings(rule, rows, evaluator), proposals)
 
 
 # The strategy and table of this worker process, made once by `_worker`.
@@ -153,7 +194,7 @@ def _worker(load: Load, task: Task, entry: Entry) -> None:
     jax.config.update("jax_platforms", "cpu")
     table, domain = load()
     strategy = make_strategy(task.strategy, domain, task.options, len(task.objectives))
-    evaluator = table_evaluator(table, task.objectives)
+    evaluator = _evaluator(table, domain, task)
     _worker_play = functools.partial(play_run, strategy, evaluator, domain, task)
 
 

@@ -13,6 +13,11 @@ Scores have one column for each of M objectives, all of them higher is better. A
 A strategy of several objectives is told them scaled, 0 at the reference point and 1 at the ideal one
 (`parsec.tables.objectives`).
 
+A strategy of several fidelities, which its registry entry says it is, asks for pairs: to each row of L options it
+appends the index of a training in `Domain.fidelities`, int32 [B, L + 1]. It is told such rows, with the scores after
+that training. A training is charged by its epochs, whatever the same architecture was trained for before; any other
+strategy is given the longest for every row.
+
 Whoever plays a strategy gives `init` and every `ask` a key of its own. `init` and `ask` may split theirs, draw from it
 or fold into it as they like, but use each key they come by once.
 """

@@ -1,8 +1,8 @@
 """A steady-state evolutionary algorithm for fronts: one child at a time, and the least of the last front goes.
 
 SH-EMOA of Izquierdo et al. 2021, "Bag of baselines for multi-objective joint neural architecture search and
-hyperparameter optimization" (arXiv 2105.01015), with full trainings only: a table of one fidelity has no rungs to
-halve on. Parents are the best of three by non-dominated front and hypervolume contribution; half of the children are
+hyperparameter optimization" (arXiv 2105.01015), with full trainings only; `parsec.search.sh_emoa` begins with short
+ones. Parents are the best of three by non-dominated front and hypervolume contribution; half of the children are
 mutations and half uniform crossovers; the member that goes is the one of the last front without which the front's
 hypervolume loses least, as in SMS-EMOA (Beume, Naujoks and Emmerich 2007, European Journal of Operational Research
 181, 1653-1669).

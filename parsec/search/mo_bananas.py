@@ -5,8 +5,8 @@ architectures are ranked by Thompson samples of an ensemble's predictions. As in
 random layer with heads fitted in closed form, here one for each objective, to the logits of the scores' quantiles. One
 Thompson sample of all objectives, turned back into scores, ranks the candidates: each architecture of an ask is the
 one that reaches furthest along a random direction of its own (`parsec.search.front`). The parents are the best known
-along random directions, where the paper sorts fronts by crowding, and every candidate is trained fully: there is no
-halving.
+along random directions, where the paper sorts fronts by crowding, and every candidate is trained fully;
+`parsec.search.sh_mo_bananas` has the halving.
 """
 
 from dataclasses import dataclass

@@ -33,6 +33,7 @@ class Entry:
       carries: whether it starts from the prior that its domain may bring, `Domain.initial`.
       many: whether it searches for several objectives at once; its `make(domain, settings, objectives)` is then given
         their number. Any other reads the first.
+      multi_fidelity: whether it asks for (architecture, fidelity); it is then made for domains of several.
       start: the preset that options start from; "" for the defaults of `Settings`.
       adapter: module whose `adapt(strategy, domain, objectives) -> Strategy` makes a strategy of one objective search
         for several; "" where the strategy is used as it is.
@@ -42,6 +43,7 @@ class Entry:
     summary: str
     carries: bool = False
     many: bool = False
+    multi_fidelity: bool = False
     start: str = ""
     adapter: str = ""
 
@@ -58,7 +60,16 @@ class Entry:
         return self._part("PRESETS", {})
 
     def make(self, domain: Domain, settings: Any, objectives: int = 1) -> Strategy:
-        """Returns the strategy; the settings are of the class that `settings` returns."""
+        """Returns the strategy; the settings are of the class that `settings` returns.
+
+        Raises:
+          UserError: for settings that do not fit each other, or a strategy of several fidelities where there is one.
+        """
+        if self.multi_fidelity and len(domain.fidelities) < 2:
+            raise UserError(
+                f"{self.summary}: such a strategy chooses among trainings of several lengths, and here is one; "
+                "nb201_pareto:epochs and nb101_pareto have more"
+            )
         if self.adapter:
             adapt = importlib.import_module(self.adapter).adapt
             return adapt(self._part("make")(domain, settings), domain, objectives)
@@ -114,12 +125,31 @@ STRATEGIES: dict[str, Entry] = {
         start="pareto",
         adapter="parsec.search.retold",
     ),
+    "mo_bohb": Entry(
+        "parsec.search.mo_bohb",
+        "tree-structured Parzen estimators in Hyperband's brackets",
+        many=True,
+        multi_fidelity=True,
+    ),
+    "sh_emoa": Entry(
+        "parsec.search.sh_emoa",
+        "the evolution of emoa, at few epochs first and at more and more later",
+        many=True,
+        multi_fidelity=True,
+    ),
+    "sh_mo_bananas": Entry(
+        "parsec.search.sh_mo_bananas",
+        "mo_bananas with successive halving of every batch",
+        many=True,
+        multi_fidelity=True,
+    ),
 }
 
 
-def names(many: bool) -> tuple[str, ...]:
-    """Returns the strategies that search for several objectives, or those for one."""
-    return tuple(name for name, entry in STRATEGIES.items() if entry.many == many)
+def names(many: bool, multi_fidelity: bool = False) -> tuple[str, ...]:
+    """Returns the strategies that search for several objectives, or those for one; of one fidelity, or of several."""
+    wanted = (many, multi_fidelity)
+    return tuple(name for name, entry in STRATEGIES.items() if (entry.many, entry.multi_fidelity) == wanted)
 
 
 def make_strategy(name: str, domain: Domain, options: Mapping[str, Any] | None = None, objectives: int = 1) -> Strategy:

@@ -22,9 +22,9 @@ def load_nasbench201(path: Path, dataset: str) -> Table:
 
     Returns:
       The table with accuracies in percent, `valid_12` and `valid_200` (after 12 and 200 epochs; for cifar10 on its
-      validation half, trained on the other) and `test_200`, by which it ranks; the costs `flops_m` and `params_m` in
-      millions; and `params`, the parameters with a classifier of ten classes whatever the dataset, so that they
-      depend on the cell alone.
+      validation half, trained on the other), `test_200`, by which it ranks, and `test_12` where the file has it; the
+      costs `flops_m` and `params_m` in millions; and `params`, the parameters with a classifier of ten classes whatever
+      the dataset, so that they depend on the cell alone.
 
     Raises:
       UserError: if the file cannot be read or is no such table, or for an unknown dataset.
@@ -35,6 +35,7 @@ def load_nasbench201(path: Path, dataset: str) -> Table:
     valid = "cifar10-valid" if dataset == "cifar10" else dataset
     wanted = {
         "valid_12": ("acc_12", "acc_12_cols", f"{valid}:valid"),
+        "test_12": ("acc_12", "acc_12_cols", f"{dataset}:test"),
         "valid_200": ("valid_acc_200", "valid_acc_200_cols", valid),
         "test_200": ("test_acc_200", "test_acc_200_cols", dataset),
         "flops_m": ("flops_m", "cost_cols", dataset),
@@ -46,6 +47,8 @@ def load_nasbench201(path: Path, dataset: str) -> Table:
         if values not in arrays or names not in arrays or "ops" not in arrays:
             raise UserError(f"{path} is not a NAS-Bench-201 table; it has no array {values!r}, {names!r} or 'ops'")
         labels = arrays[names].astype(str).tolist()
+        if column == "test_12" and name not in labels:
+            continue
         if name not in labels or arrays[values].ndim != 2:
             raise UserError(f"{values} of {path} has no column {name!r}; its columns are {', '.join(labels)}")
         columns[column] = arrays[values][:, labels.index(name)].astype(np.float64)

@@ -16,13 +16,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from parsec.cells.domain import ArrayLike
 from parsec.errors import UserError, shown, unknown
 from parsec.tables.table import Table
 
-_LOG = "log10_"
+LOG = "log10_"
 _ACCURACY = (0.0, 100.0)
+# After which NAS-Bench-101's cells were measured: 2 and 4 by EC-NAS, from 4 on by the benchmark itself.
+_EPOCHS_101 = (2, 4, 12, 36, 108)
 # Reference and ideal of columns by benchmark, in the column's own unit; ideal NaN is the best of the table. Base-10
 # logarithm of parameters 8 and accuracy 0 are those of Izquierdo et al. 2021, "Bag of baselines for multi-objective
 # joint neural architecture search and hyperparameter optimization", arXiv 2105.01015; the others are round numbers
@@ -38,14 +43,27 @@ _CELLS = {
     "log10_flops": (10.0, math.nan),
 }
 BOUNDS: dict[str, Mapping[str, tuple[float, float]]] = {
-    "nasbench201": {**_CELLS, **dict.fromkeys(("valid_12", "valid_200", "test_200"), _ACCURACY)},
+    "nasbench201": {**_CELLS, **dict.fromkeys(("valid_12", "valid_200", "test_12", "test_200"), _ACCURACY)},
+    "nasbench101": {
+        "params": (5e7, math.nan),
+        "log10_params": (8.0, math.nan),
+        **dict.fromkeys(("energy_kwh_2", "energy_kwh_4"), (0.1, math.nan)),
+        **dict.fromkeys(("log10_energy_kwh_2", "log10_energy_kwh_4"), (-1.0, math.nan)),
+        **dict.fromkeys(("seconds_2", "seconds_4"), (500.0, math.nan)),
+        **{f"{part}_{e}": _ACCURACY for part in ("train", "valid", "test") for e in _EPOCHS_101},
+        "surrogate_valid_108": _ACCURACY,
+    },
     "digits201": {
         **_CELLS,
         **{f"{part}{run}": _ACCURACY for part in ("valid", "test") for run in ("", "_0", "_1", "_2")},
     },
 }
 # What is known of an architecture before it is trained; in a table of one's own, any column may be.
-COSTS = {"nasbench201": ("params", "params_m", "flops_m"), "digits201": ("params", "flops")}
+COSTS = {
+    "nasbench201": ("params", "params_m", "flops_m"),
+    "nasbench101": ("params",),
+    "digits201": ("params", "flops"),
+}
 _COMPARE: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
     "<": np.less,
     "<=": np.less_equal,
@@ -117,9 +135,9 @@ def read_objectives(
             f"{', '.join(names)}"
         )
     minimised = np.array([name.startswith("-") for name in wanted])
-    values = np.stack([_column(table, name) for name in names], 1)
+    values = np.stack([objective_column(table, name) for name in names], 1)
     for name, column in zip(names, values.T, strict=True):
-        _check_column(table, name, column, runs=name.removeprefix(_LOG) in devices)
+        _check_column(table, name, column, runs=name.removeprefix(LOG) in devices)
     best = np.where(minimised, values.min(0), values.max(0))
     worst = np.where(minimised, values.max(0), values.min(0))
     bounds = BOUNDS.get(benchmark)
@@ -163,8 +181,8 @@ def constrain(
     kept = np.ones(len(table), bool)
     for text in constraints:
         name, relation, bound = parse_constraint(text)
-        column, costs = _column(table, name), COSTS.get(benchmark)
-        if costs is not None and name.removeprefix(_LOG) not in (*costs, *devices):
+        column, costs = objective_column(table, name), COSTS.get(benchmark)
+        if costs is not None and name.removeprefix(LOG) not in (*costs, *devices):
             raise UserError(
                 f"config.constraints has {text!r}, but {name} is only known once it is measured; on {benchmark} "
                 f"constrain one of {', '.join((*costs, *devices))}"
@@ -187,7 +205,8 @@ def constrain(
             f"only one architecture of table {table.name} meets config.constraints; there is nothing to search"
         )
     columns = {name: column[rows] for name, column in table.columns.items()}
-    return replace(table, architectures=table.architectures[rows], columns=columns), rows
+    resolve = None if table.resolve is None else _within(table.resolve, rows, len(table))
+    return replace(table, architectures=table.architectures[rows], columns=columns, resolve=resolve), rows
 
 
 def parse_constraint(text: str) -> tuple[str, str, float]:
@@ -205,17 +224,27 @@ def round_above(value: float) -> float:
     return next(float(f"{step * power:.0e}") for step in (1, 2, 5, 10) if step * power > value)
 
 
+def _within(
+    resolve: Callable[[ArrayLike], jax.Array], rows: np.ndarray, count: int
+) -> Callable[[ArrayLike], jax.Array]:
+    """Returns `Table.resolve` of the part of a table of `count` architectures that has these rows of it, int [n]."""
+    # The last entry answers for -1, which no architecture of the whole is either.
+    place = np.full(count + 1, -1, np.int32)
+    place[rows] = np.arange(len(rows))
+    return lambda architectures: jnp.asarray(place)[resolve(architectures)]
+
+
 def _device_bounds(table: Table, devices: Sequence[str]) -> dict[str, tuple[float, float]]:
     found = {}
     for name in devices:
         point = round_above(float(np.nanmax(table.columns[name])))
-        found |= {name: (point, math.nan), f"{_LOG}{name}": (math.log10(point), math.nan)}
+        found |= {name: (point, math.nan), f"{LOG}{name}": (math.log10(point), math.nan)}
     return found
 
 
-def _column(table: Table, name: str) -> np.ndarray:
+def objective_column(table: Table, name: str) -> np.ndarray:
     """Returns a column, or the logarithm of one, float64 [N]; raises `UserError` for an unknown one."""
-    plain = name.removeprefix(_LOG)
+    plain = name.removeprefix(LOG)
     if plain not in table.columns:
         raise unknown(f"objective or cost of table {table.name}", plain, table.columns)
     column = table.columns[plain]
@@ -231,7 +260,7 @@ def _check_column(table: Table, name: str, column: np.ndarray, *, runs: bool) ->
     if lost and runs:
         raise UserError(
             f"{lost} of {len(table)} architectures of table {table.name} do not run where {name} was measured; leave "
-            f"them out with --config.constraints='{name.removeprefix(_LOG)}>0'"
+            f"them out with --config.constraints='{name.removeprefix(LOG)}>0'"
         )
     if lost:
         raise UserError(

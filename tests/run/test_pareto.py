@@ -14,6 +14,7 @@ from parsec.errors import UserError
 from parsec.run.cell_source import cell_of_text
 from parsec.run.pareto import load_problem, load_told, run_pareto
 from parsec.run.pareto_settings import ParetoConfig
+from parsec.search.registry import names
 from parsec.tables.table import make_table, save_table
 
 SIZES = (3, 3, 4)
@@ -67,7 +68,7 @@ def test_files_resume_and_a_second_run_byte_for_byte(
 def test_every_architecture_keeps_the_constraints_and_genotypes_can_be_trained(tmp_path: Path) -> None:
     config = replace(get_config(), constraints=("params<40000",), strategies=("random",), seeds=2, budget=30)
     result = run_pareto(config, tmp_path / "run")
-    table, _, _ = load_problem(config)
+    table = load_problem(config).table
     assert result["architectures"] == len(table) < 15_625 and table.columns["params"].max() < 40_000
     with np.load(tmp_path / "run" / "strategies" / "random.npz") as saved:
         assert table.columns["params"][saved["rows"]].max() < 40_000
@@ -80,7 +81,7 @@ def test_every_architecture_keeps_the_constraints_and_genotypes_can_be_trained(t
 
 def test_strategies_are_told_scores_scaled_by_the_reference_point() -> None:
     told, domain = load_told(get_config())
-    _, objectives, _ = load_problem(get_config())
+    objectives = load_problem(get_config()).objectives
     assert list(told.columns) == ["test", "log10_params"] and domain.pool is not None
     np.testing.assert_array_equal(told.columns["log10_params"], objectives.scaled[:, 1])
     assert told.columns["log10_params"].max() == 1 and told.columns["test"].max() < 1
@@ -90,6 +91,33 @@ def test_three_objectives_have_a_hypervolume_and_no_plane_to_be_drawn_in(config:
     three = replace(config, objectives=("score", "-log10_params", "params"), strategies=("random", "sobol"))
     result = run_pareto(three, tmp_path / "run")
     assert result["exact_hypervolume"] > 0 and not (tmp_path / "run" / "attained.png").exists()
+
+
+def test_strategies_that_choose_how_long_to_train_are_compared_at_equal_epochs(
+    config: ParetoConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with np.load(config.table) as table:
+        np.savez(tmp_path / "two.npz", **table, after_2=table["score"] / 2, after_8=table["score"])
+    two = replace(
+        config,
+        table=str(tmp_path / "two.npz"),
+        objectives=("after_8", "-log10_params"),
+        strategies=("random", *names(many=True, multi_fidelity=True)),
+        options=("sh_emoa.stage=1", "sh_emoa.population=3", "mo_bohb.initial=2", "sh_mo_bananas.initial=2"),
+    )
+    result = run_pareto(two, tmp_path / "run")
+    assert result["fidelities"] == [2, 8] and "a query is 8 epochs" in " ".join(capsys.readouterr().out.split())
+    told, domain = load_told(two)
+    assert domain.fidelities == (2, 8) and list(told.columns) == ["after_2", "after_8", "log10_params"]
+    for name, found in result["strategies"].items():
+        # Some of the epochs of the three went into short trainings; what these say is no part of any front.
+        assert found["queries"] == 12 if name == "random" else 0 < found["queries"] < 12
+    assert load_told(replace(two, strategies=("random",)))[1].fidelities == ()
+    with pytest.raises(UserError, match=r"config\.epochs=4 does not fit: table two has after_8 after 2, 8 epochs"):
+        run_pareto(replace(two, epochs=(4,)), tmp_path / "none")
+    with pytest.raises(UserError, match=r"objectives score, log10_params of table two end in epochs none"):
+        run_pareto(replace(two, objectives=("score", "-log10_params")), tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ import pytest
 from parsec.cells.domain import product_domain
 from parsec.errors import UserError
 from parsec.evaluate.contract import Evaluated, Evaluator, Pause
-from parsec.evaluate.table import table_evaluator
+from parsec.evaluate.table import fidelity_evaluator, table_evaluator
 from parsec.run.journal import JOURNAL, Journal, Scored, Told
 from parsec.run.ledger import PROPOSALS_PER_QUERY, Ledger, Rule
 from parsec.run.play import check_asks, play, play_lanes
+from parsec.run.trials import longest_trainings
 from parsec.search.contract import Strategy
 from parsec.search.registry import make_strategy
 from parsec.tables.table import make_table
@@ -31,6 +33,11 @@ TABLE = make_table(
     "six", np.array(SIZES), DOMAIN.pool, {"score": np.arange(6.0), "cost": np.array([5.0, 4, 3, 2, 1, np.nan])}
 )
 BOTH = table_evaluator(TABLE, ("score", "-cost"))
+# The same after four times as long a training, with ten times the score.
+PAIRS = fidelity_evaluator(
+    replace(TABLE, columns={**TABLE.columns, "longer": 10 * np.arange(6.0)}),
+    [("score", "-cost"), ("longer", "-cost")],
+)
 
 
 def scripted(*asks: list[list[int]], jittable: bool = True) -> Strategy:
@@ -63,8 +70,8 @@ def on_the_host(strategy: Strategy, rule: Rule, evaluator: Evaluator = BOTH, **m
     return ledger
 
 
-def compiled(strategy: Strategy, rule: Rule) -> Any:
-    program = jax.jit(functools.partial(play_lanes, strategy, BOTH, rule))
+def compiled(strategy: Strategy, rule: Rule, evaluator: Evaluator = BOTH) -> Any:
+    program = jax.jit(functools.partial(play_lanes, strategy, evaluator, rule))
     return jax.tree.map(lambda leaf: leaf[0], program(jax.random.key(0)[None]))
 
 
@@ -85,6 +92,46 @@ def test_both_forms_charge_alike(asks: list, rule: Rule, charged: list[int], pro
     assert (ledger.charged, ledger.proposals) == (charged, proposals)
     assert np.asarray(tally.rows).tolist() == charged + [-1] * (rule.budget - len(charged))
     assert (int(tally.charged), int(tally.proposals), int(tally.invalid)) == (len(charged), proposals, 0)
+
+
+@pytest.mark.parametrize(
+    ("asks", "charged", "proposals"),
+    [
+        ([[[0, 0, 0], [0, 0, 1]], [[0, 0, 0], [1, 0, 0]]], [0, 6, 2], 8 * PROPOSALS_PER_QUERY),
+        ([[[0, 0, 1], [1, 0, 1]]], [6, 8], 2),
+        ([[[0, 0, 0], [-1, -1, -1], [1, 0, 1]], [[2, 0, 1], [2, 0, 0], [2, 1, 0]]], [0, 8], 5),
+        ([[[0, 0, 1], [0, 1, 0]], [[1, 0, 0], [1, 1, 0]], [[2, 0, 0], [2, 1, 0]]], [6, 1, 2, 3, 4], 6),
+    ],
+    ids=["another fidelity is another query", "the whole budget", "what cannot be paid is the end", "short ones fit"],
+)
+def test_both_forms_charge_a_training_by_its_epochs(asks: list, charged: list[int], proposals: int):
+    """Two queries of four epochs; a training of one epoch is a quarter of a query."""
+    rule = Rule(2, epochs=(1, 4))
+    ledger, tally = on_the_host(scripted(*asks), rule, PAIRS), compiled(scripted(*asks), rule, PAIRS)
+    assert (ledger.charged, ledger.proposals) == (charged, proposals)
+    assert np.asarray(tally.rows).tolist() == charged + [-1] * (8 - len(charged))
+    assert int(tally.proposals) == proposals and int(tally.spent) == sum(4 if row > 5 else 1 for row in charged)
+
+
+def test_scores_are_told_of_the_fidelity_that_was_asked_for_and_options_of_it_are_checked():
+    strategy, told = listening(scripted([[2, 0, 0], [2, 0, 1], [-1, -1, -1]]))
+    ledger = on_the_host(strategy, Rule(2, epochs=(1, 4)), PAIRS)
+    np.testing.assert_array_equal(told[0][1], np.array([[4, -1], [40, -1], [np.nan, np.nan]], np.float32))
+    np.testing.assert_array_equal(ledger.finished().architectures, [[2, 0, 0], [2, 0, 1]])
+    rows, scores = jax.jit(PAIRS.traced)(jnp.array([[2, 0, 1], [2, 0, 0], [3, 0, 0]]))
+    assert np.asarray(rows).tolist() == [10, 4, -1] and np.asarray(scores)[:2, 0].tolist() == [40, 4]
+    with pytest.raises(UserError, match=r"proposed option 2 of choice 2; it must be 0\.\.1"):
+        on_the_host(scripted([[0, 0, 2]]), Rule(2, epochs=(1, 4)), PAIRS)
+    with pytest.raises(UserError, match=r"ask must return integers \[B, 3\]"):
+        on_the_host(scripted([[0, 0]]), Rule(2, epochs=(1, 4)), PAIRS)
+
+
+def test_the_longest_trainings_stand_at_the_query_whose_epochs_they_end_in():
+    # 1 + 4 epochs end in the second query of four, 1 + 4 + 1 + 1 + 1 + 4 = 12 in the third.
+    charged = np.array([[0, 6, 1, 2, 3, 8, -1, -1, -1, -1, -1, -1], [7, 10, 9, *[-1] * 9]])
+    found = longest_trainings(Rule(3, epochs=(1, 4)), charged, PAIRS)
+    assert found.tolist() == [[-1, 0, 2], [1, 4, 3]]
+    np.testing.assert_array_equal(longest_trainings(Rule(3), charged[:, :3], BOTH), charged[:, :3])
 
 
 @pytest.mark.parametrize("asks", [[[[0, 0], [3, 0]]], [[[0, 2], [0, 0]]], [[[0, -1], [0, 0]]]])

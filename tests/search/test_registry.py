@@ -3,7 +3,7 @@
 import math
 import subprocess
 import sys
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from parsec.errors import UserError
 from parsec.run.launch import explain
 from parsec.search.registry import STRATEGIES, Entry, describe_options, make_strategy, names, read_options
 
-DOMAIN = product_domain((3, 2, 4))
+DOMAIN = replace(product_domain((3, 2, 4)), fidelities=(4, 12))
 OUT_OF_RANGE = [
     ("random", {"batch": 0}),
     ("regularized_evolution", {"population": 0}),
@@ -39,6 +39,9 @@ OUT_OF_RANGE = [
     ("npg_adc", {"hottest": 0.5}),
     ("npg_adf", {"stages": 1}),
     ("mo_bananas", {"capacity": 5}),
+    ("mo_bohb", {"good": 1.0}),
+    ("sh_emoa", {"stage": 0}),
+    ("sh_mo_bananas", {"capacity": 5}),
     ("alphax", {"candidates": 0}),
     ("alphax", {"exploration": -0.1}),
     ("alphax", {"exploration": math.inf}),
@@ -114,9 +117,17 @@ def test_help_of_a_comparison_lists_the_options_of_every_strategy() -> None:
     shown, fronts = explain("nb201_compare"), explain("nb201_pareto")
     for name in names(many=False):
         assert describe_options(name) in shown
-    for name in names(many=True):
+    for name in (*names(many=True), *names(many=True, multi_fidelity=True)):
         assert describe_options(name) in fronts and describe_options(name) not in shown
     assert "alphax.exploration=0.03 " in shown and "alphax.preset=NAME" in shown
+
+
+@pytest.mark.parametrize("name", names(many=True, multi_fidelity=True))
+def test_where_there_is_one_training_none_can_be_chosen(name: str) -> None:
+    for fidelities in ((), (200,)):
+        with pytest.raises(UserError, match=r"chooses among trainings of several lengths, and here is one") as refused:
+            make_strategy(name, replace(DOMAIN, fidelities=fidelities))
+        assert "\n" not in str(refused.value)
 
 
 def test_strategies_are_listed_without_jax() -> None:
