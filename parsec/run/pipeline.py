@@ -50,6 +50,8 @@ from parsec.train.residual import RESIDUAL as PLAIN
 Config = TypeVar("Config", SearchConfig, TrainConfig)
 # What is given once, for all stages -> the key path in a stage.
 _SHARED = {"dataset": "dataset", "data_dir": "data_dir", "seed": "seed", "image_size": "data.image_size"}
+# Of the time that both trainings were promised, the least that they take: a network of one epoch is of no use.
+_LEAST_OF_PROMISED = 0.5
 # Two-sided, of a normal distribution.
 _Z95 = 1.96
 
@@ -198,7 +200,14 @@ def _settle_trainings(
         make_task(stage, in_memory(problem).dataset, *chosen_cell(stage.from_run, stage.genotype, path / name))
         for name, stage in ((TRAIN, stages.train), (RESIDUAL, stages.residual))
     ]
-    fit = fit_trainings(tasks, config.minutes * 60 - clock.spent())
+    left, promised = config.minutes * 60 - clock.spent(), (1 - config.search_share) * config.minutes * 60
+    if left < _LEAST_OF_PROMISED * promised:
+        print(
+            "the search took longer than was measured beforehand, as on a machine that became busy: "
+            f"{clock.spent():.0f} of {config.minutes * 60:.0f} seconds are gone, and the trainings go on beyond them"
+        )
+        left = _LEAST_OF_PROMISED * promised
+    fit = fit_trainings(tasks, left)
     print(f"trainings: {fit.words}")
     write_budget(path, TRAIN, fit.settings)
     return fit.settings

@@ -32,8 +32,9 @@ class PipelineConfig:
     image_size: int = option(32, "side in pixels that images are resized to, in all stages; 0 leaves them", minimum=0)
     minutes: float = option(
         30.0,
-        "within which all is done; what was given for search and train is shortened to fit, never lengthened; 0 for no "
-        "limit",
+        "within which all is done; what was given for search and train is shortened to fit, never lengthened, by "
+        "speeds measured beforehand: on a machine that becomes busy the trainings take at least half of their part, "
+        "and the whole is longer; 0 for no limit",
         minimum=0,
         maximum=1_000_000,
     )

@@ -200,6 +200,33 @@ def test_what_the_minutes_allow_is_chosen_once_and_kept_by_a_run_that_goes_on(
     assert read(tmp_path / "timing.json")["seconds"] > 0
 
 
+def test_trainings_keep_half_of_their_time_where_the_search_overran(
+    finished: Path,
+    config: PipelineConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    limited = replace(config, minutes=1.0, train=replace(config.train, epochs=20_000.0))
+
+    def searched(given: SearchConfig, path: Path) -> Any:
+        shutil.copytree(finished / "search", path)
+        return read(path / "result.json")
+
+    def killed(given: TrainConfig, path: Path) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline.Clock, "spent", lambda clock: 100.0)
+    monkeypatch.setattr(pipeline, "run_search", searched)
+    monkeypatch.setattr(budget, "measure", lambda step, state: Speed(1.0, 0.001))
+    monkeypatch.setattr(pipeline, "run_train", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_pipeline(limited, tmp_path)
+    # Half of 0.4 minutes, a tenth of which is kept, two seconds of compiling, two thousandths of a second a step.
+    assert 3000 < int(read(tmp_path / BUDGET)["train"]["steps"]) < 4500
+    assert "the trainings go on beyond them" in capsys.readouterr().out
+
+
 def test_a_search_is_shortened_before_it_begins(
     config: PipelineConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
