@@ -179,7 +179,7 @@ def _due(
 ) -> tuple[int, int, int, np.ndarray] | None:
     """Returns bracket, rung, fidelity and architectures int32 [k, L] of the first rung that can begin, or None.
 
-    A rung of which nothing has a finite score ends its bracket.
+    A rung is told at once, so that one without any finite score is under way, or ends its bracket.
     """
     last: dict[int, int] = {}
     for number, rung in zip(state.bracket.tolist(), state.rung.tolist(), strict=True):
@@ -187,7 +187,7 @@ def _due(
     for number, rung in last.items():
         rungs = bracket_of(number)
         within = (state.bracket == number) & (state.rung == rung)
-        if rung + 1 == len(rungs) or not state.told[within].all():
+        if rung + 1 == len(rungs):
             continue
         rows = np.flatnonzero(within & np.isfinite(state.scores).all(1))
         if len(rows):

@@ -60,16 +60,7 @@ class Entry:
         return self._part("PRESETS", {})
 
     def make(self, domain: Domain, settings: Any, objectives: int = 1) -> Strategy:
-        """Returns the strategy; the settings are of the class that `settings` returns.
-
-        Raises:
-          UserError: for settings that do not fit each other, or a strategy of several fidelities where there is one.
-        """
-        if self.multi_fidelity and len(domain.fidelities) < 2:
-            raise UserError(
-                f"{self.summary}: such a strategy chooses among trainings of several lengths, and here is one; "
-                "nb201_pareto:epochs and nb101_pareto have more"
-            )
+        """Returns the strategy; the settings are of the class that `settings` returns."""
         if self.adapter:
             adapt = importlib.import_module(self.adapter).adapt
             return adapt(self._part("make")(domain, settings), domain, objectives)
@@ -162,9 +153,15 @@ def make_strategy(name: str, domain: Domain, options: Mapping[str, Any] | None =
       objectives: M, numbers in each score it will be told.
 
     Raises:
-      UserError: as `read_options`, or for options that do not fit each other.
+      UserError: as `read_options`, for options that do not fit each other, or for a strategy of several fidelities
+        where there is one.
     """
     settings = read_options(name, options or {})
+    if STRATEGIES[name].multi_fidelity and len(domain.fidelities) < 2:
+        raise UserError(
+            f"strategy {name} chooses among trainings of several lengths, and here is one; nb201_pareto:epochs and "
+            f"nb101_pareto have more, and of one length there are {', '.join(names(many=True))}"
+        )
     return STRATEGIES[name].make(domain, settings, objectives)
 
 

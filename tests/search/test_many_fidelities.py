@@ -158,6 +158,9 @@ def test_the_best_are_those_of_the_first_fronts_and_then_those_that_add_most() -
     assert best_first(scores, 3, along, scores[:0]).tolist() == [5 + at for at in gained]
     assert set(best_first(scores, 7, along, scores[:0]).tolist()) > {5, 6, 7, 8, 9}
     assert len(best_first(scores, 20, along, scores[:0])) == 10
+    # A larger box of a later front comes after a smaller one of an earlier.
+    later = np.array([[0.6, 0.6], [0.95, 0.05], [1, 1], [0.7, 0.7]], np.float32)
+    assert best_first(later, 4, along, later[:0]).tolist() == [2, 3, 1, 0]
     # What adds least to what was chosen before comes last; where nothing adds anything the largest box is first.
     assert best_first(front, 5, along, front[[1, 4]])[-2:].tolist() == [1, 4]
     assert best_first(front, 1, along, front + 1).tolist() == [gained[0]]

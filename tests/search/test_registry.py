@@ -124,8 +124,9 @@ def test_help_of_a_comparison_lists_the_options_of_every_strategy() -> None:
 
 @pytest.mark.parametrize("name", names(many=True, multi_fidelity=True))
 def test_where_there_is_one_training_none_can_be_chosen(name: str) -> None:
+    said = f"strategy {name} chooses among trainings of several lengths, and here is one"
     for fidelities in ((), (200,)):
-        with pytest.raises(UserError, match=r"chooses among trainings of several lengths, and here is one") as refused:
+        with pytest.raises(UserError, match=said) as refused:
             make_strategy(name, replace(DOMAIN, fidelities=fidelities))
         assert "\n" not in str(refused.value)
 
