@@ -13,12 +13,14 @@ not counted in a start's own; a step costs by the number of pixels.
 
 import argparse
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from parsec import prior as priors
@@ -131,6 +133,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=None, help="JSON file to write")
     options = parser.parse_args()
     prepare_process()
+    # JAX looked at its environment when it was imported; without a cache every search would compile its program again.
+    jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR"))
     table = load_nasbench201(options.data_dir / "nasbench201.npz", "cifar10")
     found: list[dict[str, Any]] = []
     for seed in range(options.first_seed, options.first_seed + options.seeds):
