@@ -5,14 +5,20 @@ silently.
 """
 
 import os
-
-# Tests compile far more than they compute, so the compiler is told not to try hard.
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=1")
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 import tempfile
 from pathlib import Path
+
+# Tests compile far more than they compute, so the compiler is told not to try hard, and what took it long is kept for
+# other processes: those of pytest-xdist, and the commands that tests start, which inherit all of this.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
+    " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
+)
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(tempfile.gettempdir()) / "parsec-test-compile-cache"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import hypothesis
 import jax
@@ -20,8 +26,6 @@ import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_compilation_cache_dir", str(Path(tempfile.gettempdir()) / "parsec-test-compile-cache"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
 
 # A loaded machine is no failure.
 hypothesis.settings.register_profile("patient", deadline=None)

@@ -30,7 +30,7 @@ LASTING = ("result.json", "prior.json", "metrics.jsonl", "cell.svg")
 
 def start(workdir: Path, *more: str) -> subprocess.Popen:
     arguments = [sys.executable, str(ROOT / "main.py"), *COMMAND, f"--workdir={workdir}", *more]
-    environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0", "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         arguments, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

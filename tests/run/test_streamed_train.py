@@ -144,7 +144,7 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(
     folder: Path, tmp_path: Path, workers: int, valid_fraction: float
 ):
     (folder / "train" / "dark" / "03.jpg").write_bytes(b"no image")
-    environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0", "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
 
     def start(workdir: Path) -> subprocess.Popen:
         command = [sys.executable, str(ROOT / "main.py"), "--config=imagenet_train:quick", *OVERRIDES]
