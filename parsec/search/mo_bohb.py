@@ -37,13 +37,15 @@ def make(domain: Domain, settings: Settings = Settings(), objectives: int = 1) -
     first: Bracket = (Rung(top, settings.initial),)
     brackets = hyperband(domain.fidelities)
     along = directions(objectives)
+    sample = jax.jit(domain.sample, static_argnums=1) if domain.jittable else domain.sample
+    valid = jax.jit(domain.valid)
 
     def bracket_of(number: int) -> Bracket:
         return brackets[(number - 1) % len(brackets)] if number else first
 
     def propose(key: jax.Array, history: History, count: int) -> np.ndarray:
         fresh, draw = jax.random.split(key)
-        uniform = np.asarray(domain.sample(fresh, count))
+        uniform = np.asarray(sample(fresh, count))
         known = _longest_known(history, top, 2 * len(domain.sizes) + 1)
         if known is None:
             return uniform
@@ -53,7 +55,7 @@ def make(domain: Domain, settings: Settings = Settings(), objectives: int = 1) -
         better, other = _density(known[0][good], domain.mask), _density(known[0][~good], domain.mask)
         drawn = _draw(rng, np.where(domain.mask, better, 0.0), count * settings.candidates)
         ratio = np.log(better / other)[np.arange(drawn.shape[1]), drawn].sum(1)
-        ratio[~np.asarray(domain.valid(drawn))] = -np.inf
+        ratio[~np.asarray(valid(drawn))] = -np.inf
         asked = {row.tobytes() for row in history.architectures}
         proposed = []
         for at in range(count):
