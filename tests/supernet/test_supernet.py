@@ -31,7 +31,9 @@ def test_every_space_has_a_case():
     assert {space for space, _, _ in CASES.values()} == set(SPACES)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[pytest.mark.slow] if "stem" in case else []) for case in CASES]
+)
 def test_a_child_equals_its_static_network_in_loss_and_gradient(case: str, key: jax.Array):
     name, shape, side = CASES[case]
     space = SPACES[name]
