@@ -49,7 +49,7 @@ def search(make=parsec.make, warmup: float = 0.0, **likelihood) -> Joint:
 
 def step(joint: Joint, index: int = 0) -> tuple[dict, dict]:
     state = joint.init(jax.random.key(0), TRAIN.images, np.zeros((1, 3), np.float32))
-    state, info = joint.step(state, jax.random.key(1), TRAIN, VALID, jnp.array(index))
+    state, info = jax.jit(joint.step)(state, jax.random.key(1), TRAIN, VALID, jnp.array(index))
     learnt = None if joint.logits is None else jax.nn.softmax(joint.logits(state))[0]
     return {"w": joint.weights(state)["w"], "prior": learnt}, info
 
@@ -107,10 +107,10 @@ def test_the_control_learns_from_the_same_weights_given_to_children_of_its_own()
     assert joint.control is not None
     # Stratified children are each of the three options once, in an order of their own.
     expected = np.sort(0.5 / 3 + 0.5 * importance_weights(likelihoods(VALID)))
-    orders = set()
+    orders, take = set(), jax.jit(joint.step)
     for seed in range(8):
         state = joint.init(jax.random.key(0), TRAIN.images, np.zeros((1, 3), np.float32))
-        state, info = joint.step(state, jax.random.key(seed), TRAIN, VALID, jnp.array(0))
+        state, info = take(state, jax.random.key(seed), TRAIN, VALID, jnp.array(0))
         learnt = np.asarray(jax.nn.softmax(joint.control(state))[0])
         np.testing.assert_allclose(np.sort(learnt), expected, rtol=1e-4)
         np.testing.assert_allclose(info["control_entropy"], -(learnt * np.log(learnt)).sum(), rtol=1e-4)
@@ -126,7 +126,7 @@ def test_a_step_says_what_kinds_of_operations_the_mode_is_made_of():
     mode = int(importance_weights(likelihoods(VALID)).argmax())
     assert (float(info["mode_skip"]), float(info["mode_pool"])) == (float(mode == 0), float(mode > 0))
     state = search().init(jax.random.key(0), TRAIN.images, np.array([[50.0, 0.0, 0.0]], np.float32))
-    _, info = search().step(state, jax.random.key(1), TRAIN, VALID, jnp.array(0))
+    _, info = jax.jit(search().step)(state, jax.random.key(1), TRAIN, VALID, jnp.array(0))
     assert (float(info["mode_skip"]), float(info["mode_pool"])) == (1.0, 0.0)
     # The mode of a prior that rests is the first of equal options.
     _, info = step(search(warmup=0.5))

@@ -1,5 +1,7 @@
 """K children in the memory of one: streamed weights equal those known beforehand, for any budget, failures included."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 
 from parsec import prior
 from parsec.data.source import Batch
-from parsec.supernet.children import run_children, weighted_gradient
+from parsec.supernet.children import Children, run_children, weighted_gradient
 from parsec.supernet.objective import ChildResult
 
 
@@ -28,19 +30,32 @@ def problem(key: jax.Array) -> tuple[dict, Batch, jax.Array]:
     return weights, batch, jnp.array([[0], [2], [1], [2], [0]], jnp.int32)
 
 
+@jax.jit
 def likelihoods(weights: dict, batch: Batch, architectures: jax.Array) -> jax.Array:
     return jnp.stack([linear_child(weights, batch, a).log_likelihood for a in architectures])
+
+
+@partial(jax.jit, static_argnames=("count", "sharpness"))
+def streamed(
+    weights: dict, batch: Batch, architectures: jax.Array, count: int = 5, sharpness: float = 1.0
+) -> tuple[dict, Children]:
+    return weighted_gradient(
+        linear_child, weights, batch, architectures, count, level=lambda k, value: value * sharpness
+    )
+
+
+@jax.jit
+def summed(weights: dict, batch: Batch, architectures: jax.Array, shares: jax.Array) -> dict:
+    """Returns the gradient of the log-likelihoods in given shares."""
+    return jax.grad(lambda w: (shares * likelihoods(w, batch, architectures)).sum())(weights)
 
 
 @pytest.mark.parametrize("sharpness", [0.0, 0.1, 1.0])
 def test_the_streamed_gradient_is_the_weighted_sum(problem, sharpness: float):
     weights, batch, architectures = problem
     values = likelihoods(weights, batch, architectures)
-    shares = jax.lax.stop_gradient(prior.importance_weights(values * sharpness))
-    expected = jax.grad(lambda w: (shares * likelihoods(w, batch, architectures)).sum())(weights)
-    found, children = weighted_gradient(
-        linear_child, weights, batch, architectures, 5, level=lambda k, value: value * sharpness
-    )
+    expected = summed(weights, batch, architectures, prior.importance_weights(values * sharpness))
+    found, children = streamed(weights, batch, architectures, sharpness=sharpness)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, expected)
     np.testing.assert_allclose(children.log_likelihoods, values, rtol=1e-5)
     assert children.failed == 0
@@ -53,9 +68,8 @@ def test_a_likelier_child_that_comes_later_takes_weight_from_those_before(proble
     order = jnp.argsort(likelihoods(weights, batch, architectures), descending=descending)
     values = likelihoods(weights, batch, architectures[order])
     assert float(jnp.abs(jnp.diff(values)).max()) > 1
-    shares = jax.lax.stop_gradient(prior.importance_weights(values))
-    expected = jax.grad(lambda w: (shares * likelihoods(w, batch, architectures[order])).sum())(weights)
-    found, _ = weighted_gradient(linear_child, weights, batch, architectures[order], 5, level=lambda k, value: value)
+    expected = summed(weights, batch, architectures[order], prior.importance_weights(values))
+    found, _ = streamed(weights, batch, architectures[order])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, expected)
 
 
@@ -65,10 +79,9 @@ def test_the_gradient_of_importance_weights_is_that_of_the_evidence(problem):
     def evidence(w: dict) -> jax.Array:
         return jax.scipy.special.logsumexp(likelihoods(w, batch, architectures))
 
-    found, _ = weighted_gradient(linear_child, weights, batch, architectures, 5, level=lambda k, value: value)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, jax.grad(evidence)(weights)
-    )
+    found, _ = streamed(weights, batch, architectures)
+    expected = jax.jit(jax.grad(evidence))(weights)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, expected)
 
 
 def test_one_program_serves_every_budget_and_ignores_rows_beyond_it(problem):
@@ -93,19 +106,19 @@ def test_one_program_serves_every_budget_and_ignores_rows_beyond_it(problem):
 def test_a_failed_child_is_counted_and_has_no_weight(problem):
     weights, batch, architectures = problem
     broken = weights | {"table": weights["table"].at[2].set(jnp.nan)}
-    found, children = weighted_gradient(linear_child, broken, batch, architectures, 5, level=lambda k, v: v)
+    found, children = streamed(broken, batch, architectures)
     sound = architectures[jnp.array([0, 2, 4])]
-    expected, _ = weighted_gradient(linear_child, weights, batch, sound, 3, level=lambda k, v: v)
+    expected, _ = streamed(weights, batch, sound, count=3)
     np.testing.assert_allclose(found["table"][:2], expected["table"][:2], rtol=1e-5)
     assert not np.asarray(found["table"][2]).any()
     assert children.failed == 2
     assert np.isnan(children.log_likelihoods).sum() == 2
-    assert run_children(linear_child, broken, batch, architectures, 5).failed == 2
+    assert jax.jit(partial(run_children, linear_child))(broken, batch, architectures, 5).failed == 2
 
 
 def test_when_every_child_fails_the_gradient_is_zero(problem):
     weights, batch, architectures = problem
     broken = weights | {"scale": jnp.array(jnp.inf)}
-    found, children = weighted_gradient(linear_child, broken, batch, architectures, 5, level=lambda k, v: v)
+    found, children = streamed(broken, batch, architectures)
     assert children.failed == 5
     assert all(not np.asarray(leaf).any() for leaf in jax.tree.leaves(found))

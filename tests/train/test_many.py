@@ -73,23 +73,29 @@ def trained_by_hand(
     run: Callable[[Any, Batch], ChildResult], weights: Any, key: jax.Array, steps: int = 6
 ) -> tuple[Any, list[float]]:
     """Returns the mean loss of the last three steps, and the accuracies in percent on the two held-out parts."""
-    gradient = jax.jit(jax.value_and_grad(lambda weights, batch: -run(weights, batch).log_likelihood / 8))
     rates = jnp.array([0.1 * (1 + np.cos(np.pi * index / steps)) / 2 for index in range(steps)], jnp.float32)
     optimizer = optax.chain(
         optax.add_decayed_weights(5e-4), optax.sgd(lambda step: rates[jnp.asarray(step)], 0.9, nesterov=True)
     )
+
+    @jax.jit
+    def step(weights: Any, state: Any, index: jax.Array) -> tuple[Any, Any, jax.Array]:
+        batch = draw(PARTS.train, jax.random.fold_in(key, 1), index, 8)
+        loss, slope = jax.value_and_grad(lambda weights: -run(weights, batch).log_likelihood / 8)(weights)
+        updates, state = optimizer.update(slope, state, weights)
+        return optax.apply_updates(weights, updates), state, loss
+
+    @jax.jit
+    def count(weights: Any, part: Batches) -> jax.Array:
+        return run(weights, Batch(normalise(part.images, part.mean, part.std), part.labels)).correct
+
     state: Any = optimizer.init(weights)
     losses = []
     for index in range(steps):
-        loss, slope = gradient(weights, draw(PARTS.train, jax.random.fold_in(key, 1), index, 8))
-        updates, state = optimizer.update(slope, state, weights)
-        weights = optax.apply_updates(weights, updates)
+        weights, state, loss = step(weights, state, jnp.array(index))
         losses.append(float(loss))
-    accuracies = []
-    for part in (PARTS.valid, PARTS.test):
-        assert part is not None
-        correct = run(weights, Batch(normalise(part.images, part.mean, part.std), part.labels)).correct
-        accuracies.append(100 * int(correct) / len(part.labels))
+    parts = (PARTS.valid, PARTS.test)
+    accuracies = [100 * int(count(weights, part)) / len(part.labels) for part in parts if part is not None]
     return np.mean(losses[-3:]), accuracies
 
 
@@ -176,7 +182,7 @@ def test_a_log_likelihood_is_the_mean_of_the_images(trainer: Trainer):
     assert part is not None
     run = static_child(SPACE, SPACE.decode(ARCHITECTURES[0]), SHAPE)
     own = child_weights(SPACE, SHAPE, jax.tree.map(lambda leaf: leaf[0], weights), SPACE.decode(ARCHITECTURES[0]))
-    value = run(own, Batch(normalise(part.images, part.mean, part.std), part.labels)).log_likelihood
+    value = jax.jit(run)(own, Batch(normalise(part.images, part.mean, part.std), part.labels)).log_likelihood
     scores = trainer.score(weights, ARCHITECTURES[:1], part)
     np.testing.assert_allclose(scores.log_likelihood, value / len(part.labels), rtol=1e-5)
 
@@ -214,7 +220,7 @@ def test_one_network_of_its_own_is_trained_likewise():
         outputs: Any = network.apply({"params": weights}, batch.images)
         return classification(outputs, batch)
 
-    weights = network.init(jax.random.fold_in(KEYS[1], 0), jnp.zeros((8, 6, 6, 1)))["params"]
+    weights = jax.jit(network.init)(jax.random.fold_in(KEYS[1], 0), jnp.zeros((8, 6, 6, 1)))["params"]
     loss, accuracies = trained_by_hand(run, weights, KEYS[1])
     np.testing.assert_allclose(found.loss[0, 1], loss, rtol=2e-4)
     np.testing.assert_allclose([found.valid[0, 1], found.test[0, 1]], accuracies, atol=1e-4)
