@@ -39,11 +39,11 @@ def test_the_part_is_exactly_what_costs_no_more():
 def test_samples_are_uniform_within_the_limits(key: jax.Array):
     few = np.array([np.sort(COSTS[:, 0])[20], COSTS[:, 1].max()])
     rows = EVERY[(few >= COSTS).all(1)]
-    drawn = np.asarray(limit(WHOLE, TABLE, Cost(*few.tolist())).sample(key, 200 * len(rows)))
+    drawn = np.asarray(limit(WHOLE, TABLE, Cost(*few.tolist())).sample(key, 60 * len(rows)))
     counts = (drawn[:, None] == rows[None]).all(-1).sum(0)
     assert counts.sum() == len(drawn)
-    # Seven deviations of a count of 200.
-    assert np.abs(counts - 200).max() < 100
+    # Six and a half deviations of a count of 60.
+    assert np.abs(counts - 60).max() < 50
 
 
 def test_mutations_and_neighbours_are_the_wholes_within_the_limits(key: jax.Array):

@@ -18,11 +18,13 @@ from parsec.cells.isomorphism import representatives
 from parsec.cells.network import Shape
 from parsec.cells.space import CellLayout, Choice, Slot
 from parsec.config import override, to_json
-from parsec.data import Dataset, load
+from parsec.data import load
+from parsec.data.memory import Batches
 from parsec.errors import UserError
 from parsec.report.verdict import summarise
 from parsec.run import alike
 from parsec.run.alike import choose_entrants, draw_random, residual_params, train_alike, whole_parts
+from parsec.run.problem import Problem
 from parsec.run.retrain import run_retrain
 from parsec.run.retrain_settings import RetrainConfig, RetrainTrainingSettings
 from parsec.run.search import run_search
@@ -129,7 +131,7 @@ def test_cells_are_compared_with_none_that_costs_more(
     )
     result = run_retrain(replace(config, seed=seed, constraints=(f"params<={own}",)), tmp_path / "equal")
     assert max(each["params"] for each in result["random"]) <= own
-    with pytest.raises(UserError, match=f"leaves out a found cell, which has {own:,} parameters and"):
+    with pytest.raises(UserError, match=f"leaves out a found cell, which has at this size params {own:,}, flops "):
         run_retrain(replace(config, constraints=(f"params<{own}",)), tmp_path / "less")
     assert not (tmp_path / "less").exists()
 
@@ -223,15 +225,9 @@ def test_a_search_ends_with_the_verdict(tmp_path: Path, capsys):
 
 
 def test_verification_costs_at_most_its_share_of_the_search():
-    class Fake:
-        """What `plan_verification` reads of a problem."""
-
-        steps = 600
-        train = type("Part", (), {"labels": np.zeros(719)})
-        valid = type("Part", (), {"labels": np.zeros(719)})
-        dataset = load("digits")
-
-    problem: Any = Fake
+    part: Any = Batches(*(np.zeros(shape) for shape in ((719, 8, 8, 1), 719, 1, 1)))
+    unused: Any = None
+    problem = Problem(load("digits"), part, part, unused, 600, unused)
     config = SearchConfig(steps=600, sampler=SamplerSettings(num_children=4))
     cost = searched_images(config, problem)
     assert cost == pytest.approx(600 * 4 * (64 + 64 / 3))
@@ -239,13 +235,13 @@ def test_verification_costs_at_most_its_share_of_the_search():
     trainings = (config.verify.random + 2) * config.verify.seeds
     assert plan.steps >= LEAST_STEPS and 0.95 * cost / 2 < plan.steps * trainings * 64 <= cost / 2
 
-    def planned(steps: int, settings: dict[str, str], dataset: Dataset = Fake.dataset) -> Plan:
-        fake: Any = type("Other", (Fake,), {"steps": steps, "dataset": dataset})
-        return plan_verification(override(config, settings), fake)
+    def planned(steps: int, settings: dict[str, str], **others: Any) -> Plan:
+        return plan_verification(override(config, settings), problem._replace(steps=steps, **others))
 
     assert planned(500, {}).steps == 0 and "--config.verify.steps=N" in planned(500, {}).words
     assert planned(600, {"verify.random": "0"}).steps == 0
-    assert planned(600, {}, Fake.dataset._replace(test_labels=np.zeros(0, np.int32))).steps == 0
+    untested = load("digits")._replace(test_labels=np.zeros(0, np.int32))
+    assert planned(600, {}, dataset=untested).steps == 0
     assert planned(1, {"verify.steps": "7"}).steps == 7
     assert planned(1, {"verify.epochs": "2"}).steps == 2 * (719 // 64)
     assert planned(600, {"strategy.evaluator": "table"}).steps == 0
