@@ -42,13 +42,14 @@ def limit(domain: Domain, table: CostTable, most: Sequence[int]) -> Domain:
         networks are too large to be counted.
     """
     space, wanted = table.space, np.array(most, np.int64)
-    least, largest = extremes(table, ())
+    least, largest = extremes(table)
     counted = np.flatnonzero(wanted != UNLIMITED)
     for at in counted:
         if largest[at] >= np.iinfo(np.int32).max:
             raise UserError(
-                f"a limit on {table.names[at]} needs networks of fewer than {np.iinfo(np.int32).max:,}; those of "
-                f"{space.name} have up to {_shown(table, at, largest[at])} here"
+                f"a limit on {table.names[at]} needs networks of fewer than "
+                f"{_shown(table, at, np.iinfo(np.int32).max)}; those of {space.name} have up to "
+                f"{_shown(table, at, largest[at])} here"
             )
     bound = jnp.asarray(np.minimum(wanted, largest)[counted].astype(np.int32))
     skeleton = jnp.asarray(np.array(table.skeleton)[counted].astype(np.int32))
@@ -122,10 +123,10 @@ def draw_within(rng: np.random.Generator, domain: Domain) -> np.ndarray:
             return drawn[valid.argmax()]
 
 
-def extremes(table: CostTable, prefix: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the least and the largest costs of an architecture that begins so, each by itself, int64 [P]."""
+def extremes(table: CostTable) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the least and the largest costs of an architecture, each by itself, int64 [P]."""
     least, largest = np.array(table.skeleton, np.int64), np.array(table.skeleton, np.int64)
-    for reachable in _slots(table, prefix):
+    for reachable in _slots(table, ()):
         least, largest = least + reachable.min(0), largest + reachable.max(0)
     return least, largest
 

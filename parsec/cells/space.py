@@ -241,6 +241,12 @@ def uniform_logits(space: Space) -> np.ndarray:
     return np.zeros(space.mask.shape, np.float32)
 
 
+def by_name(space: Space, values: np.ndarray) -> dict[str, dict[str, float]]:
+    """Returns a value of each option of each choice, [L, O] given, as JSON holds them: under choice and option."""
+    rows = zip(space.choices, np.asarray(values), strict=True)
+    return {choice.name: dict(zip(choice.options, map(float, row), strict=False)) for choice, row in rows}
+
+
 def operation_share(space: Space, names: Sequence[str]) -> np.ndarray:
     """Returns what each option adds to the share that operations of these names have, float32 [L, max options].
 

@@ -24,10 +24,11 @@ from parsec.evaluate.contract import Evaluated, Evaluator, Pause
 from parsec.evaluate.supernet import OBJECTIVE
 from parsec.evaluate.training import LIKELIHOOD
 from parsec.search.contract import Info, State, Strategy
+from parsec.tables.objectives import LOG
 
 # What an objective that is measured is called by an evaluator.
 MEASURED = {"accuracy": OBJECTIVE, "log_likelihood": LIKELIHOOD}
-_LOG = "-log10_"
+_LOG = f"-{LOG}"
 
 
 class Goals(NamedTuple):
@@ -71,8 +72,9 @@ def check_goals(wanted: Sequence[str], costs: Sequence[str]) -> None:
         )
     if wanted[0] not in MEASURED:
         raise unknown("first objective in config.objectives", wanted[0], MEASURED)
+    allowed = [f"{sign}{cost}" for sign in ("-", _LOG) for cost in costs]
     for name in wanted[1:]:
-        if name not in (allowed := [f"{sign}{cost}" for sign in ("-", _LOG) for cost in costs]):
+        if name not in allowed:
             raise unknown_cost("config.objectives", name, allowed)
         if wanted.count(name) > 1:
             raise UserError(f"config.objectives names {name} more than once")
@@ -91,7 +93,7 @@ def make_goals(wanted: Sequence[str], table: CostTable, most: Sequence[int], num
       UserError: as of `check_goals`, or for a cost that is the same of every network.
     """
     check_goals(wanted, table.names)
-    least, largest = extremes(table, ())
+    least, largest = extremes(table)
     limits = np.array(most, np.int64)
     largest = np.where(limits == UNLIMITED, largest, np.minimum(limits, largest))
     worst, best = (0.0, 100.0) if wanted[0] == "accuracy" else (-math.log(num_classes), 0.0)

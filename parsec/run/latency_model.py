@@ -1,14 +1,14 @@
 """The file latency.json: what predicts the latency of every cell of a space, as measured on one device."""
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from parsec.cells import Space
 from parsec.cells.costs import LATENCY, CostTable, with_effects
+from parsec.cells.space import by_name
 from parsec.errors import UserError, shown
-from parsec.files import expanded
+from parsec.files import expanded, file_digest
 from parsec.run.workdir import read_json
 
 MODEL = "latency.json"
@@ -24,19 +24,13 @@ class Latencies(NamedTuple):
       intercept: milliseconds of a network whose effects sum to zero.
       effects: milliseconds that each option adds, float64 [L, O]; zero where masked.
       words: what was measured, on which device, for a plan.
+      digest: of the file.
     """
 
     intercept: float
     effects: np.ndarray
     words: str
-
-
-def named_effects(space: Space, effects: np.ndarray) -> dict[str, dict[str, float]]:
-    """Returns effects [L, O] as JSON holds them: by choice and option."""
-    return {
-        choice.name: dict(zip(choice.options, row[: len(choice.options)].tolist(), strict=True))
-        for choice, row in zip(space.choices, effects, strict=True)
-    }
+    digest: str
 
 
 def describe_model(space: Space, intercept: float, effects: np.ndarray, told: dict[str, Any]) -> dict[str, Any]:
@@ -47,7 +41,7 @@ def describe_model(space: Space, intercept: float, effects: np.ndarray, told: di
         **told,
         "space": space.name,
         "intercept": intercept,
-        "effects": named_effects(space, effects),
+        "effects": by_name(space, effects),
     }
 
 
@@ -79,14 +73,9 @@ def read_model(directory: str, space: Space) -> Latencies:
         raise UserError(f"{where}: its {MODEL} is damaged; measure again in another run directory") from None
     if not (np.isfinite(effects).all() and np.isfinite(intercept)):
         raise UserError(f"{where}: its {MODEL} holds numbers that are not finite")
-    return Latencies(intercept, effects, words)
+    return Latencies(intercept, effects, words, file_digest(path))
 
 
 def with_latencies(table: CostTable, latencies: Latencies) -> CostTable:
     """Returns the costs with `latency_ms` as one more."""
     return with_effects(table, LATENCY, _MICROSECONDS, latencies.intercept, latencies.effects)
-
-
-def model_path(directory: str) -> Path:
-    """Returns where the model of a run directory lies."""
-    return expanded(directory) / MODEL

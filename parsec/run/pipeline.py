@@ -52,6 +52,8 @@ Config = TypeVar("Config", SearchConfig, TrainConfig)
 _SHARED = {"dataset": "dataset", "data_dir": "data_dir", "seed": "seed", "image_size": "data.image_size"}
 # Of the time that both trainings were promised, the least that they take: a network of one epoch is of no use.
 _LEAST_OF_PROMISED = 0.5
+# In the timing.json of a stage: seconds of its parts, which do not overlap.
+_SPENT = ("seconds", "evaluation_seconds", "final_seconds", "retraining_seconds")
 # Two-sided, of a normal distribution.
 _Z95 = 1.96
 
@@ -109,6 +111,7 @@ def run_pipeline(config: PipelineConfig, workdir: Path) -> dict[str, Any]:
         clock = Clock(path, began)
         try:
             searched = _stage(run_search, shortened(stages.search, settled.get(SEARCH, {})), path / SEARCH)
+            clock.write()
             settings = _settle_trainings(config, stages, problem, path, clock)
             found = _stage(run_train, shortened(stages.train, settings), path / TRAIN)
             plain = _stage(run_train, shortened(stages.residual, settings), path / RESIDUAL)
@@ -165,7 +168,7 @@ def show_result(path: Path, result: Mapping[str, Any]) -> None:
         "weights": path / TRAIN / WEIGHTS,
         "program": path / TRAIN / PROGRAM,
         "report of the search": path / SEARCH / "report.html",
-        "time": f"{_seconds(path / TIMING) / 60:.1f} minutes",
+        "time": f"{_timing(path).get('seconds', 0.0) / 60:.1f} minutes",
     }
     print()
     announce(f"trained on {result['dataset']}", rows)
@@ -174,18 +177,26 @@ def show_result(path: Path, result: Mapping[str, Any]) -> None:
 
 
 class Clock:
-    """Seconds spent on a run by all the processes that worked on it; of one that was killed, what its stages saved."""
+    """Seconds spent on a run by all the processes that worked on it.
+
+    Of one that was killed: what it wrote itself, and what its stages have saved since.
+    """
 
     def __init__(self, path: Path, began: float) -> None:
-        self._path, self._began = path / TIMING, began
-        stages = [_seconds(path / name / TIMING) for name in (SEARCH, TRAIN, RESIDUAL)]
-        self._before = max(_seconds(self._path), sum(stages))
+        self._path, self._began = path, began
+        written = _timing(path)
+        self._before = written.get("seconds", 0.0) + self._of_stages() - written.get("of_stages", 0.0)
 
     def spent(self) -> float:
         return self._before + _since(self._began)
 
     def write(self) -> None:
-        write_json_atomic(self._path, {"seconds": round(self.spent(), 3)})
+        seconds = {"seconds": self.spent(), "of_stages": self._of_stages()}
+        write_json_atomic(self._path / TIMING, {name: round(value, 3) for name, value in seconds.items()})
+
+    def _of_stages(self) -> float:
+        stages = (_timing(self._path / name) for name in (SEARCH, TRAIN, RESIDUAL))
+        return sum(stage.get(name, 0.0) for stage in stages for name in _SPENT)
 
 
 def _settle_trainings(
@@ -302,16 +313,15 @@ def _describe(
 def _described(figures: Mapping[str, Any], path: Path) -> str:
     return (
         f"{figures['test_accuracy']:.2f} %; {figures['params']:,} parameters, {figures['flops']:,} multiply-adds, "
-        f"{figures['epochs']:.4g} epochs in {_seconds(path / TIMING):.0f} s"
+        f"{figures['epochs']:.4g} epochs in {_timing(path).get('seconds', 0.0):.0f} s"
     )
 
 
-def _seconds(path: Path) -> float:
-    """Returns the seconds that a timing.json tells of; 0 where it is not there yet."""
-    timing = read_json(path) if path.exists() else {}
-    timing = timing if isinstance(timing, dict) else {}
-    values = (timing.get(name) for name in ("seconds", "retraining_seconds"))
-    return float(sum(value for value in values if isinstance(value, int | float)))
+def _timing(path: Path) -> dict[str, float]:
+    """Returns the numbers that a run directory's timing.json tells of; none where it is not there yet."""
+    timing = read_json(path / TIMING) if (path / TIMING).exists() else {}
+    items = timing.items() if isinstance(timing, dict) else ()
+    return {name: float(value) for name, value in items if isinstance(value, int | float)}
 
 
 def _since(began: float) -> float:

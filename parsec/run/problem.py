@@ -295,8 +295,10 @@ def _list(config: SearchConfig) -> tuple[StreamedDataset, StreamedPart, Streamed
     data = config.data
     dataset = open_stream(config.dataset, config.data_dir, data.image_size)
     check_search_memory(config, get_space(config.space), (data.image_size, data.image_size, 3))
-    train, valid = (
-        StreamedPart(
+    train, valid = split_rows(dataset, data.valid_fraction, config.seed)
+
+    def part(rows: np.ndarray, crop_area: float) -> StreamedPart:
+        return StreamedPart(
             dataset.examples,
             rows,
             data.image_size,
@@ -305,8 +307,5 @@ def _list(config: SearchConfig) -> tuple[StreamedDataset, StreamedPart, Streamed
             config.seed,
             most_unreadable=data.unreadable_limit,
         )
-        for rows, crop_area in zip(
-            split_rows(dataset, data.valid_fraction, config.seed), (data.crop_area, 1.0), strict=True
-        )
-    )
-    return dataset, train, valid
+
+    return dataset, part(train, data.crop_area), part(valid, 1.0)

@@ -40,6 +40,7 @@ from parsec.run.alike import (
 )
 from parsec.run.cell_source import cell_of_run
 from parsec.run.footprint import network_needs
+from parsec.run.latency_model import read_model
 from parsec.run.problem import check_cells
 from parsec.run.progress import announce
 from parsec.run.retrain_settings import RetrainConfig
@@ -118,6 +119,8 @@ def run_retrain(config: RetrainConfig, workdir: Path) -> dict[str, Any]:
     domain = _domain(config, space, shape, image, found)
     entrants = choose_entrants(space, shape, found, config.random, config.seed, image, domain)
     digests = {"images": dataset.digest, "cells": sha256("\n".join(by_text).encode()).hexdigest()}
+    if config.latency:
+        digests["latency"] = read_model(config.latency, space).digest
     with claim(path, config, digests) as run:
         announce(
             f"found against random cells of {space.name} on {first.dataset}",

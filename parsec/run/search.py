@@ -22,14 +22,13 @@ from parsec.data.stream import StreamedPart
 from parsec.evaluate.contract import Evaluated, Evaluator, no_pause
 from parsec.evaluate.supernet import OBJECTIVE, Scored
 from parsec.evaluate.training import LIKELIHOOD
-from parsec.files import file_digest
 from parsec.run.coherence import check_search
 from parsec.run.conclude import Judge, Outcome, conclude, derive_architecture, show_result
 from parsec.run.evaluators import EVALUATORS, joint_entry
 from parsec.run.factories import search_costs, search_goals, told_capacity
 from parsec.run.finals import COMPARED, choose_finalists, decide, remembered
 from parsec.run.front import find_front, settle_front, write_front
-from parsec.run.latency_model import model_path, read_model
+from parsec.run.latency_model import Latencies, read_model
 from parsec.run.loop import run_steps
 from parsec.run.problem import (
     JointSearch,
@@ -81,11 +80,13 @@ def run_search(config: SearchConfig, workdir: Path) -> dict[str, Any]:
     problem = load_problem(config)
     check_cells(space, problem.shape)
     domain = search_domain(space, partial(search_costs, config), config.constraints, capacity=told_capacity(config))
-    digests = {"images": problem.dataset.digest} | ({} if table is None else {"table": table.digest})
-    if config.latency:
-        digests["latency"] = file_digest(model_path(config.latency))
+    latencies = read_model(config.latency, space) if config.latency else None
+    read = {"table": table, "latency": latencies}
+    digests = {"images": problem.dataset.digest} | {
+        name: each.digest for name, each in read.items() if each is not None
+    }
     with claim(path, config, digests) as run:
-        announce(f"search on {config.dataset} in {space.name}", _plan(config, space, problem, run.path))
+        announce(f"search on {config.dataset} in {space.name}", _plan(config, space, problem, latencies, run.path))
         for note in (*run.notes, *problem.dataset.notes, *initial.notes):
             print(note)
         problem = naming_unreadable(config, problem, run.path)
@@ -199,7 +200,9 @@ def _judge(evaluator: Evaluator) -> Judge:
     return judge
 
 
-def _plan(config: SearchConfig, space: Space, problem: Problem, path: Path) -> dict[str, Any]:
+def _plan(
+    config: SearchConfig, space: Space, problem: Problem, latencies: Latencies | None, path: Path
+) -> dict[str, Any]:
     train, valid = problem.train.num_examples, problem.valid.num_examples
     budget = f"{config.sampler.budget}, K = {config.sampler.num_children}"
     warmup = round(config.prior.warmup * problem.steps)
@@ -225,7 +228,7 @@ def _plan(config: SearchConfig, space: Space, problem: Problem, path: Path) -> d
         + ", streamed" * isinstance(problem.train, StreamedPart),
         "network": f"{config.network.cells} cells, {config.network.channels} channels, {config.network.dtype}",
         **({"objectives": ", ".join(config.objectives)} if config.objectives else {}),
-        **({LATENCY: f"predicted for {read_model(config.latency, space).words}"} if config.latency else {}),
+        **({LATENCY: f"predicted for {latencies.words}"} if latencies else {}),
         "steps": steps,
         "verification": plan_verification(config, problem).words,
         "device": f"{devices}{jax.devices()[0].device_kind}, jax {jax.__version__}",

@@ -15,6 +15,10 @@ Thompson sampling (Thompson 1933, Biometrika 25, 285-294): each is the best arch
 what is known of them included, so that what is not known yet is tried. With as many effects as scores, most of a draw
 would be what is not known, and its best architecture hardly better than a random one: draws are nearer to the mean than
 the posterior is (reshaped, Chapelle and Li 2011, "An Empirical Evaluation of Thompson Sampling", NeurIPS 24).
+
+A prior that another search learnt is one more common effect, whose size is believed to be that of half the signal, as
+much again either way: a single number, so that few scores tell how much of it is true here. The first architectures are
+drawn from it instead of uniformly, and where scores have no signal it is what is believed.
 """
 
 from dataclasses import dataclass
@@ -30,6 +34,7 @@ from parsec.config import option
 from parsec.errors import UserError
 from parsec.prior.categorical import one_hot
 from parsec.search.contract import Info, Strategy, count_failed, first_objective
+from parsec.search.factorised import draw_valid
 
 # Shares that the evidence chooses from: of signal in the scores, and of common effects in the signal.
 _SIGNAL = np.array([0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97], np.float32)
@@ -38,6 +43,8 @@ _COMMON = np.array([0.0, 0.25, 0.5, 0.75, 1.0], np.float32)
 _NOISE = 0.9
 # How much more likely than any other share it is that choices have all in common: some hundred scores cannot tell.
 _ALL_COMMON = 36.0
+# Of what a carried prior says, before any score: mean and deviation in units of the signal's own deviation.
+_CARRIED = 0.5
 # Architectures tried for each draw of the effects where the best options together are not valid or known already.
 _CANDIDATES = 64
 # How peaked those architectures are about the draw's best: in deviations of the scores.
@@ -98,11 +105,13 @@ def make(domain: Domain, settings: Settings = Settings()) -> Strategy:
     Raises:
       UserError: if `capacity` is below `batch`.
     """
-    batch, capacity = settings.batch, settings.capacity
+    batch, capacity, initial = settings.batch, settings.capacity, domain.initial
     if capacity < batch:
         raise UserError(f"additive.capacity={capacity} is out of range; it must be at least batch={batch}")
     mask, basis = domain.mask, _basis(domain)
+    carried = jnp.zeros(mask.shape, jnp.float32) if initial is None else jnp.asarray(initial)
     known = jnp.zeros(mask.shape, jnp.float32) if domain.known is None else jnp.asarray(domain.known)
+    draw = draw_valid(domain)
 
     def init(key: jax.Array) -> AdditiveState:
         del key
@@ -115,10 +124,10 @@ def make(domain: Domain, settings: Settings = Settings()) -> Strategy:
 
     def ask(key: jax.Array, state: AdditiveState) -> tuple[jax.Array, AdditiveState]:
         fresh, draws, around = jax.random.split(key, 3)
-        uniform = jnp.asarray(domain.sample(fresh, batch))
+        spare = jnp.asarray(domain.sample(fresh, batch) if initial is None else draw(fresh, carried, batch))
         posterior = _posterior(basis, mask, known, state)
         drawn = _draw_effects(draws, basis, mask, posterior, batch)
-        mean = posterior.chance * _mean_effects(basis, mask, posterior)
+        mean = _mean_effects(basis, mask, posterior)
         effects = (1 - settings.exploration) * mean[None] + settings.exploration * drawn + known[None] / posterior.unit
 
         def pick(proposed: jax.Array, drawn: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
@@ -135,11 +144,11 @@ def make(domain: Domain, settings: Settings = Settings()) -> Strategy:
 
         before = jnp.concatenate([state.architectures, jnp.full((batch, len(domain.sizes)), -1, jnp.int32)])
         places = capacity + jnp.arange(batch, dtype=jnp.int32)
-        _, chosen = jax.lax.scan(pick, before, (effects, jax.random.split(around, batch), uniform, places))
+        _, chosen = jax.lax.scan(pick, before, (effects, jax.random.split(around, batch), spare, places))
         # With every score failed, or alike, there is nothing to be fitted to.
         finite = jnp.isfinite(state.scores)
         ready = (state.asked >= settings.initial) & (finite.sum(dtype=jnp.int32) >= 2)
-        return jnp.where(ready, chosen, uniform), state._replace(asked=state.asked + batch)
+        return jnp.where(ready, chosen, spare), state._replace(asked=state.asked + batch)
 
     def tell(state: AdditiveState, architectures: ArrayLike, scores: ArrayLike) -> tuple[AdditiveState, Info]:
         architectures, told = jnp.asarray(architectures), first_objective(scores)
@@ -158,48 +167,55 @@ def make(domain: Domain, settings: Settings = Settings()) -> Strategy:
     def logits(key: jax.Array, state: AdditiveState) -> jax.Array:
         del key
         posterior = _posterior(basis, mask, known, state)
-        chance, mean = posterior.chance, _mean_effects(basis, mask, posterior)
-        within = ((jnp.asarray(basis.columns) @ posterior.factor[:-1]) ** 2).sum()
+        chance, mean = posterior.chance, _effects_of(basis, mask, posterior.mean[:-1])
+        within = ((basis.columns @ posterior.factor[:-1]) ** 2).sum()
         # Of a mixture: what is not known if there is a signal, and whether there is.
         variance = chance * within + chance * (1 - chance) * (mean * mean).sum()
         spread = jnp.sqrt(jnp.maximum(variance, 1e-12) / float(mask.sum()))
-        return chance * mean / spread
+        return chance * mean / spread + (1 - chance) * carried
 
     def effects(state: AdditiveState) -> jax.Array:
         posterior = _posterior(basis, mask, known, state)
-        return posterior.chance * posterior.unit * _mean_effects(basis, mask, posterior) + known
+        return posterior.unit * _mean_effects(basis, mask, posterior) + known
 
     return Strategy(init, ask, tell, domain.jittable, logits, effects)
 
 
 class _Basis(NamedTuple):
-    """What turns weights [D] into effects [L, O]: columns of own effects, then of common ones, then the intercept.
+    """What turns weights [D] into effects [L, O]: columns of own effects, of common ones, of a carried prior if any.
+
+    The last weight is the intercept's, which has no column.
 
     Attributes:
       columns: float32 [L * O, D - 1], each part scaled so that a uniform architecture has variance one in it. A
         choice's existing options sum to zero: what all of them have in common decides nothing.
       own: which columns are own effects, bool [D - 1].
+      carried: which column is a carried prior, bool [D - 1].
     """
 
-    columns: np.ndarray
+    columns: jax.Array
     own: np.ndarray
+    carried: np.ndarray
 
 
 def _basis(domain: Domain) -> _Basis:
     mask = domain.mask
     existing = np.flatnonzero(mask.reshape(-1))
-    parts = [np.eye(mask.size, dtype=np.float32)[existing]]
+    parts: list[ArrayLike] = [np.eye(mask.size, dtype=np.float32)[existing]]
     if domain.common is not None:
         parts.append(domain.common)
-    chance = (mask / mask.sum(1, keepdims=True)).astype(np.float32)
+    if domain.initial is not None:
+        parts.append(domain.initial)
+    chance = (mask / mask.sum(1, keepdims=True)).astype(np.float32)[None]
     columns = []
     for part in parts:
         effects = part.reshape(-1, *mask.shape)
-        effects = np.where(mask, effects - (effects * chance).sum(-1, keepdims=True), np.float32(0))
-        deviation = np.sqrt((effects**2 * chance).sum()) + np.float32(1e-12)
+        effects = (effects - (effects * chance).sum(-1, keepdims=True)) * mask[None]
+        deviation = (effects**2 * chance).sum() ** 0.5 + 1e-12
         columns.append(effects.reshape(len(effects), -1).T / deviation)
-    columns = np.concatenate(columns, 1)
-    return _Basis(columns, np.arange(columns.shape[1]) < len(existing))
+    columns = jnp.concatenate([jnp.asarray(each, jnp.float32) for each in columns], 1)
+    at = np.arange(columns.shape[1])
+    return _Basis(columns, at < len(existing), (at == at[-1]) & (domain.initial is not None))
 
 
 def _posterior(basis: _Basis, mask: np.ndarray, known: jax.Array, state: AdditiveState) -> Posterior:
@@ -213,20 +229,23 @@ def _posterior(basis: _Basis, mask: np.ndarray, known: jax.Array, state: Additiv
     features = jnp.concatenate([features, rows[:, None]], 1)
     products, onto = features.T @ features, features.T @ target
     square = jnp.maximum((target * target).sum(), 1e-6)
-    own = np.append(basis.own, False)
+    own, carried = np.append(basis.own, False), np.append(basis.carried, False)
     intercept = np.arange(len(own)) == len(own) - 1
 
     def weigh(signal: jax.Array, common: jax.Array) -> tuple[jax.Array, ...]:
-        part = jnp.where(own, 1 - common, common)
+        part = jnp.where(carried, np.float32(_CARRIED**2), jnp.where(own, 1 - common, common))
         # Parts of no variance keep a trace of it, so that nothing divides by zero.
         deviation = jnp.sqrt(jnp.where(intercept, 1.0, jnp.maximum(part, 1e-6) * signal / (1 - signal)))
+        # A carried weight's mean is as large as its deviation; all others' are zero.
+        before = jnp.where(carried, deviation, 0.0)
         inside = jnp.eye(len(own), dtype=jnp.float32) + products * deviation[:, None] * deviation[None]
         lower = jnp.linalg.cholesky(inside)
-        along = jax.scipy.linalg.solve_triangular(lower, deviation * onto, lower=True)
-        return lower, along, deviation, jnp.maximum(square - (along * along).sum(), 1e-6 * square)
+        along = jax.scipy.linalg.solve_triangular(lower, deviation * (onto - products @ before), lower=True)
+        left = square - 2 * before @ onto + before @ products @ before
+        return lower, along, deviation, before, jnp.maximum(left - (along * along).sum(), 1e-6 * square)
 
     def evidence(shares: tuple[jax.Array, jax.Array]) -> jax.Array:
-        lower, _, _, residual = weigh(*shares)
+        lower, _, _, _, residual = weigh(*shares)
         spread = jnp.log(jnp.diagonal(lower)).sum()
         return -0.5 * count * jnp.log(residual / count) - spread
 
@@ -239,11 +258,11 @@ def _posterior(basis: _Basis, mask: np.ndarray, known: jax.Array, state: Additiv
     # Scores without signal keep their square as it is.
     nothing = -0.5 * count * jnp.log(square / count) - 0.5 * jnp.log1p(count) + np.float32(np.log(_NOISE))
     chance = jax.nn.sigmoid(jax.nn.logsumexp(found) - nothing)
-    lower, along, deviation, residual = weigh(signal[best], common[best])
+    lower, along, deviation, expected, residual = weigh(signal[best], common[best])
     back = jax.scipy.linalg.solve_triangular(lower, jnp.eye(len(own), dtype=jnp.float32), lower=True).T
     noise = jnp.sqrt(residual / count)
     factor = deviation[:, None] * back
-    return Posterior(factor @ along, factor * noise, chance, signal[best], common[best], unit)
+    return Posterior(expected + factor @ along, factor * noise, chance, signal[best], common[best], unit)
 
 
 def _draw_effects(key: jax.Array, basis: _Basis, mask: np.ndarray, posterior: Posterior, count: int) -> jax.Array:
@@ -251,13 +270,25 @@ def _draw_effects(key: jax.Array, basis: _Basis, mask: np.ndarray, posterior: Po
     among, within = jax.random.split(key)
     normal = jax.random.normal(within, (posterior.mean.shape[0], count), jnp.float32)
     weights = posterior.mean[:, None] + posterior.factor @ normal
-    weights = jnp.where(jax.random.bernoulli(among, posterior.chance, (count,))[None], weights, 0.0)
-    return (jnp.asarray(basis.columns) @ weights[:-1]).T.reshape(count, *mask.shape)
+    there = jax.random.bernoulli(among, posterior.chance, (count,))[None]
+    weights = jnp.where(there, weights[:-1], _silent(basis)[:, None])
+    return _effects_of(basis, mask, weights)
 
 
 def _mean_effects(basis: _Basis, mask: np.ndarray, posterior: Posterior) -> jax.Array:
-    """Returns the means of the effects if there is a signal, in the posterior's unit, float32 [L, O]."""
-    return (jnp.asarray(basis.columns) @ posterior.mean[:-1]).reshape(mask.shape)
+    """Returns the means of the effects, in the posterior's unit, float32 [L, O]."""
+    weights = posterior.chance * posterior.mean[:-1] + (1 - posterior.chance) * _silent(basis)
+    return _effects_of(basis, mask, weights)
+
+
+def _silent(basis: _Basis) -> np.ndarray:
+    """Returns the weights where scores have no signal, float32 [D - 1]: what is carried is believed."""
+    return np.where(basis.carried, np.float32(_CARRIED), np.float32(0))
+
+
+def _effects_of(basis: _Basis, mask: np.ndarray, weights: jax.Array) -> jax.Array:
+    """Returns the effects of weights [D - 1] or [D - 1, n], float32 [L, O] or [n, L, O]."""
+    return (basis.columns @ weights).T.reshape(*weights.shape[1:], *mask.shape)
 
 
 def _standardised(scores: jax.Array) -> tuple[jax.Array, jax.Array]:

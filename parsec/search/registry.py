@@ -88,7 +88,9 @@ STRATEGIES: dict[str, Entry] = {
     "parsec_adaptive": Entry(
         "parsec.search.parsec_adaptive", "the same with K following the prior's entropy", carries=True
     ),
-    "additive": Entry("parsec.search.additive", "empirical Bayes by an additive model of scores, Thompson sampling"),
+    "additive": Entry(
+        "parsec.search.additive", "empirical Bayes by an additive model of scores, Thompson sampling", carries=True
+    ),
     "bananas": Entry("parsec.search.bananas", "mutations ranked by an ensemble predictor"),
     "alphax": Entry("parsec.search.alphax", "Monte-Carlo tree search over the decisions with a Meta-DNN"),
     "lanas": Entry("parsec.search.lanas", "a tree of learned linear splits of the space"),

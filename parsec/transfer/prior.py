@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from parsec.cells import Space
+from parsec.cells.space import by_name
 from parsec.errors import UserError, shown
 from parsec.files import expanded
 
@@ -40,9 +41,7 @@ class Carried(NamedTuple):
 
 def named_logits(space: Space, logits: np.ndarray) -> dict[str, Any]:
     """Returns what prior.json holds: the space's name, and every option's logit under its choice, [L, O] given."""
-    rows = zip(space.choices, np.asarray(logits), strict=True)
-    choices = {choice.name: dict(zip(choice.options, map(float, row), strict=False)) for choice, row in rows}
-    return {"space": space.name, "logits": choices}
+    return {"space": space.name, "logits": by_name(space, logits)}
 
 
 def read_prior(given: str | Path, base: Path) -> NamedLogits:

@@ -31,7 +31,7 @@ def test_the_part_is_exactly_what_costs_no_more():
     for at, name in enumerate(Cost._fields):
         one = limit(WHOLE, TABLE, Cost(**{**dict.fromkeys(Cost._fields, -1), name: MOST[at]}))
         np.testing.assert_array_equal(np.asarray(one.valid(EVERY)), COSTS[:, at] <= MOST[at])
-    least, largest = extremes(TABLE, ())
+    least, largest = extremes(TABLE)
     np.testing.assert_array_equal(least, COSTS.min(0))
     np.testing.assert_array_equal(largest, COSTS.max(0))
 

@@ -249,14 +249,22 @@ def test_a_search_is_shortened_before_it_begins(
 
 
 def test_a_clock_counts_what_killed_stages_saved(tmp_path: Path):
-    for name, seconds in (("search", 40.0), ("train", 2.0)):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "timing.json").write_text(json.dumps({"seconds": seconds, "retraining_seconds": 10.0}))
-    (tmp_path / "timing.json").write_text('{"seconds": 50.0}')
-    clock = pipeline.Clock(tmp_path, pipeline.time.monotonic())
-    assert clock.spent() == pytest.approx(62.0, abs=1.0)
+    def saves(name: str, **seconds: float) -> None:
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "timing.json").write_text(json.dumps({"first_step_seconds": 5.0, **seconds}))
+
+    now = pipeline.time.monotonic()
+    saves("search", evaluation_seconds=20.0, final_seconds=12.0, retraining_seconds=8.0)
+    assert pipeline.Clock(tmp_path, now).spent() == pytest.approx(40.0, abs=1.0)
+    # Ten seconds of its own, such as measuring; then a stage that is killed.
+    pipeline.Clock(tmp_path, now - 10.0).write()
+    saves("train", seconds=7.0)
+    clock = pipeline.Clock(tmp_path, now)
+    assert clock.spent() == pytest.approx(57.0, abs=1.0)
     clock.write()
-    assert read(tmp_path / "timing.json")["seconds"] == pytest.approx(62.0, abs=1.0)
+    assert pipeline.Clock(tmp_path, now).spent() == pytest.approx(57.0, abs=1.0)
+    (tmp_path / "train" / "timing.json").write_text("[]")
+    assert pipeline.Clock(tmp_path, now).spent() == pytest.approx(50.0, abs=1.0)
 
 
 def test_what_is_given_once_reaches_every_stage():

@@ -22,8 +22,9 @@ from parsec.data import load
 from parsec.data.memory import Batches
 from parsec.errors import UserError
 from parsec.report.verdict import summarise
-from parsec.run import alike
+from parsec.run import alike, retrain
 from parsec.run.alike import choose_entrants, draw_random, residual_params, train_alike, whole_parts
+from parsec.run.latency_model import MODEL, describe_model
 from parsec.run.problem import Problem
 from parsec.run.retrain import run_retrain
 from parsec.run.retrain_settings import RetrainConfig, RetrainTrainingSettings
@@ -134,6 +135,33 @@ def test_cells_are_compared_with_none_that_costs_more(
     with pytest.raises(UserError, match=f"leaves out a found cell, which has at this size params {own:,}, flops "):
         run_retrain(replace(config, constraints=(f"params<{own}",)), tmp_path / "less")
     assert not (tmp_path / "less").exists()
+
+
+def test_a_comparison_keeps_the_model_of_latency_that_it_began_with(
+    finished: tuple[RetrainConfig, Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    told = {"device": "a device", "network": {"cells": 5, "channels": 16}, "batch": [1, 32, 32, 3]}
+    (tmp_path / "latency").mkdir()
+
+    def measured(intercept: float) -> None:
+        model = describe_model(NASBENCH201, intercept, np.zeros((6, 5)), told)
+        (tmp_path / "latency" / MODEL).write_text(json.dumps(model))
+
+    def killed(*given: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(retrain, "train_alike", killed)
+    latency = str(tmp_path / "latency")
+    config = replace(finished[0], constraints=("latency_ms<3",), latency=latency)
+    measured(1.5)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run_retrain(config, tmp_path / "run")
+    measured(1.6)
+    with pytest.raises(UserError, match="latency"):
+        run_retrain(config, tmp_path / "run")
+    with pytest.raises(UserError, match=r"config\.latency=.* means nothing here; it needs config\.constraints"):
+        run_retrain(replace(finished[0], latency=latency), tmp_path / "other")
 
 
 def test_a_space_with_too_few_cells_is_refused():

@@ -1,17 +1,15 @@
 """The main job as a user meets it: a found cell and its files, exact resume, and one line for what cannot work."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from commands import assert_same_bytes, finish, start, stop_after
 
 from configs.digits_search import get_config
 from parsec.cells import get_space
@@ -22,32 +20,20 @@ from parsec.run.search import run_search
 from parsec.run.settings import SearchConfig
 from parsec.tables.published import open_published
 
-ROOT = Path(__file__).parents[2]
 CONFIG: SearchConfig = replace(get_config("quick"), steps=8, save_minutes=0.0)
 COMMAND = ["--config=digits_search:quick", "--config.steps=8", "--config.save_minutes=0"]
 LASTING = ("result.json", "prior.json", "metrics.jsonl", "cell.svg")
 
 
-def start(workdir: Path, *more: str) -> subprocess.Popen:
-    arguments = [sys.executable, str(ROOT / "main.py"), *COMMAND, f"--workdir={workdir}", *more]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        arguments, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
-def wait_for_lines(path: Path, count: int, process: subprocess.Popen) -> None:
-    while process.poll() is None and (not path.exists() or len(path.read_text().splitlines()) < count):
-        time.sleep(0.02)
+def begin(workdir: Path, *more: str) -> "subprocess.Popen[str]":
+    return start(*COMMAND, f"--workdir={workdir}", *more)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """An uninterrupted run, and what it printed."""
     workdir = tmp_path_factory.mktemp("finished") / "run"
-    process = start(workdir)
-    out, err = process.communicate(timeout=600)
-    assert process.returncode == 0, err
+    out, err = finish(begin(workdir))
     assert err == ""
     return workdir, out
 
@@ -85,25 +71,17 @@ def test_killed_anywhere_the_same_command_ends_in_the_same_bytes(finished: tuple
     workdir = tmp_path / "run"
     # The second is killed steps after its last checkpoint: how often to save is nothing that results depend on.
     for lines, how, more in ((2, signal.SIGTERM, ()), (5, signal.SIGKILL, ("--config.save_minutes=60",))):
-        process = start(workdir, *more)
-        wait_for_lines(workdir / "metrics.jsonl", lines, process)
-        process.send_signal(how)
-        process.communicate(timeout=600)
-        assert process.returncode == (-9 if how == signal.SIGKILL else 143)
-        assert not (workdir / "result.json").exists()
+        stop_after(lines, begin(workdir, *more), workdir, how)
     saved = max(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit())
     assert saved < len((workdir / "metrics.jsonl").read_text().splitlines())
-    process = start(workdir)
-    out, err = process.communicate(timeout=600)
-    assert process.returncode == 0, err
+    out, _ = finish(begin(workdir))
     assert "resuming" in out
-    for name in LASTING:
-        assert (workdir / name).read_bytes() == (finished[0] / name).read_bytes(), name
+    assert_same_bytes(workdir, finished[0], LASTING)
 
 
 def test_the_same_command_on_a_finished_run_reports_it(finished: tuple[Path, str]):
     before = {path: path.read_bytes() for path in finished[0].iterdir() if path.is_file() and path.name != ".lock"}
-    process = start(finished[0])
+    process = begin(finished[0])
     out, err = process.communicate(timeout=600)
     assert (process.returncode, err) == (0, "")
     assert "found cell" in out
@@ -111,7 +89,7 @@ def test_the_same_command_on_a_finished_run_reports_it(finished: tuple[Path, str
 
 
 def test_another_config_in_a_used_directory_is_refused_by_key(finished: tuple[Path, str]):
-    process = start(finished[0], "--config.optimizer.learning_rate=0.5")
+    process = begin(finished[0], "--config.optimizer.learning_rate=0.5")
     _, err = process.communicate(timeout=600)
     assert process.returncode == 2
     assert "optimizer.learning_rate" in err

@@ -1,17 +1,13 @@
 """Searches on streamed images: the images that would lie in memory, the same bytes after a kill, what is refused."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from commands import assert_same_bytes, finish, start, stop_after
 from PIL import Image
 
 import main
@@ -30,7 +26,6 @@ from parsec.run.settings import DeriveSettings, NetworkSettings, SearchConfig, S
 from parsec.run.train_settings import RegularisationSettings, TrainConfig, TrainNetworkSettings
 from parsec.run.transfer import run_transfer
 
-ROOT = Path(__file__).parents[2]
 SIZE = 16
 OVERRIDES = (
     "--config.space=nasbench201", "--config.steps=8", "--config.metrics_every=1", "--config.save_minutes=0",
@@ -254,33 +249,17 @@ def test_a_transfer_goes_on_to_train_the_cell_on_the_streamed_target(folder: Pat
 @pytest.mark.parametrize("workers", [0, 1])
 def test_killed_anywhere_a_streamed_search_ends_in_the_same_bytes(folder: Path, tmp_path: Path, workers: int):
     (folder / "train" / "dark" / "03.png").write_bytes(b"no image")
-    environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0", "PYTHONPATH": str(ROOT)}
-
-    def start(workdir: Path, *more: str) -> "subprocess.Popen[str]":
-        command = [sys.executable, str(ROOT / "main.py"), "--config=imagenet_search:quick", *OVERRIDES, *more]
-        command += [f"--config.data_dir={folder}", f"--config.data.workers={workers}", f"--workdir={workdir}"]
-        return subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-
-    whole = start(tmp_path / "whole")
-    _, errors = whole.communicate(timeout=600)
-    assert whole.returncode == 0, errors
+    command = ["--config=imagenet_search:quick", *OVERRIDES, f"--config.data_dir={folder}"]
+    command.append(f"--config.data.workers={workers}")
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    _, errors = finish(start(*command, f"--workdir={whole}"))
     assert errors == ""
     # Killed in the warm-up, and after it some steps past the last checkpoint.
     for count, more in ((3, ()), (6, ("--config.save_minutes=60",))):
-        cut, metrics = start(tmp_path / "cut", *more), tmp_path / "cut" / "metrics.jsonl"
-        while cut.poll() is None and (not metrics.exists() or len(metrics.read_text().splitlines()) < count):
-            time.sleep(0.02)
-        cut.send_signal(signal.SIGKILL)
-        cut.communicate()
-        assert not (tmp_path / "cut" / "result.json").exists()
-    again = start(tmp_path / "cut")
-    output, errors = again.communicate(timeout=600)
-    assert again.returncode == 0, errors
+        stop_after(count, start(*command, f"--workdir={cut}", *more), cut)
+    output, _ = finish(start(*command, f"--workdir={cut}"))
     assert "resuming after step" in output
-    for name in LASTING:
-        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    assert_same_bytes(cut, whole, LASTING)
 
 
 @pytest.mark.slow

@@ -1,16 +1,12 @@
 """Training on streamed images as a job: what is written, the same after a kill, and one line for what cannot work."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import assert_same_bytes, finish, start, stop_after
 from PIL import Image
 
 import main
@@ -22,7 +18,6 @@ from parsec.run.train import run_train
 from parsec.run.train_settings import RegularisationSettings, TrainConfig, TrainNetworkSettings
 from parsec.train.model_file import LAST, WEIGHTS, load_metadata
 
-ROOT = Path(__file__).parents[2]
 TEXT = "|nor_conv_1x1~0|+|skip_connect~0|none~1|+|nor_conv_1x1~0|avg_pool_3x3~1|skip_connect~2|"
 OVERRIDES = (
     f"--config.genotype={TEXT}", "--config.steps=12", "--config.metrics_every=1", "--config.save_minutes=0",
@@ -144,29 +139,12 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(
     folder: Path, tmp_path: Path, workers: int, valid_fraction: float
 ):
     (folder / "train" / "dark" / "03.jpg").write_bytes(b"no image")
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-
-    def start(workdir: Path) -> subprocess.Popen:
-        command = [sys.executable, str(ROOT / "main.py"), "--config=imagenet_train:quick", *OVERRIDES]
-        command += [f"--config.data_dir={folder}", f"--config.data.workers={workers}", f"--workdir={workdir}"]
-        command.append(f"--config.data.valid_fraction={valid_fraction}")
-        return subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-
-    whole = start(tmp_path / "whole")
-    _, errors = whole.communicate(timeout=600)
-    assert whole.returncode == 0, errors
+    command = ["--config=imagenet_train:quick", *OVERRIDES, f"--config.data_dir={folder}"]
+    command += [f"--config.data.workers={workers}", f"--config.data.valid_fraction={valid_fraction}"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    _, errors = finish(start(*command, f"--workdir={whole}"))
     assert errors == ""
-    cut, metrics = start(tmp_path / "cut"), tmp_path / "cut" / "metrics.jsonl"
-    while cut.poll() is None and (not metrics.exists() or len(metrics.read_text().splitlines()) < 7):
-        time.sleep(0.02)
-    cut.send_signal(signal.SIGKILL)
-    cut.communicate()
-    assert not (tmp_path / "cut" / "result.json").exists()
-    again = start(tmp_path / "cut")
-    output, errors = again.communicate(timeout=600)
-    assert again.returncode == 0, errors
+    stop_after(7, start(*command, f"--workdir={cut}"), cut)
+    output, _ = finish(start(*command, f"--workdir={cut}"))
     assert "resuming after step" in output
-    for name in ("result.json", "metrics.jsonl", "model.json", "unreadable.json", WEIGHTS, LAST):
-        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    assert_same_bytes(cut, whole, ("result.json", "metrics.jsonl", "model.json", "unreadable.json", WEIGHTS, LAST))

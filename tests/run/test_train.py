@@ -1,16 +1,14 @@
 """Training as a job: what is written, the same after any end, and one line for what cannot work."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import assert_same_bytes, finish, start, stop_after
 from safetensors.numpy import load_file
 
 from configs import digits_train
@@ -77,29 +75,12 @@ def test_a_training_ends_with_weights_that_do_what_the_result_says(finished: Pat
 
 @pytest.mark.slow
 def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(tmp_path: Path):
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-
-    def start(workdir: Path) -> subprocess.Popen:
-        command = [sys.executable, str(ROOT / "main.py"), *COMMAND, f"--workdir={workdir}"]
-        return subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-
-    whole = start(tmp_path / "whole")
-    _, errors = whole.communicate(timeout=600)
-    assert whole.returncode == 0, errors
-    cut, metrics = start(tmp_path / "cut"), tmp_path / "cut" / "metrics.jsonl"
-    while cut.poll() is None and (not metrics.exists() or len(metrics.read_text().splitlines()) < 11):
-        time.sleep(0.02)
-    cut.send_signal(signal.SIGKILL)
-    cut.communicate()
-    assert not (tmp_path / "cut" / "result.json").exists()
-    again = start(tmp_path / "cut")
-    output, errors = again.communicate(timeout=600)
-    assert again.returncode == 0, errors
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    finish(start(*COMMAND, f"--workdir={whole}"))
+    stop_after(11, start(*COMMAND, f"--workdir={cut}"), cut)
+    output, _ = finish(start(*COMMAND, f"--workdir={cut}"))
     assert "resuming after step" in output
-    for name in LASTING:
-        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    assert_same_bytes(cut, whole, LASTING)
 
 
 def test_a_found_cell_is_trained_and_trained_on(finished: Path, tmp_path: Path):

@@ -9,7 +9,7 @@ import pytest
 
 from parsec import prior
 from parsec.cells import get_space
-from parsec.cells.domain import Domain, product_domain
+from parsec.cells.domain import Domain, add_up, product_domain
 from parsec.errors import UserError
 from parsec.search.additive import AdditiveState, _basis, _posterior
 from parsec.search.registry import make_strategy
@@ -75,6 +75,48 @@ def test_what_is_known_beforehand_is_taken_off_the_scores_and_told_with_what_is_
     # And children are asked for by both.
     asked, _ = strategy.ask(jax.random.key(2), state._replace(asked=jnp.int32(24)))
     assert (np.asarray(asked)[:, 1:16:2] == 4).mean() > 0.8
+
+
+def test_draws_are_as_far_from_the_mean_as_exploration_says():
+    architectures = drawn(14)
+    state, _ = told(convolutions(architectures) + NOISE * np.random.default_rng(15).normal(size=96), architectures)
+    expected = []
+    for exploration in (0.0, 0.25, 1.0):
+        options = {"capacity": 128, "batch": 16, "exploration": exploration}
+        strategy = make_strategy("additive", DOMAIN, options)
+        assert strategy.effects is not None
+        effects = np.asarray(strategy.effects(state))
+        asked = np.asarray(strategy.ask(jax.random.key(2), state._replace(asked=jnp.int32(24)))[0])
+        if not exploration:
+            # The others of a batch are new, and so about as far from it as there is something new.
+            assert asked[0].tolist() == np.asarray(prior.mode(effects, SPACE.mask)).tolist()
+        expected.append(add_up(effects, asked).mean())
+    assert expected[1] > expected[2]
+
+
+def test_a_carried_prior_is_drawn_from_and_believed_until_scores_say_otherwise():
+    true = np.where(SPACE.mask, np.random.default_rng(16).normal(size=SPACE.mask.shape), 0).astype(np.float32)
+    true -= np.where(SPACE.mask, (true.sum(1) / SPACE.mask.sum(1))[:, None], 0)
+    few, many, other = drawn(17, 16), drawn(18, 128), drawn(19, 400)
+    noise = 2 * np.random.default_rng(20).normal(size=128)
+
+    def expects(initial: np.ndarray | None, architectures: np.ndarray) -> float:
+        domain = replace(DOMAIN, initial=initial)
+        state, _ = told(add_up(true, architectures) + noise[: len(architectures)], architectures, domain)
+        effects = make_strategy("additive", domain, {"capacity": 128}).effects
+        assert effects is not None
+        return float(np.corrcoef(add_up(np.asarray(effects(state)), other), add_up(true, other))[0, 1])
+
+    assert expects(true, few) > 0.9 > 0.5 > expects(None, few)
+    # Many scores outvote a prior that has the wrong sign in all, and lose little by it.
+    assert expects(-true, few) < 0 and expects(-true, many) > expects(None, many) - 0.1 > 0.5
+    silent = drawn(21)
+    _, logits = told(np.random.default_rng(22).normal(size=96), silent, replace(DOMAIN, initial=true))
+    assert np.corrcoef(logits[SPACE.mask], true[SPACE.mask])[0, 1] > 0.9
+    certain = np.where(SPACE.mask, 30 * (np.arange(SPACE.mask.shape[1]) == 1), 0).astype(np.float32)
+    strategy = make_strategy("additive", replace(DOMAIN, initial=certain), {"batch": 4})
+    asked, _ = strategy.ask(jax.random.key(0), strategy.init(jax.random.key(1)))
+    np.testing.assert_array_equal(asked, 1)
 
 
 def test_what_operations_have_in_common_is_learnt_of_all_of_them():
