@@ -9,7 +9,7 @@ import pytest
 
 from parsec import prior
 from parsec.cells.domain import product_domain
-from parsec.search.registry import STRATEGIES, make_strategy
+from parsec.search.registry import make_strategy
 from parsec.tables.table import make_table, table_domain
 
 DOMAIN = product_domain((3, 2, 3))
