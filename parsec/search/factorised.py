@@ -1,4 +1,4 @@
-"""A valid draw from a prior of independent categoricals, for domains in which some combinations are invalid."""
+"""Valid draws from a prior of independent categoricals, for domains in which some combinations are invalid."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from parsec import prior
 from parsec.cells.domain import Domain
 
 # Draws from a prior tried for a valid architecture before the domain's own sampler is asked for one.
-_DRAWS = 16
+DRAWS = 16
 
 
 def is_product(domain: Domain) -> bool:
@@ -32,9 +32,15 @@ def draw_valid(domain: Domain) -> Callable[[jax.Array, jax.Array, int], jax.Arra
         from_prior, from_domain = jax.random.split(key)
         if product:
             return prior.sample(from_prior, logits, mask, n)
-        drawn = prior.sample(from_prior, logits, mask, n * _DRAWS)
-        valid = jnp.asarray(domain.valid(drawn)).reshape(n, _DRAWS)
-        first = drawn[jnp.arange(n) * _DRAWS + jnp.argmax(valid, 1)]
-        return jnp.where(valid.any(1)[:, None], first, jnp.asarray(domain.sample(from_domain, n)))
+        drawn = prior.sample(from_prior, logits, mask, n * DRAWS)
+        return first_valid(from_domain, domain, drawn.reshape(n, DRAWS, -1))
 
     return draw
+
+
+def first_valid(key: jax.Array, domain: Domain, drawn: jax.Array) -> jax.Array:
+    """Returns the first valid one of each row's draws int32 [n, D, L], int32 [n, L]; a uniform sample where none is."""
+    count, draws, length = drawn.shape
+    valid = jnp.asarray(domain.valid(drawn.reshape(-1, length))).reshape(count, draws)
+    first = drawn[jnp.arange(count), jnp.argmax(valid, 1)]
+    return jnp.where(valid.any(1)[:, None], first, jnp.asarray(domain.sample(key, count)))

@@ -7,8 +7,8 @@ that there is a soft limit too, in the manner of MnasNet (Tan et al. 2019, arXiv
 (limit / cost)^w beyond the limit.
 
 The first objective is the accuracy; the others are costs, whose scaled cost is 1 minus the score they are told as: 0
-at the ideal, 1 at the reference point. The policy is REINFORCE's factorised one instead of an LSTM, with its moving
-average as a baseline.
+at the ideal, 1 at the reference point. The policy is REINFORCE's factorised one, with its moving average as a baseline,
+or by `policy=lstm` the paper's controller.
 """
 
 from collections.abc import Callable
@@ -19,8 +19,9 @@ import jax.numpy as jnp
 
 from parsec.cells.domain import ArrayLike, Domain
 from parsec.config import option
-from parsec.search import reinforce
 from parsec.search.contract import Info, State, Strategy
+from parsec.search.controller import lstm_policy
+from parsec.search.reinforce import Policy, factorised, follow
 
 
 def _mixed(accuracy: jax.Array, cost: jax.Array, settings: "Settings") -> jax.Array:
@@ -46,6 +47,11 @@ REWARDS: dict[str, Callable[[jax.Array, jax.Array, "Settings"], jax.Array]] = {
     "soft_limit": _soft_limit,
     "accuracy_floor": _accuracy_floor,
 }
+# `policy(domain, settings)`.
+POLICIES: dict[str, Callable[[Domain, "Settings"], Policy]] = {
+    "factorised": lambda domain, settings: factorised(domain),
+    "lstm": lambda domain, settings: lstm_policy(domain, settings.units),
+}
 
 
 @dataclass(frozen=True)
@@ -57,24 +63,27 @@ class Settings:
     limit: float = option(0.5, "of the largest scaled cost, of cost_limit and soft_limit", minimum=1e-6, maximum=1e6)
     exponent: float = option(1.0, "w of soft_limit", minimum=0, maximum=100)
     floor: float = option(0.9, "of the scaled accuracy, of accuracy_floor", minimum=-1e6, maximum=1e6)
-    learning_rate: float = option(0.01, "of Adam on the logits", minimum=1e-9, maximum=1000)
+    policy: str = option("factorised", "independent choices, or a controller that remembers them", choices=POLICIES)
+    units: int = option(64, "of the controller", minimum=1, maximum=4096)
+    learning_rate: float = option(0.01, "of Adam on the policy", minimum=1e-9, maximum=1000)
     momentum: float = option(0.9, "of the baseline, a moving average of the rewards", minimum=0, maximum=0.9999)
 
 
-PRESETS = {"default": Settings(), "paper": Settings(alpha=0.5, learning_rate=0.03)}
+PRESETS = {"default": Settings(), "paper": Settings(alpha=0.5, policy="lstm", learning_rate=0.03)}
 
 
 def make(domain: Domain, settings: Settings = Settings(), objectives: int = 1) -> Strategy:
-    """Returns MONAS on a factorised policy; one architecture per ask."""
+    """Returns MONAS; one architecture per ask."""
     del objectives
-    policy = reinforce.make(domain, reinforce.Settings(settings.learning_rate, settings.momentum))
+    policy = POLICIES[settings.policy](domain, settings)
+    learner = follow(policy, domain, settings.learning_rate, settings.momentum)
 
     def tell(state: State, architectures: ArrayLike, scores: ArrayLike) -> tuple[State, Info]:
         reward = rewards(scores, settings)
-        state, info = policy.tell(state, architectures, reward[:, None])
+        state, info = learner.tell(state, architectures, reward[:, None])
         return state, info | {"reward": reward.mean()}
 
-    return policy._replace(tell=tell)
+    return learner._replace(tell=tell)
 
 
 def rewards(scores: ArrayLike, settings: Settings) -> jax.Array:

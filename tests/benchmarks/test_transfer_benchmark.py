@@ -16,32 +16,34 @@ DOMAIN, EVALUATOR = table_domain(TABLE), table_evaluator(TABLE, ("score",))
 KEYS = jax.random.split(fold(jax.random.key(0), "test"), 8)
 
 
-@pytest.mark.parametrize(("told", "best"), [("learnt", 3), ("wrong", 0)])
-def test_a_prior_is_learnt_from_the_scores_or_their_negatives(told: str, best: int):
-    logits = learn_prior(KEYS, EVALUATOR, DOMAIN, told, 60)
+@pytest.mark.parametrize(
+    ("name", "told", "best"), [("parsec", "learnt", 3), ("parsec", "wrong", 0), ("additive", "wrong", 0)]
+)
+def test_a_prior_is_learnt_from_the_scores_or_their_negatives(name: str, told: str, best: int):
+    logits = learn_prior(name, KEYS, EVALUATOR, DOMAIN, told, 60 if name == "parsec" else 4)
     assert (logits.argmax(-1) == best).mean() > 0.9
 
 
 def test_shuffled_scores_teach_nothing_about_which_options_are_good():
-    modes = learn_prior(KEYS, EVALUATOR, DOMAIN, "shuffled", 60).argmax(-1)
+    modes = learn_prior("parsec", KEYS, EVALUATOR, DOMAIN, "shuffled", 60).argmax(-1)
     assert 0.5 < modes.mean() < 2.5
 
 
 def test_a_search_begins_at_its_prior_and_stays_there_where_the_trust_radius_is_zero():
     logits = np.zeros((8, 3, 4), np.float32)
     logits[..., 2] = 20
-    first = search(KEYS, EVALUATOR, DOMAIN, logits, Start("learnt"), 16)[:, 0]
+    first = search("parsec", KEYS, EVALUATOR, DOMAIN, logits, Start("learnt"), 16)[:, 0]
     assert (ROWS[first] == 2).all()
-    held = search(KEYS, EVALUATOR, DOMAIN, logits, Start("learnt", 0.0, 0.0), 16)
+    held = search("parsec", KEYS, EVALUATOR, DOMAIN, logits, Start("learnt", 0.0, 0.0), 16)
     assert (held[:, 1:] == -1).all()
-    mixed = search(KEYS, EVALUATOR, DOMAIN, logits, Start("learnt", 1.0), 16)
+    mixed = search("parsec", KEYS, EVALUATOR, DOMAIN, logits, Start("learnt", 1.0), 16)
     assert (mixed >= 0).all()
 
 
 def test_a_saving_is_the_queries_to_the_fresh_level_over_the_fresh_ones():
     fresh = np.linspace(0.005, 1, 200)
     curves = {"fresh": fresh, "twice as fast": np.minimum(2 * fresh, 1), "never": np.zeros(200)}
-    found = savings(curves, "fresh")
+    found = savings(curves, "fresh", (50, 100, 200, 400))
     assert found["fresh"] == {"50": 1.0, "100": 1.0, "200": 1.0}
     assert found["twice as fast"] == {"50": 0.5, "100": 0.5, "200": 0.5}
     assert found["never"] == {"50": None, "100": None, "200": None}

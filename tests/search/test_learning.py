@@ -47,12 +47,12 @@ def test_reinforce_climbs_the_gradient_of_the_log_probability(key: jax.Array) ->
     state, info = strategy.tell(state, first, scores(4.0))
     # The first reward is its own baseline, so nothing is learnt from it.
     assert float(info["advantage"]) == 0.0
-    before = state.logits
+    before = state.params
     state, info = strategy.tell(state, second, scores(10.0))
     # Bias-corrected: (0.25 * 4 + 0.5 * 10) / 0.75 = 8.
     assert float(info["advantage"]) == pytest.approx(2.0)
     gradient = jax.grad(lambda logits: prior.log_probability(logits, DOMAIN.mask, second)[0])(before)
-    moved = state.logits - before
+    moved = state.params - before
     assert (jnp.sign(moved) == jnp.sign(gradient)).all()
 
 

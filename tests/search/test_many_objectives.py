@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from parsec.cells.domain import product_domain
 from parsec.report.pareto import hypervolume, hypervolume_curves
 from parsec.run.trials import Task, run_trials
 from parsec.search.contract import Strategy
@@ -151,12 +152,34 @@ def test_monas_rewards_are_those_of_the_paper() -> None:
 def test_monas_comes_near_the_optimum_of_its_reward() -> None:
     table = landscape()
     scores = np.stack([table.columns[each] for each in OBJECTIVES], 1).astype(np.float32)
-    for options in ({"reward": "cost_limit", "limit": 0.6}, {"reward": "mixed", "alpha": 0.8}):
+    for options in (
+        {"reward": "cost_limit", "limit": 0.6},
+        {"reward": "mixed", "alpha": 0.8},
+        {"reward": "mixed", "alpha": 0.8, "policy": "lstm", "units": 16},
+    ):
         task = Task("monas", options, OBJECTIVES, 200, "unique", 0)
         found = run_trials(lambda: (table, table_domain(table)), task, 4)
         reward = np.asarray(rewards(scores, MonasSettings(**options)))
         best = np.where(found.rows >= 0, reward[found.rows], -np.inf).max(1)
         assert best.mean() > reward.max() - 0.1 * np.ptp(reward)
+
+
+@pytest.mark.parametrize(("policy", "learns"), [("factorised", False), ("lstm", True)])
+def test_a_controller_remembers_what_it_took_before(policy: str, learns: bool, key: jax.Array) -> None:
+    domain = product_domain((2, 2))
+    made = make_strategy("monas", domain, {"policy": policy, "units": 8, "learning_rate": 0.03}, 2)
+    rows = jnp.array([[0, 0], [0, 1], [1, 1], [1, 0]])
+    # What is good of the second choice depends on the first alone: equal options.
+    rewarded = jnp.array([[1.0, 1.0], [0.0, 1.0], [1.0, 1.0], [0.0, 1.0]])
+
+    def step(state: Any, at: jax.Array) -> tuple[Any, None]:
+        return made.tell(state, rows[at % 4][None], rewarded[at % 4][None])[0], None
+
+    state, _ = jax.jit(lambda state: jax.lax.scan(step, state, jnp.arange(800)))(made.init(key))
+    drawn = np.asarray(jax.vmap(lambda key: made.ask(key, state)[0][0])(jax.random.split(key, 400)))
+    equal = (drawn[:, 0] == drawn[:, 1]).mean()
+    assert 0.1 < drawn[:, 0].mean() < 0.9
+    assert equal > 0.95 if learns else 0.3 < equal < 0.7
 
 
 def test_npg_adc_rewards_what_nothing_dominates_and_remembers_the_front(key: jax.Array) -> None:
