@@ -172,8 +172,11 @@ def show_result(path: Path, result: Mapping[str, Any]) -> None:
     }
     print()
     announce(f"trained on {result['dataset']}", rows)
-    # On a line of its own, to be copied.
+    # On lines of their own, to be copied.
     print(f"python main.py --predict={shlex.quote(_near(path))} FILES_OR_FOLDER")
+    if result["difference"] < 0:
+        print("or, with the plain residual network, which has the higher test accuracy here:")
+        print(f"python main.py --predict={shlex.quote(_near(path / RESIDUAL))} FILES_OR_FOLDER")
 
 
 class Clock:

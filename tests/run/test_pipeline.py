@@ -267,6 +267,14 @@ def test_a_clock_counts_what_killed_stages_saved(tmp_path: Path):
     assert pipeline.Clock(tmp_path, now).spent() == pytest.approx(50.0, abs=1.0)
 
 
+@pytest.mark.parametrize(("difference", "told"), [(-2.0, True), (2.0, False)])
+def test_the_network_that_is_better_is_the_one_to_predict_with(
+    finished: Path, capsys: pytest.CaptureFixture[str], difference: float, told: bool
+):
+    pipeline.show_result(finished, read(finished / "result.json") | {"difference": difference})
+    assert (f"--predict={finished / 'residual'} " in capsys.readouterr().out.replace("'", "")) == told
+
+
 def test_what_is_given_once_reaches_every_stage():
     config = replace(CONFIG, dataset="digits", data_dir="here", seed=7)
     config = replace(config, search=replace(config.search, seed=7))
