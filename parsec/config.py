@@ -11,21 +11,16 @@ or a nested dataclass. A number that may be None may be given as infinite, which
 import dataclasses
 import difflib
 import json
-import math
-import types
 import typing
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
 
-from parsec.errors import UserError, shown, unknown
+from parsec.config_values import allowed, check_range, convert, name_of, parse
+from parsec.errors import UserError, shown
 
 T = TypeVar("T")
-
-# Sizes and counts become int32 on the device.
-LARGEST_INTEGER = 2**31 - 1
-_SCALARS = {bool: "true or false", int: "an integer", float: "a number", str: "text"}
 
 
 def option(
@@ -45,7 +40,7 @@ def option(
       choices: the values allowed, when they are few; for a tuple, the values its items may take. A registry is looked
         into when a value is checked, so what was registered later is allowed.
       minimum: least value allowed, for numbers and for every item of a tuple of numbers.
-      maximum: largest value allowed; without one, an integer may be as large as `LARGEST_INTEGER`.
+      maximum: largest value allowed; without one, an integer may be as large as an int32.
       affects_results: False for a setting that a run may change when it goes on, because what is found stays the same:
         where files lie, how often something is saved, how many processes work.
     """
@@ -104,7 +99,7 @@ def override(config: T, settings: Mapping[str, str], flag: str = "config") -> T:
             inner = edited
             for group in groups:
                 inner = inner[group]
-            inner[name] = _parse(text, fields[path].kind, f"{flag}.{path}")
+            inner[name] = parse(text, fields[path].kind, f"{flag}.{path}")
     return from_config_dict(type(config), edited, flag)
 
 
@@ -121,7 +116,7 @@ def amend(config: T, settings: Mapping[str, Any], prefix: str = "config.") -> T:
     """
     fields = _leaves(type(config))
     values = {
-        name: _parse(given, fields[name].kind, prefix + name) if isinstance(given, str) else given
+        name: parse(given, fields[name].kind, prefix + name) if isinstance(given, str) else given
         for name, given in settings.items()
     }
     return _build(type(config), values, prefix, config)
@@ -144,8 +139,8 @@ def describe(config: Any, prefix: str = "--config.") -> str:
     rows = []
     for path, leaf in _leaves(cls).items():
         shown = ",".join(map(str, values[path])) if isinstance(values[path], tuple) else str(values[path])
-        allowed = _allowed(leaf.metadata)
-        rows.append((f"{prefix}{path}={shown}", f"{leaf.metadata.get('help', '')} ({_name(leaf.kind)}{allowed})"))
+        kind = f"{name_of(leaf.kind)}{allowed(leaf.metadata)}"
+        rows.append((f"{prefix}{path}={shown}", f"{leaf.metadata.get('help', '')} ({kind})"))
     width = min(max((len(left) for left, _ in rows), default=0), 44)
     return "\n".join(f"{left:<{width}}  {right}" for left, right in rows)
 
@@ -297,99 +292,7 @@ def _build(cls: Any, given: Any, prefix: str, base: Any) -> Any:
             inner = None if field.default is dataclasses.MISSING else field.default
             values[field.name] = _build(hints[field.name], given[field.name], f"{path}.", inner)
         else:
-            value = _convert(given[field.name], hints[field.name], path)
-            _check_range(value, field.metadata, path)
+            value = convert(given[field.name], hints[field.name], path)
+            check_range(value, field.metadata, path)
             values[field.name] = value
     return cls(**values) if base is None else dataclasses.replace(base, **values)
-
-
-def _convert(value: Any, kind: Any, path: str) -> Any:
-    """Returns the value as `kind`, accepting an int for a float and a list for a tuple, and nothing looser."""
-    kind, optional = _optional(kind)
-    if optional and (value is None or (kind is float and value == math.inf)):
-        return None
-    if typing.get_origin(kind) is tuple:
-        if isinstance(value, list | tuple):
-            item = typing.get_args(kind)[0]
-            return tuple(_convert(entry, item, path) for entry in value)
-    elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    elif type(value) is kind:
-        return value
-    raise _mismatch(value, kind, optional, path)
-
-
-def _parse(text: str, kind: Any, path: str) -> Any:
-    kind, optional = _optional(kind)
-    if optional and text.lower() == "none":
-        return None
-    if typing.get_origin(kind) is tuple:
-        item = typing.get_args(kind)[0]
-        inner = text.strip()
-        if inner[:1] + inner[-1:] in ("()", "[]"):
-            inner = inner[1:-1]
-        entries = [entry.strip() for entry in inner.split(",")]
-        return tuple(_parse(entry.strip("'\"") if item is str else entry, item, path) for entry in entries if entry)
-    if kind is bool:
-        word = text.lower()
-        if word in ("true", "yes", "on", "1") or word in ("false", "no", "off", "0"):
-            return word in ("true", "yes", "on", "1")
-        raise _mismatch(text, kind, optional, path)
-    try:
-        return kind(text)
-    except ValueError:
-        raise _mismatch(text, kind, optional, path) from None
-
-
-def _check_range(value: Any, metadata: Mapping[str, Any], path: str) -> None:
-    choices, low, high = metadata.get("choices", ()), metadata.get("minimum"), metadata.get("maximum")
-    for entry in value if isinstance(value, tuple) else (value,):
-        if entry is None:
-            continue
-        if choices and entry not in choices:
-            if isinstance(entry, str):
-                raise unknown(f"value of {path}", entry, choices)
-            raise UserError(f"{path}={shown(entry)} is not allowed; choose one of {', '.join(map(str, choices))}")
-        if isinstance(entry, float) and not math.isfinite(entry):
-            raise UserError(f"{path}={entry} is not a finite number")
-        if high is None and type(entry) is int:
-            high = LARGEST_INTEGER
-        if (low is not None and entry < low) or (high is not None and entry > high):
-            raise UserError(f"{path}={shown(entry)} is out of range; it must be{_range(low, high)}")
-
-
-def _mismatch(value: Any, kind: Any, optional: bool, path: str) -> UserError:
-    wanted = _SCALARS.get(kind, "")
-    if typing.get_origin(kind) is tuple:
-        wanted = f"a list of {_name(typing.get_args(kind)[0])}, separated by commas"
-    return UserError(f"{path}={shown(value)} does not fit; it must be {wanted}{' or none' if optional else ''}")
-
-
-def _optional(kind: Any) -> tuple[Any, bool]:
-    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
-        inner = [entry for entry in typing.get_args(kind) if entry is not types.NoneType]
-        return inner[0], True
-    return kind, False
-
-
-def _name(kind: Any) -> str:
-    kind, optional = _optional(kind)
-    name = f"list of {_name(typing.get_args(kind)[0])}" if typing.get_origin(kind) is tuple else kind.__name__
-    return f"{name} or none" if optional else name
-
-
-def _allowed(metadata: Mapping[str, Any]) -> str:
-    choices = metadata.get("choices", ())
-    if choices:
-        return f": {', '.join(map(str, choices))}"
-    return _range(metadata.get("minimum"), metadata.get("maximum"), lead=",")
-
-
-def _range(low: float | None, high: float | None, lead: str = "") -> str:
-    parts = [f"at least {_number(low)}"] if low is not None else []
-    parts += [f"at most {_number(high)}"] if high is not None else []
-    return f"{lead} {' and '.join(parts)}" if parts else ""
-
-
-def _number(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:g}"

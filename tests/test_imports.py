@@ -8,6 +8,7 @@ PACKAGE = Path(__file__).parents[1] / "parsec"
 # From the ground up; `__init__` is what a user imports.
 LAYERS = [
     "errors",
+    "config_values",
     "config",
     "keys",
     "footprint",

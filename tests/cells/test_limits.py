@@ -42,7 +42,7 @@ def test_samples_are_uniform_within_the_limits(key: jax.Array):
     drawn = np.asarray(limit(WHOLE, TABLE, Cost(*few.tolist())).sample(key, 6000))
     within = {tuple(row) for row in rows.tolist()}
     assert {tuple(row) for row in drawn.tolist()} <= within
-    # Of every option, and of every pair of options of two choices, as many as there are, to five deviations; counts of few have longer tails.
+    # Of every pair of options of two choices as many as there are, to five deviations; small counts have longer tails.
     for first, second in combinations(range(rows.shape[1]), 2):
         expected, found = (np.bincount(5 * each[:, first] + each[:, second], minlength=25) for each in (rows, drawn))
         share = expected / len(rows)

@@ -79,7 +79,7 @@ def test_what_the_code_of_a_config_does_is_one_line(
         ("nowhere.at_all:run", "no module nowhere"),
         ("parsec.nowhere:run", "no module parsec.nowhere"),
         ("parsec.config:nothing", "does not exist"),
-        ("parsec.config:LARGEST_INTEGER", "does not exist"),
+        ("parsec.config_values:LARGEST_INTEGER", "does not exist"),
         (".config:run", "not '.config:run'"),
         ("a b:run", "not 'a b:run'"),
         ("parsec.config", "names no job"),
