@@ -12,7 +12,7 @@ from dataclasses import asdict
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,10 +20,10 @@ import numpy as np
 from parsec.cells import Space, get_space
 from parsec.cells.costs import named_costs, network_cost
 from parsec.cells.domain import Domain
-from parsec.cells.genotypes import from_text, to_text
+from parsec.cells.genotypes import to_text
 from parsec.cells.network import Shape
-from parsec.config import affecting_results, from_config_dict
-from parsec.data import Dataset, load
+from parsec.config import affecting_results
+from parsec.data import load
 from parsec.errors import UserError, shown
 from parsec.footprint import require_memory
 from parsec.report.accuracies import Row, draw_accuracies, ordered
@@ -38,7 +38,7 @@ from parsec.run.alike import (
     train_alike,
     whole_parts,
 )
-from parsec.run.cell_source import cell_of_run
+from parsec.run.finished_searches import check_images, check_sizes, read_searches
 from parsec.run.footprint import network_needs
 from parsec.run.latency_model import read_model
 from parsec.run.problem import check_cells
@@ -47,7 +47,6 @@ from parsec.run.retrain_settings import RetrainConfig
 from parsec.run.search_domain import known_costs, search_domain
 from parsec.run.settings import NetworkSettings, SearchConfig
 from parsec.run.workdir import (
-    CONFIG,
     RESULT,
     claim,
     finished_result,
@@ -62,22 +61,6 @@ from parsec.train.many import Parts, make_trainer
 from parsec.train.recipe import Recipe
 
 TABLE, PLOT = "table.md", "accuracies.png"
-
-
-class Searched(NamedTuple):
-    """A finished search.
-
-    Attributes:
-      run: its run directory, as it was given.
-      architecture: the found one, int32 [L].
-      config: of the search.
-      images: the digest of its dataset; empty where the run does not say.
-    """
-
-    run: str
-    architecture: np.ndarray
-    config: SearchConfig
-    images: str
 
 
 def run_retrain(config: RetrainConfig, workdir: Path) -> dict[str, Any]:
@@ -102,11 +85,11 @@ def run_retrain(config: RetrainConfig, workdir: Path) -> dict[str, Any]:
             show_comparison(path, result)
         return result
     searches = read_searches(config.from_runs)
-    _check_sizes(config, searches)
+    check_sizes(config.network, searches)
     first = searches[0].config
     space = get_space(first.space)
     dataset = load(first.dataset, config.data_dir or first.data_dir, first.data.image_size)
-    _check_images(searches, dataset)
+    check_images(searches, dataset)
     parts, shape = whole_parts(dataset), _shape(config, first, space, len(dataset.class_names))
     training = config.training
     augmentation = first.data.augmentation if training.augmentation == "searched" else training.augmentation
@@ -159,30 +142,6 @@ def _domain(
     return domain
 
 
-def read_searches(runs: tuple[str, ...]) -> list[Searched]:
-    """Returns the finished searches in run directories, which must agree in space, data and size.
-
-    Raises:
-      UserError: none is given, one is unfinished or no search, or two do not agree; it names the run and what differs.
-    """
-    if not runs:
-        raise UserError("no search is given; name run directories with --config.from_runs=RUN,RUN")
-    searches = [_read_search(run) for run in runs]
-    first = searches[0]
-    for other in searches[1:]:
-        for name, mine, theirs in (
-            ("space", first.config.space, other.config.space),
-            ("dataset", first.config.dataset, other.config.dataset),
-            ("data.image_size", first.config.data.image_size, other.config.data.image_size),
-        ):
-            if mine != theirs:
-                raise UserError(
-                    f"config.from_runs: {first.run} has {name}={mine} and {other.run} {name}={theirs}; cells are "
-                    "compared on the same images in the same space"
-                )
-    return searches
-
-
 def show_comparison(workdir: Path, result: dict[str, Any]) -> None:
     """Prints a finished comparison: the verdict first, then the figures of each network."""
     summary, residual = result["summary"], result["residual"]
@@ -217,44 +176,6 @@ def table_text(result: dict[str, Any]) -> str:
         name = name.replace("|", "\\|")
         lines.append(f"| {kind} | {name} | {mean} | {deviation} | {runs} | {each['params']:,} |")
     return "\n".join(lines) + "\n"
-
-
-def _read_search(run: str) -> Searched:
-    cell, where = cell_of_run(run, "config.from_runs"), f"config.from_runs={shown(run)}"
-    stored = read_json(Path(run).expanduser() / CONFIG)
-    job = stored.get("job") if isinstance(stored, dict) else None
-    if job != SearchConfig.JOB:
-        raise UserError(f"{where} is the run of another job, {shown(job)}; give run directories of searches")
-    try:
-        config = from_config_dict(SearchConfig, stored["config"])
-    except (UserError, KeyError, TypeError) as error:
-        raise UserError(f"{where} is not the run of a search: {error}") from None
-    space = get_space(cell.space)
-    digests = stored.get("digests") or {}
-    return Searched(run, from_text(space, cell.genotype), config, str(digests.get("images", "")))
-
-
-def _check_sizes(config: RetrainConfig, searches: list[Searched]) -> None:
-    """Raises `UserError` where networks are to be as large as the searched ones, and those differ."""
-    first = searches[0]
-    for name, given in asdict(config.network).items():
-        for other in searches[1:]:
-            mine, theirs = (getattr(each.config.network, name) for each in (first, other))
-            if given in (0, "searched") and mine != theirs:
-                raise UserError(
-                    f"config.from_runs: {first.run} has network.{name}={mine} and {other.run} {theirs}; say which with "
-                    f"--config.network.{name}"
-                )
-
-
-def _check_images(searches: list[Searched], dataset: Dataset) -> None:
-    """Raises `UserError` where a search learnt from other images, among which those of this test part may be."""
-    for each in searches:
-        if each.images and each.images != dataset.digest:
-            raise UserError(
-                f"config.from_runs: {shown(each.run)} searched on other images than {dataset.name} has now: their "
-                f"sha256 was {each.images[:12]}, now {dataset.digest[:12]}; give its --config.data_dir"
-            )
 
 
 def _shape(config: RetrainConfig, searched: SearchConfig, space: Space, num_classes: int) -> Shape:
