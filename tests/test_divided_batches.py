@@ -327,6 +327,32 @@ def test_groups_that_do_not_divide_the_children_are_refused():
         search_mesh(SearchConfig(devices=4, sampler=SamplerSettings(num_children=6, groups=4)))
 
 
+WHOLE = {
+    "training": (
+        ["--config=digits_train:quick", "--config.genotype=resnet", "--config.network.cells=1", "--config.steps=4"],
+        ["--config.devices=2"],
+    ),
+    "search": (
+        ["--config=digits_search:quick", "--config.steps=4", "--config.verify.random=0", "--config.data.batch_size=16"],
+        ["--config.devices=4", "--config.sampler.groups=2"],
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("job", WHOLE)
+def test_whole_runs_end_on_several_devices_as_on_one(job: str, tmp_path: Path):
+    command, devices = WHOLE[job]
+    told = []
+    for name, more in (("one", []), ("several", devices)):
+        workdir = tmp_path / name
+        assert main.main([*command, *more, "--config.metrics_every=1", f"--workdir={workdir}"]) == 0
+        told.append([json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()])
+        assert (workdir / "result.json").exists()
+    one, several = ([np.float64(np.nan if each is None else each) for each in jax.tree.leaves(lines)] for lines in told)
+    np.testing.assert_allclose(several, one, rtol=1e-3, atol=1e-3)
+
+
 def test_short_trainings_have_devices_of_their_own():
     config = load_config("digits_search").config
     with pytest.raises(UserError, match=r"config\.devices=2 means nothing here; it needs shared weights"):
