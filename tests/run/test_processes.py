@@ -19,6 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 import main
 from parsec.run import processes
@@ -26,7 +27,7 @@ from parsec.run.processes import ADDRESS, COUNT, INDEX, Agreement
 
 ROOT = Path(__file__).parents[2]
 TRAINING = [
-    "--config=digits_train:quick", "--config.genotype=resnet", "--config.network.cells=1", "--config.steps=20",
+    "--config=digits_train:quick", "--config.genotype=resnet", "--config.network.cells=1", "--config.steps=16",
     "--config.network.channels=2", "--config.metrics_every=1", "--config.save_minutes=0",
 ]  # fmt: skip
 SEARCH = [
@@ -96,7 +97,7 @@ def test_two_processes_train_as_one_and_none_waits_for_one_that_died(tmp_path: P
     workdir, alone = tmp_path / "run", tmp_path / "alone"
     assert main.main([*TRAINING, f"--workdir={alone}"]) == 0
     # The steps that are taken again after a death are the same.
-    for dead, lines in ((1, 4), (0, 8)):
+    for dead, lines in ((1, 4), (0, 7)):
         pair = Pair(TRAINING, workdir)
         pair.signal(dead, signal.SIGKILL, lines)
         began, ends = time.monotonic(), pair.end()
@@ -108,7 +109,7 @@ def test_two_processes_train_as_one_and_none_waits_for_one_that_died(tmp_path: P
         assert not (workdir / "result.json").exists()
     pair = Pair(TRAINING, workdir)
     # Only one of them is asked to stop.
-    pair.signal(1, signal.SIGTERM, 12)
+    pair.signal(1, signal.SIGTERM, 10)
     (first, _, said), (second, _, nothing) = pair.end()
     assert first == second == 128 + signal.SIGTERM and not nothing
     assert len(said) == 1 and "stopped by SIGTERM after step" in said[0] and "saved" in said[0]
@@ -116,27 +117,28 @@ def test_two_processes_train_as_one_and_none_waits_for_one_that_died(tmp_path: P
     assert first == second == 0 and not said and not nothing
     assert any("resuming after step" in line for line in out)
     for found, expected in zip(numbers(workdir), numbers(alone), strict=True):
-        np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-3)
-    results = [json.loads((each / "result.json").read_text()) for each in (workdir, alone)]
-    assert [result["config"].pop("devices") for result in results] == [0, 1]
-    assert results[0] == pytest.approx(results[1], rel=0.03)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    weights, others = (load_file(each / "last.safetensors") for each in (workdir, alone))
+    for name, other in others.items():
+        np.testing.assert_allclose(weights[name], other, rtol=0, atol=2e-4 * max(np.abs(other).max(), 1e-3))
     # What is finished is reported by process 0 alone.
     (first, out, _), (second, _, _) = Pair(TRAINING, workdir).end()
     assert first == second == 0 and any("test accuracy" in line for line in out)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("groups", [1, 2])
-def test_two_processes_search_as_one(tmp_path: Path, groups: int):
-    workdir, alone = tmp_path / "run", tmp_path / "alone"
+def test_two_processes_search_as_one(tmp_path: Path):
+    """With the batches divided between them, and with the children shared out."""
+    alone = tmp_path / "alone"
     assert main.main([*SEARCH, f"--workdir={alone}"]) == 0
-    ends = Pair([*SEARCH, f"--config.sampler.groups={groups}"], workdir).end()
-    assert [(code, said) for code, _, said in ends] == [(0, [])] * 2
-    assert f"{groups} groups of 1 x cpu" in "\n".join(ends[0][1]) or groups == 1
-    for name in ("metrics.jsonl", "prior.json"):
-        for found, expected in zip(numbers(workdir, name), numbers(alone, name), strict=True):
-            np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
-    assert (workdir / "report.html").exists()
+    for groups, device in ((2, "2 groups of 1 x cpu"), (1, " 2 x cpu")):
+        workdir = tmp_path / f"run{groups}"
+        ends = Pair([*SEARCH, f"--config.sampler.groups={groups}"], workdir).end()
+        assert [(code, said) for code, _, said in ends] == [(0, [])] * 2
+        assert any(device in line for line in ends[0][1]) and (workdir / "report.html").exists()
+        for name in ("metrics.jsonl", "prior.json", "result.json"):
+            for found, expected in zip(numbers(workdir, name), numbers(alone, name), strict=True):
+                np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow
@@ -209,10 +211,9 @@ def test_all_save_and_stop_after_the_same_step(monkeypatch: pytest.MonkeyPatch, 
         thread.start()
     for thread in threads:
         thread.join(timeout=60)
-    assert saved[0] == saved[1] and len(saved[0]) == 2
-    assert (
-        saved[0][0] == (11 + processes._LEAD, None) and saved[0][1][1] == signal.SIGTERM and 31 <= saved[0][1][0] <= 36
-    )
+    assert saved[0] == saved[1]
+    first, (last, number) = saved[0]
+    assert first == (11 + processes._LEAD, None) and number == signal.SIGTERM and 31 <= last <= 36
 
 
 @pytest.mark.parametrize(
