@@ -149,6 +149,12 @@ def compare_groups(devices: int, groups: int) -> None:
     assert_alike(searched(devices, groups), searched(1))
 
 
+def compare_eight() -> None:
+    compare(8)
+    compare_groups(8, 2)
+    compare_groups(8, 4)
+
+
 @pytest.mark.parametrize("devices", [2, 4])
 def test_losses_gradients_and_states_are_those_of_one_device(devices: int):
     compare(devices)
@@ -162,7 +168,7 @@ def test_groups_of_devices_that_share_the_children_do_so_too(devices: int, group
 @pytest.mark.slow
 def test_eight_devices_do_so_too():
     flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=1"
-    code = "import tests.conftest; from tests import test_divided_batches as t; t.compare(8); t.compare_groups(8, 2); t.compare_groups(8, 4)"
+    code = "import tests.conftest; from tests.test_divided_batches import compare_eight; compare_eight()"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"XLA_FLAGS": flags}, capture_output=True, text=True,
         timeout=600, check=False,
