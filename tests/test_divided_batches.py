@@ -353,10 +353,12 @@ def test_whole_runs_end_on_several_devices_as_on_one(job: str, tmp_path: Path):
     for name, more in (("one", []), ("several", devices)):
         workdir = tmp_path / name
         assert main.main([*command, *more, "--config.metrics_every=1", f"--workdir={workdir}"]) == 0
-        told.append([json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()])
+        lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+        # After one step of two children the prior's mode is a tie, which rounding decides.
+        told.append([value for line in lines for key, value in line.items() if not key.startswith("mode_")])
         assert (workdir / "result.json").exists()
-    one, several = ([np.float64(np.nan if each is None else each) for each in jax.tree.leaves(lines)] for lines in told)
-    np.testing.assert_allclose(several, one, rtol=1e-3, atol=1e-3)
+    one, several = (np.array(values, np.float64) for values in told)
+    np.testing.assert_allclose(several, one, rtol=1e-4, atol=1e-4)
 
 
 def test_short_trainings_have_devices_of_their_own():
