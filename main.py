@@ -3,6 +3,7 @@
 usage: python main.py --config=NAME[:VARIANT] [--config.KEY=VALUE ...] [--workdir=DIR] [--help]
        python main.py --config=SOURCE --transfer_to=TARGET[:VARIANT] [--target.KEY=VALUE ...]
                       [--train] [--train.KEY=VALUE ...]
+       python main.py --config=NAME[:VARIANT] ... --multihost
        python main.py --predict=RUN_DIR FILES_OR_FOLDERS [--out=FILE.csv]
        python main.py --export=RUN_DIR [stablehlo] [onnx] [torch]
 
@@ -12,6 +13,9 @@ usage: python main.py --config=NAME[:VARIANT] [--config.KEY=VALUE ...] [--workdi
   --transfer_to  a second config, to which the prior that the first one learnt is carried over
   --target.KEY   changes one setting of that second config
   --train        goes on to train the cell that the second config found; --train.KEY changes one setting of that
+  --multihost    this is one of several processes that run the config together, each on devices of its own: a training,
+                 or a search of weights and prior together. They are found by SLURM, Open MPI, Kubernetes or Cloud TPU,
+                 or by JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES and JAX_PROCESS_ID
   --predict      the run directory of a finished training, or of images; prints class and probability of each image
   --export       the same; writes its network in the forms named, or in all whose packages are installed
   --out          with --predict: a .csv file that gets the same as a table
@@ -53,7 +57,8 @@ def _run(arguments: Sequence[str] | None) -> None:
     for name in ("config", "workdir", "transfer_to", *NETWORK_FLAGS):
         flags.DEFINE_string(name, None, "see the top of this file", flag_values=given)
     flags.DEFINE_boolean("help", False, "see the top of this file", short_name="h", flag_values=given)
-    flags.DEFINE_boolean("train", False, "see the top of this file", flag_values=given)
+    for name in ("train", "multihost"):
+        flags.DEFINE_boolean(name, False, "see the top of this file", flag_values=given)
     try:
         # What is no flag of these is an option of the config, checked once the config is known.
         _, *overrides = given(["main.py", *(sys.argv[1:] if arguments is None else arguments)], known_only=True)
@@ -64,8 +69,8 @@ def _run(arguments: Sequence[str] | None) -> None:
     elif given.config and given.help:
         print(explain(given.config, given.transfer_to, given.train))
     elif given.config:
-        launch(given.config, overrides, given.workdir, given.transfer_to, given.train)
-    elif any(parse_overrides(overrides)) or given.workdir or given.transfer_to or given.train:
+        launch(given.config, overrides, given.workdir, given.transfer_to, given.train, given.multihost)
+    elif any(parse_overrides(overrides)) or given.workdir or given.transfer_to or given.train or given.multihost:
         raise UserError("no --config given; python main.py lists the configs")
     else:
         configs = list_configs()

@@ -57,7 +57,7 @@ from parsec.cells.published import recognise
 from parsec.cells.space import uniform_logits
 from parsec.data.memory import Batches
 from parsec.data.source import Batch, RawBatch
-from parsec.devices import AXIS, divided, whole
+from parsec.devices import divided, grid, whole
 from parsec.errors import UserError, unknown
 from parsec.joint.contract import Parts
 from parsec.joint.parsec import make as make_parsec
@@ -207,7 +207,7 @@ def compile_for_tpu(options: argparse.Namespace) -> dict[str, Any]:
 
 def lower_for_cuda(options: argparse.Namespace) -> dict[str, Any]:
     """Returns what lowering for one CUDA GPU takes; nothing is compiled."""
-    mesh = Mesh(np.array(jax.devices()[:1]), (AXIS,))
+    mesh = grid(jax.devices()[:1])
     began = time.perf_counter()
     work = make_work(options, mesh)
     # The mesh is this machine's, the program a GPU's.
@@ -243,7 +243,7 @@ def topology_mesh(name: str, devices: int) -> Mesh:
         raise UserError(f"libtpu knows no topology {name!r}: {str(error).splitlines()[0][:160]}") from error
     if devices > len(chips):
         raise UserError(f"--devices={devices} is more than the {len(chips)} chips of {name}")
-    return Mesh(np.array(chips[: devices or len(chips)]), (AXIS,))
+    return grid(chips[: devices or len(chips)])
 
 
 def make_work(options: argparse.Namespace, mesh: Mesh) -> Work:

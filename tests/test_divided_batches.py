@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -27,6 +28,7 @@ from parsec.cells.operations import Norm
 from parsec.config import changed_settings, to_json
 from parsec.data.examples import open_stream
 from parsec.data.memory import Batches, memory_source
+from parsec.data.source import Batch
 from parsec.data.stream import StreamedPart, feeding, stream_once
 from parsec.devices import batch_mesh, divided, traced_for, whole
 from parsec.errors import UserError
@@ -37,6 +39,7 @@ from parsec.run.checkpoint import Checkpoints
 from parsec.run.coherence import check_search
 from parsec.run.config_files import load_config
 from parsec.run.problem import make_program as make_search_program
+from parsec.run.problem import search_mesh
 from parsec.run.settings import SearchConfig
 from parsec.run.train_settings import TrainConfig
 from parsec.supernet.objective import make_child
@@ -104,10 +107,10 @@ def trained(*places: int) -> Any:
 
 
 @cache
-def searched(devices: int) -> Any:
+def searched(devices: int, groups: int = 1) -> Any:
     """Returns state and diagnostics of three search steps, as numpy arrays."""
-    mesh, key = batch_mesh(devices, {}), jax.random.key(0)
-    search = make_search()
+    mesh, key = batch_mesh(devices, {}, groups), jax.random.key(0)
+    search = make_search(mesh)
     state = search.init(key, jnp.zeros((2, *SIZE)), np.zeros(SPACE.mask.shape, np.float32))
     state, told = jax.device_put(state, whole(mesh)), []
     program = make_search_program(search, mesh)
@@ -121,11 +124,11 @@ def searched(devices: int) -> Any:
     return jax.tree.map(np.asarray, (state, told))
 
 
-def make_search() -> Joint:
-    supernet = make_supernet(SPACE, Shape(4, 1, 10))
-    parts = Parts(supernet, make_child(SPACE, supernet), SPACE.mask, make_optimizer(Recipe(8, 16, 0.1)), 8)
+def make_search(mesh: Mesh, children: int = 4) -> Joint:
+    supernet, optimizer = make_supernet(SPACE, Shape(4, 1, 10)), make_optimizer(Recipe(8, 16, 0.1))
+    parts = Parts(supernet, make_child(SPACE, supernet), SPACE.mask, optimizer, 8, mesh=mesh)
     prior = PriorSettings(warmup=0.2)
-    return joint_parsec.make(parts, JointSettings(SamplerSettings(num_children=2), LikelihoodSettings(), prior))
+    return joint_parsec.make(parts, JointSettings(SamplerSettings(num_children=children), LikelihoodSettings(), prior))
 
 
 def assert_alike(found: Any, expected: Any) -> None:
@@ -142,15 +145,30 @@ def compare(devices: int) -> None:
     assert_alike(searched(devices), searched(1))
 
 
+def compare_groups(devices: int, groups: int) -> None:
+    assert_alike(searched(devices, groups), searched(1))
+
+
+def compare_eight() -> None:
+    compare(8)
+    compare_groups(8, 2)
+    compare_groups(8, 4)
+
+
 @pytest.mark.parametrize("devices", [2, 4])
 def test_losses_gradients_and_states_are_those_of_one_device(devices: int):
     compare(devices)
 
 
+@pytest.mark.parametrize(("devices", "groups"), [(2, 2), (4, 2)])
+def test_groups_of_devices_that_share_the_children_do_so_too(devices: int, groups: int):
+    compare_groups(devices, groups)
+
+
 @pytest.mark.slow
 def test_eight_devices_do_so_too():
     flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=1"
-    code = "import tests.conftest; from tests.test_divided_batches import compare; compare(8)"
+    code = "import tests.conftest; from tests.test_divided_batches import compare_eight; compare_eight()"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"XLA_FLAGS": flags}, capture_output=True, text=True,
         timeout=600, check=False,
@@ -167,6 +185,8 @@ def test_the_number_of_devices_is_no_part_of_a_run():
     for config in (TrainConfig(), SearchConfig()):
         stored = json.loads(to_json(replace(config, devices=4)))
         assert stored["devices"] == 4 and changed_settings(stored, config) == {}
+    grouped = json.loads(to_json(replace(SearchConfig(), sampler=SamplerSettings(groups=2))))
+    assert grouped["sampler"]["groups"] == 2 and changed_settings(grouped, SearchConfig()) == {}
 
 
 def test_batches_that_were_read_go_to_their_devices(tmp_path: Path):
@@ -208,6 +228,28 @@ def test_the_program_divides_the_work_and_sums_over_devices():
     assert " all-gather(" not in text and " all-to-all(" not in text
     for dtype in ("u8", "f32"):
         assert f"{dtype}[4,12,12," in text and f"{dtype}[16,12,12," not in text
+
+
+def search_program(mesh: Mesh, children: int) -> Any:
+    """Returns the step of a search compiled for a mesh."""
+    search = make_search(mesh, children)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    start = np.zeros(SPACE.mask.shape, np.float32)
+    state = jax.eval_shape(lambda key: search.init(key, jnp.zeros((2, *SIZE)), start), key)
+    batch = shapes(Batch(jnp.zeros((16, *SIZE)), jnp.zeros(16, jnp.int32)), divided(mesh))
+    given = shapes((state, key), whole(mesh)), batch, batch, shapes(jnp.zeros((), jnp.int32), whole(mesh))
+    return make_search_program(search, mesh).trace(*given[0], *given[1:]).lower().compile()
+
+
+def test_groups_are_sent_no_images_and_a_device_has_the_memory_of_one_child():
+    mesh = batch_mesh(4, {}, 2)
+    few, many, alone = (search_program(*given) for given in ((mesh, 4), (mesh, 16), (batch_mesh(1, {}), 4)))
+    text = many.as_text()
+    assert "f32[8,12,12," in text and "f32[16,12,12," not in text
+    gathered = re.findall(r"= \w+\[([\d,]*)\]\S* (?:all-gather|all-to-all|collective-permute)\(", text)
+    assert all(shape.count(",") < 2 for shape in gathered), gathered
+    sizes = [each.memory_analysis().temp_size_in_bytes for each in (few, many, alone)]
+    assert sizes[1] < 1.01 * sizes[0] + 4096 and sizes[1] < sizes[2], sizes
 
 
 @pytest.mark.parametrize("form", ["cpu", "lax"])
@@ -255,16 +297,20 @@ def test_convolutions_take_the_form_of_the_platform_that_is_compiled_for():
 
 
 @pytest.mark.parametrize(
-    ("count", "batches", "says"),
+    ("count", "batches", "groups", "says"),
     [
-        (5, {}, r"config\.devices=5 is more than there are; give at most 4, or 0 for as many as there are"),
-        (3, {"config.data.batch_size": 64}, r"=3 does not divide config\.data\.batch_size=64 evenly; .*devices=2"),
-        (0, {"a": 64, "b": 6}, r"config\.devices=0, 4 here, does not divide b=6 evenly; give --config\.devices=2"),
+        (5, {}, 1, r"config\.devices=5 is more than there are; give at most 4, or 0 for as many as there are"),
+        (3, {"config.data.batch_size": 64}, 1, r"=3 does not divide config\.data\.batch_size=64 evenly; .*devices=2"),
+        (0, {"a": 64, "b": 6}, 1, r"config\.devices=0, 4 here, does not divide b=6 evenly; give --config\.devices=2"),
+        (4, {"a": 7}, 2, r"config\.devices=4 in 2 groups does not divide a=7 evenly; give --config\.devices=2"),
+        (4, {}, 3, r"groups=3 does not divide 4 devices evenly; give --config\.sampler\.groups=2, or another"),
     ],
 )
-def test_devices_that_cannot_be_had_or_do_not_divide_the_batch(count: int, batches: dict[str, int], says: str):
+def test_devices_that_cannot_be_had_or_do_not_divide_the_batch(
+    count: int, batches: dict[str, int], groups: int, says: str
+):
     with pytest.raises(UserError, match=says) as raised:
-        batch_mesh(count, batches)
+        batch_mesh(count, batches, groups)
     assert "\n" not in str(raised.value)
 
 
@@ -280,6 +326,39 @@ def test_a_command_that_asks_for_too_many_ends_in_a_line(tmp_path: Path, capsys:
     assert main.main(["--config=digits_search:quick", f"--workdir={tmp_path / 'run'}", "--config.devices=64"]) == 2
     assert "config.devices=64 is more than there are; give at most 4" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_groups_that_do_not_divide_the_children_are_refused():
+    with pytest.raises(UserError, match=r"groups=4 does not divide config\.sampler\.num_children=6 evenly; .*groups=3"):
+        search_mesh(SearchConfig(devices=4, sampler=SamplerSettings(num_children=6, groups=4)))
+
+
+WHOLE = {
+    "training": (
+        ["--config=digits_train:quick", "--config.genotype=resnet", "--config.network.cells=1", "--config.steps=4"],
+        ["--config.devices=2"],
+    ),
+    "search": (
+        ["--config=digits_search:quick", "--config.steps=4", "--config.verify.random=0", "--config.data.batch_size=16"],
+        ["--config.devices=4", "--config.sampler.groups=2"],
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("job", WHOLE)
+def test_whole_runs_end_on_several_devices_as_on_one(job: str, tmp_path: Path):
+    command, devices = WHOLE[job]
+    told = []
+    for name, more in (("one", []), ("several", devices)):
+        workdir = tmp_path / name
+        assert main.main([*command, *more, "--config.metrics_every=1", f"--workdir={workdir}"]) == 0
+        lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+        # After one step of two children the prior's mode is a tie, which rounding decides.
+        told.append([value for line in lines for key, value in line.items() if not key.startswith("mode_")])
+        assert (workdir / "result.json").exists()
+    one, several = (np.array(values, np.float64) for values in told)
+    np.testing.assert_allclose(several, one, rtol=1e-4, atol=1e-4)
 
 
 def test_short_trainings_have_devices_of_their_own():

@@ -17,7 +17,7 @@ from parsec.data.augment import augment
 from parsec.data.dataset import Dataset
 from parsec.data.permutation import permute
 from parsec.data.source import Batch, RawBatch, Source
-from parsec.devices import divided, whole
+from parsec.devices import divided, place, whole
 from parsec.errors import UserError
 from parsec.keys import fold
 
@@ -76,7 +76,7 @@ def memory_source(
     mesh: Mesh | None = None,
 ) -> Source:
     """Returns the source of a part's batches, divided among the mesh's devices; see `draw` for the rest."""
-    part = jax.device_put(part, whole(mesh))
+    part = place(part, whole(mesh))
 
     # The images are an argument: closed over, they would become constants of the compiled program.
     @partial(jax.jit, out_shardings=divided(mesh))

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from parsec.data.memory import Batches, normalise, take
 from parsec.data.source import Batch, RawBatch
 from parsec.data.stream import Part, StreamedPart, stream_once
-from parsec.devices import divide, divided, traced_for, whole
+from parsec.devices import divide, divided, place, traced_for, whole
 from parsec.errors import UserError
 from parsec.evaluate.contract import Evaluated, Evaluator, Pause
 from parsec.supernet.objective import Child
@@ -82,7 +82,7 @@ def make_score(
         start = (jnp.zeros((), jnp.int32), jnp.zeros((), jnp.float32))
         return jax.lax.scan(add, start, indices)[0]
 
-    part, counted = jax.device_put(part, whole(mesh)), jax.jit(traced_for(mesh, count), out_shardings=whole(mesh))
+    part, counted = place(part, whole(mesh)), jax.jit(traced_for(mesh, count), out_shardings=whole(mesh))
 
     def score(weights: Weights, architecture: np.ndarray) -> Scored:
         correct, value = counted(weights, part, jnp.asarray(architecture, jnp.int32))
@@ -107,7 +107,7 @@ def _score_streamed(child: Child, part: StreamedPart, batch_size: int, dtype: st
     counted = jax.jit(traced_for(mesh, count), out_shardings=whole(mesh))
 
     def score(weights: Weights, architecture: np.ndarray) -> Scored:
-        placed = jax.device_put(jnp.asarray(architecture, jnp.int32), whole(mesh))
+        placed = place(np.asarray(architecture, np.int32), whole(mesh))
         correct, value, number = 0, 0.0, 0
         for raw, real in stream_once(part, batch_size, mesh):
             right, likelihood = counted(weights, raw, jax.device_put(real, divided(mesh)), placed)

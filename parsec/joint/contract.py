@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from parsec.data.source import Batch
 from parsec.supernet.objective import Child
@@ -34,6 +35,7 @@ class Parts(NamedTuple):
       steps: of the whole search.
       shares: of kinds of operations, by name: what each option adds to the share that the kind has among an
         architecture's operations, float32 [L, O].
+      mesh: the devices of the step, whose groups the children are shared out among; None runs them all on each.
     """
 
     supernet: Supernet
@@ -42,6 +44,7 @@ class Parts(NamedTuple):
     optimizer: optax.GradientTransformation
     steps: int
     shares: Mapping[str, np.ndarray] = MappingProxyType({})
+    mesh: Mesh | None = None
 
 
 class Joint(NamedTuple):

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from parsec import prior as priors
 from parsec.data.source import Batch
@@ -58,6 +59,7 @@ class Rules(NamedTuple):
       child_weights: what weights the children in the gradient, "train", "valid" or "uniform".
       warmup_steps: steps in which the prior rests and children are weighted uniformly.
       shares: of kinds of operations, as in `parsec.joint.contract.Parts`.
+      mesh: likewise.
     """
 
     child: Child
@@ -71,6 +73,7 @@ class Rules(NamedTuple):
     child_weights: str
     warmup_steps: int
     shares: Mapping[str, np.ndarray]
+    mesh: Mesh | None = None
 
 
 def make(parts: Parts, settings: JointSettings) -> Joint:
@@ -93,6 +96,7 @@ def make(parts: Parts, settings: JointSettings) -> Joint:
         child_weights=likelihood.child_weights,
         warmup_steps=round(prior.warmup * parts.steps),
         shares=parts.shares,
+        mesh=parts.mesh,
     )
 
     def init(key: jax.Array, images: jax.Array, logits: np.ndarray) -> SearchState:
@@ -135,7 +139,7 @@ def search_step(
     active = jnp.arange(rules.sampler.most) < count
 
     def on_validation() -> Children:
-        return run_children(rules.child, state.weights, valid, architectures, count)
+        return run_children(rules.child, state.weights, valid, architectures, count, rules.mesh)
 
     def nothing() -> Children:
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(on_validation))
@@ -143,7 +147,7 @@ def search_step(
     validated = jax.lax.cond(warm, nothing, on_validation)
     importance = _importance(rules, validated.log_likelihoods, len(valid.labels), active)
     level = _level(rules, state.weights, train, architectures, count, active, importance, warm)
-    gradient, trained = weighted_gradient(rules.child, state.weights, train, architectures, count, level=level)
+    gradient, trained = weighted_gradient(rules.child, state.weights, train, architectures, count, level, rules.mesh)
     failed_all = trained.failed >= count
     # A child that failed on either batch has no say in the prior.
     importance = jnp.where(jnp.isnan(trained.log_likelihoods), 0.0, importance)
@@ -207,6 +211,6 @@ def _level(
         return lambda k, value: jnp.where(warm, 0.0, value * sharpness)
     if rules.child_weights == "train":
         # The temperature depends on all the likelihoods at once, so this alone needs a pass of its own.
-        first = run_children(rules.child, weights, train, architectures, count)
+        first = run_children(rules.child, weights, train, architectures, count, rules.mesh)
         importance = _importance(rules, first.log_likelihoods, size, active)
     return lambda k, value: jnp.where(warm, 0.0, jnp.log(importance[k]))

@@ -16,6 +16,12 @@ class SamplerSettings:
     num_children: int = option(16, "K of fixed, and the largest K of adaptive", minimum=2)
     stratified: bool = option(False, "whether the children of a step cover each choice evenly")
     children_per_nat: float = option(0.25, "lambda of adaptive: K = max(2, ceil(lambda * entropy))", minimum=0)
+    groups: int = option(
+        1,
+        "that config.devices form, each of which runs its share of a step's children; divides both",
+        minimum=1,
+        affects_results=False,
+    )
 
 
 @dataclass(frozen=True)

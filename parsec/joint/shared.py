@@ -43,7 +43,13 @@ def make(parts: Parts, settings: JointSettings) -> Joint:
         count = sampler.budget(state.logits)
         architectures = sampler.sample(key, state.logits, count)
         gradient, children = weighted_gradient(
-            parts.child, state.weights, train, architectures, count, level=lambda k, value: jnp.zeros_like(value)
+            parts.child,
+            state.weights,
+            train,
+            architectures,
+            count,
+            level=lambda k, value: jnp.zeros_like(value),
+            mesh=parts.mesh,
         )
         failed_all = children.failed >= count
         old = (state.weights, state.optimizer)

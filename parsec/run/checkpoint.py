@@ -2,6 +2,8 @@
 
 Every array of a pytree is stored under its path in the tree, with a digest over all of them, so that a damaged file or
 a checkpoint of something else is noticed and the step before it is used. This module is the only one that knows Orbax.
+Of several processes (`parsec.run.processes`), all of which have the whole state, process 0 writes and reads, and sends
+the others what it read.
 """
 
 import hashlib
@@ -15,7 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from parsec.devices import place
 from parsec.errors import UserError
+from parsec.run.processes import bytes_from_first, from_first, wait_for_all
 
 
 class Restored(NamedTuple):
@@ -48,11 +52,19 @@ class Checkpoints:
           UserError: where the directory cannot be written.
         """
         self.directory = Path(directory).absolute()
+        self._first = jax.process_index() == 0
+        if not self._first:
+            return
         # Saving is synchronous: when `save` returns the step is on the disk, and the caller may donate its buffers.
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, enable_async_checkpointing=False, cleanup_tmp_directories=True
+            max_to_keep=keep,
+            enable_async_checkpointing=False,
+            cleanup_tmp_directories=True,
+            create=False,
+            multiprocessing_options=ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0}),
         )
         try:
+            self.directory.mkdir(parents=True, exist_ok=True)
             self._manager = ocp.CheckpointManager(self.directory, options=options)
         except OSError as error:
             raise UserError(f"cannot write {self.directory}: {error.strerror or error}") from error
@@ -63,7 +75,8 @@ class Checkpoints:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._manager.close()
+        if self._first:
+            self._manager.close()
 
     def save(self, step: int, tree: Any, host: Any = None) -> None:
         """Writes a checkpoint and removes the oldest above the number kept.
@@ -77,6 +90,11 @@ class Checkpoints:
           UserError: where the checkpoint cannot be written; the earlier ones stay.
           TypeError: for a leaf that is no array, or a host value that is not JSON.
         """
+        if self._first:
+            self._save(step, tree, host)
+        wait_for_all("saved")
+
+    def _save(self, step: int, tree: Any, host: Any) -> None:
         leaves = {path: _to_numpy(path, leaf) for path, leaf in _paths(tree)}
         text = json.dumps(host)
         described = {"host": json.loads(text), "leaves": _describe(leaves), "digest": _digest(leaves, text)}
@@ -105,6 +123,22 @@ class Checkpoints:
         Raises:
           UserError: when there are checkpoints and none can be read; all of them stay where they are.
         """
+        found = self._latest(template) if self._first else None
+        told = json.loads(from_first("restored", json.dumps(None if found is None else [found.step, found.host])))
+        if found is None and told is None:
+            return None
+        shapes = [(path, _to_numpy(path, leaf)) for path, leaf in _paths(template if found is None else found.tree)]
+        sent = bytes_from_first(b"".join(leaf.tobytes() for _, leaf in shapes))
+        if found is not None:
+            return found
+        values, at = [], 0
+        for (path, like), (_, leaf) in zip(shapes, _paths(template), strict=True):
+            value = np.frombuffer(sent, like.dtype, like.size, at).reshape(like.shape)
+            values.append(_like(path, leaf, value))
+            at += like.nbytes
+        return Restored(told[0], jax.tree.unflatten(jax.tree.structure(template), values), told[1], ())
+
+    def _latest(self, template: Any) -> Restored | None:
         steps = sorted(self._manager.all_steps(), reverse=True)
         failed: list[tuple[int, str]] = []
         for step in steps:
@@ -178,10 +212,8 @@ def _like(path: str, template: Any, value: np.ndarray) -> Any:
         )
     if isinstance(template, jax.Array):
         if _is_key(template):
-            return jax.device_put(
-                jax.random.wrap_key_data(jnp.asarray(value), impl=jax.random.key_impl(template)), template.sharding
-            )
-        return jax.device_put(value, template.sharding)
+            value = jax.random.wrap_key_data(jnp.asarray(value), impl=jax.random.key_impl(template))
+        return place(value, template.sharding)
     if isinstance(template, np.ndarray | np.generic):
         return value if host_side else value[()]
     return type(template)(value.item())

@@ -18,10 +18,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from parsec.config import check, describe, override
+from parsec.config import check, describe, override, to_json
 from parsec.errors import UserError, one_line, shown, unknown
 from parsec.files import expanded
 from parsec.run.config_files import docstring, load_config, load_target, load_training
+from parsec.run.evaluators import joint_entry
 from parsec.run.terminal import output_error
 from parsec.run.workdir import RESULT, SOURCE, TARGET, inspect, locate
 
@@ -33,6 +34,7 @@ FLAGS = (
     "--target.KEY=VALUE",
     "--train",
     "--train.KEY=VALUE",
+    "--multihost",
     "--help",
 )
 # Of the training after a transfer, what the target says.
@@ -52,7 +54,12 @@ class Overrides(NamedTuple):
 
 
 def launch(
-    chosen: str, overrides: Sequence[str], workdir: str | None, transfer_to: str | None, train: bool = False
+    chosen: str,
+    overrides: Sequence[str],
+    workdir: str | None,
+    transfer_to: str | None,
+    train: bool = False,
+    multihost: bool = False,
 ) -> None:
     """Runs the job of a config.
 
@@ -63,6 +70,7 @@ def launch(
       workdir: the run directory; runs/<config>[-<variant>] by default.
       transfer_to: a second config, for which the prior that the first one learnt is carried over; or None.
       train: whether a transfer goes on to train the cell that it finds.
+      multihost: whether this process is one of several that run the job together; see `parsec.run.processes`.
 
     Raises:
       UserError: for anything in the command, the files or the machine that its user can put right.
@@ -70,7 +78,11 @@ def launch(
     settings = parse_overrides(overrides)
     prepare_process()
     named = load_config(chosen)
+    if multihost and hasattr(named.config, "devices"):
+        settings.config.setdefault("devices", "0")
     config = check(override(named.config, settings.config))
+    if multihost:
+        _check_multihost(config, transfer_to)
     _check_roles(settings, transfer_to is not None, train)
     folder, arguments, more, job = named.folder, (config,), (), getattr(type(config), "JOB", "")
     if transfer_to is not None:
@@ -81,23 +93,33 @@ def launch(
         if train:
             more = (check(override(load_training(target).config, settings.train, "train"), "train"),)
     run_directory = locate(workdir or Path("runs", folder))
-    # Before the job's module is imported, which takes seconds.
-    first = run_directory / SOURCE if transfer_to is not None else run_directory
-    inspect(first, config)
-    if not (first / RESULT).exists():
-        check_paths(config)
-    for target_config in arguments[1:]:
-        if not (run_directory / TARGET / RESULT).exists():
-            check_paths(target_config, "target")
+
+    def run(run_directory: Path) -> None:
+        # Before the job's module is imported, which takes seconds.
+        first = run_directory / SOURCE if transfer_to is not None else run_directory
+        inspect(first, config)
+        if not (first / RESULT).exists():
+            check_paths(config)
+        for target_config in arguments[1:]:
+            if not (run_directory / TARGET / RESULT).exists():
+                check_paths(target_config, "target")
+        _use_every_core()
+        _check_platforms()
+        try:
+            _entry(job, chosen)(*arguments, run_directory, *more)
+        except OSError as error:
+            # Standard output has no name; main.py tells of it.
+            if error.errno not in _MENDABLE or (error.filename is None and output_error()):
+                raise
+            raise UserError(f"cannot write {error.filename or run_directory}: {error.strerror}") from error
+
+    if not multihost:
+        run(run_directory)
+        return
+    from parsec.run.processes import run_together
+
     _use_every_core()
-    _check_platforms()
-    try:
-        _entry(job, chosen)(*arguments, run_directory, *more)
-    except OSError as error:
-        # Standard output has no name; main.py tells of it.
-        if error.errno not in _MENDABLE or (error.filename is None and output_error()):
-            raise
-        raise UserError(f"cannot write {error.filename or run_directory}: {error.strerror}") from error
+    run_together(run, run_directory, f"{job} {to_json(config)}", (run_directory / RESULT).is_file())
 
 
 def check_paths(config: Any, flag: str = "config") -> None:
@@ -187,6 +209,23 @@ def compile_cache_folder() -> Path:
         described += [line for line in lines if line.partition("\t")[0].strip() in ("model name", "flags", "Features")]
     key = hashlib.sha256("\n".join(described).encode()).hexdigest()[:12]
     return root / "parsec" / f"jax-{importlib.metadata.version('jax')}-{key}"
+
+
+def _check_multihost(config: Any, transfer_to: str | None) -> None:
+    """Raises `UserError` where a job is not made for several processes."""
+    what, job = type(config).__name__, getattr(type(config), "JOB", "")
+    if transfer_to is not None:
+        what = "a transfer"
+    elif job.endswith(":run_train") or (job.endswith(":run_search") and joint_entry(config) is not None):
+        if not str(config.dataset).startswith(("stream:", "imagenet")):
+            return
+        what = f"a streamed dataset, {config.dataset!r}"
+    elif job.endswith(":run_search"):
+        what = f"a search by scores, {config.strategy.name} on {config.strategy.evaluator}"
+    raise UserError(
+        f"--multihost is for the training of one network and for searches of weights and prior together, on images in "
+        f"memory; {what} has one process: leave it out"
+    )
 
 
 def _check_roles(settings: Overrides, transfers: bool, train: bool) -> None:

@@ -2,6 +2,7 @@
 
 A step must be a function of the state and the step's number alone (data and random keys follow from them). Then a run
 that was killed and resumed gives the same state and the same metrics.jsonl as one that was not, wherever it was killed.
+Several processes that take the steps together (`parsec.run.processes`) save and stop after the same one.
 """
 
 import time
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 from parsec.errors import UserError
 from parsec.run.checkpoint import Checkpoints, Restored
 from parsec.run.metrics import MetricsFile, Sinks, TensorBoard, count_lines, has_tensorboard, truncate_after
+from parsec.run.processes import Agreement
 from parsec.run.progress import Progress
 from parsec.run.signals import StoppedError, graceful_stop
 from parsec.run.workdir import CHECKPOINTS, METRICS, TIMING, Claim, read_json, write_json_atomic
@@ -71,7 +73,7 @@ def run_steps(
                 for line in (*restored.notes, *_lost(restored, lines), f"resuming after step {start} of {total}"):
                     progress.note(line)
             pending: tuple[int, Metrics] | None = None
-            saved = time.monotonic()
+            agreement, saved = Agreement(), time.monotonic()
 
             def measure(done: int, metrics: Metrics) -> str | None:
                 nonlocal lines
@@ -88,9 +90,11 @@ def run_steps(
                 state, metrics = step(state, index)
                 stop.at_stake = True
                 reason = measure(*pending) if pending is not None else None
+                late = time.monotonic() - saved > save_minutes * 60
+                due = agreement.due(index + 1, late, stop.signal, pending)
                 pending = (index + 1, metrics)
                 last = index + 1 == total
-                if last or stop or reason is not None or time.monotonic() - saved > save_minutes * 60:
+                if last or due or reason is not None:
                     # The line of a step is on the disk before the checkpoint that makes resuming skip that step.
                     reason = measure(*pending) or reason
                     pending = None
@@ -100,8 +104,9 @@ def run_steps(
                     checkpoints.save(index + 1, state, {"lines": lines})
                     clock.write(index + 1)
                     saved = time.monotonic()
-                    if stop.signal is not None:
-                        raise StoppedError(stop.signal, index + 1)
+                    signal = stop.signal if last else agreement.signal(stop.signal)
+                    if signal is not None:
+                        raise StoppedError(signal, index + 1)
                 clock.tick()
         return state
 

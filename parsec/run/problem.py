@@ -25,7 +25,7 @@ from parsec.data.examples import StreamedDataset, is_streamed, open_stream, spli
 from parsec.data.memory import Batches, steps_per_epoch, training_batches
 from parsec.data.source import Batch, Source
 from parsec.data.stream import Part, StreamedPart, open_source
-from parsec.devices import batch_mesh, traced_for, whole
+from parsec.devices import batch_mesh, place, traced_for, whole
 from parsec.errors import UserError
 from parsec.evaluate.supernet import Score, make_score
 from parsec.files import expanded
@@ -117,14 +117,26 @@ def load_problem(config: SearchConfig) -> Problem:
     Raises:
       UserError: missing or damaged data, a part with too few images, or a network that does not fit in memory.
     """
-    sizes = {f"config.data.{name}": getattr(config.data, name) for name in ("batch_size", "valid_batch_size")}
-    mesh = batch_mesh(config.devices, sizes)
+    mesh = search_mesh(config)
     dataset, train, valid = (_list if is_streamed(config.dataset) else _read)(config)
     per_epoch = steps_per_epoch(train.num_examples, config.data.batch_size)
     steps_per_epoch(valid.num_examples, config.data.valid_batch_size)
     shape = Shape(num_classes=len(dataset.class_names), **asdict(config.network))
     steps = config.steps or max(round(config.epochs * per_epoch), 1)
     return Problem(dataset, train, valid, shape, steps, mesh)
+
+
+def search_mesh(config: SearchConfig) -> Mesh:
+    """Returns the devices that a config asks for; raises `UserError`."""
+    groups, children = config.sampler.groups, config.sampler.num_children
+    if children % groups:
+        nearest = max(n for n in range(1, groups) if children % n == 0)
+        raise UserError(
+            f"config.sampler.groups={groups} does not divide config.sampler.num_children={children} evenly; give "
+            f"--config.sampler.groups={nearest}, or another number of children"
+        )
+    sizes = {f"config.data.{name}": getattr(config.data, name) for name in ("batch_size", "valid_batch_size")}
+    return batch_mesh(config.devices, sizes, groups)
 
 
 def in_memory(problem: Problem) -> InMemory:
@@ -152,7 +164,8 @@ def make_joint(config: SearchConfig) -> JointSearch:
     supernet = make_supernet(space, problem.shape, auxiliary_skip=config.supernet.auxiliary_skip)
     optimizer = make_optimizer(search_recipe(config, problem.steps))
     shares = {"skip": operation_share(space, SKIPS), "pool": operation_share(space, POOLS)}
-    parts = Parts(supernet, make_child(space, supernet), space.mask, optimizer, problem.steps, shares)
+    child = make_child(space, supernet)
+    parts = Parts(supernet, child, space.mask, optimizer, problem.steps, shares, problem.mesh)
     entry = joint_entry(config) or SHARED
     return JointSearch(
         entry.make(parts, JointSettings(config.sampler, config.likelihood, config.prior)), parts, entry.show
@@ -166,14 +179,14 @@ def start_state(config: SearchConfig, joint: JointSearch, problem: Problem, logi
     state = joint.search.init(
         fold(jax.random.key(config.seed), "weights"), images, uniform_logits(space) if logits is None else logits
     )
-    return jax.device_put(state, whole(problem.mesh))
+    return place(state, whole(problem.mesh))
 
 
 def make_step(
     config: SearchConfig, joint: JointSearch, problem: Problem, sources: Sources
 ) -> Callable[[State, int], tuple[State, Info]]:
     """Returns `step(state, index) -> (state, info)`, compiled once for every child, batch and index."""
-    sample_key = jax.device_put(fold(jax.random.key(config.seed), "children"), whole(problem.mesh))
+    sample_key = place(fold(jax.random.key(config.seed), "children"), whole(problem.mesh))
     program = make_program(joint.search, problem.mesh)
 
     def step(state: State, index: int) -> tuple[State, Info]:

@@ -207,7 +207,8 @@ def _plan(
     budget = f"{config.sampler.budget}, K = {config.sampler.num_children}"
     warmup = round(config.prior.warmup * problem.steps)
     strategy, entry = config.strategy, EVALUATORS[config.strategy.evaluator]
-    devices = f"{problem.mesh.size} x " * entry.shared
+    groups = f"{config.sampler.groups} groups of " * (config.sampler.groups > 1)
+    devices = f"{groups}{problem.mesh.size // config.sampler.groups} x " * entry.shared
     if joint_entry(config) is not None:
         steps = f"{problem.steps}, {warmup} of them warm-up; batch {config.data.batch_size}; children: {budget}"
     elif entry.shared:

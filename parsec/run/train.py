@@ -19,7 +19,7 @@ from parsec.cells.scan import stack, unstack
 from parsec.config import to_config_dict
 from parsec.data.memory import steps_per_epoch
 from parsec.data.stream import StreamedPart, feeding
-from parsec.devices import whole
+from parsec.devices import place, whole
 from parsec.errors import UserError
 from parsec.footprint import readable
 from parsec.keys import fold
@@ -111,7 +111,7 @@ def train(config: TrainConfig, task: Task, evaluate: Evaluate, run: Claim) -> Tr
 
         return run_steps(
             run,
-            jax.device_put(start, whole(task.mesh)),
+            place(start, whole(task.mesh)),
             step,
             recipe.steps,
             label="training",

@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -11,7 +10,7 @@ from parsec.data import Dataset, channel_statistics, load, split
 from parsec.data.examples import Examples, StreamedDataset, is_streamed, open_stream, split_rows
 from parsec.data.memory import Batches, held_out_batches, steps_per_epoch, training_batches
 from parsec.data.stream import MEAN, STD, Part, StreamedPart
-from parsec.devices import batch_mesh, whole
+from parsec.devices import batch_mesh, place, whole
 from parsec.errors import UserError
 from parsec.run.cell_source import CellSource, make_blueprint
 from parsec.run.train_settings import TrainConfig
@@ -81,7 +80,7 @@ def make_task(config: TrainConfig, dataset: Dataset, cell: CellSource, like: Cel
         training_batches(dataset, valid, mean, std) if len(valid) else None,
         held_out_batches(dataset, mean, std) if len(dataset.test_labels) else None,
     ]
-    to_learn, to_choose, to_test = jax.device_put(parts, whole(mesh))
+    to_learn, to_choose, to_test = place(parts, whole(mesh))
     return Task(
         to_learn,
         to_choose,

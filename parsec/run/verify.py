@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from parsec.cells import Space
@@ -21,6 +22,7 @@ from parsec.run.alike import Accuracies, Entrants, choose_entrants, draw_matched
 from parsec.run.evaluators import EVALUATORS, joint_entry
 from parsec.run.factories import make_trainer_of, search_costs, search_steps
 from parsec.run.problem import Problem, in_memory, search_recipe
+from parsec.run.processes import wait_for_all
 from parsec.run.settings import SearchConfig
 from parsec.run.workdir import Claim
 from parsec.train.many import Parts, make_trainer
@@ -107,8 +109,13 @@ def verify(
     settings, steps = config.verify, plan_verification(config, problem).steps
     if not steps:
         return None
+    if jax.process_index():
+        # The trainings are process 0's, on devices of its own, and so is the result.
+        wait_for_all("verified")
+        return None
     entrants = choose_entrants(space, problem.shape, found[None], settings.random, config.seed, problem.image, domain)
     accuracies = _train(config, problem, entrants, steps, run)
+    wait_for_all("verified")
     return {"steps": steps, **summarise(*accuracies, len(in_memory(problem).dataset.test_labels))}
 
 

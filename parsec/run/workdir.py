@@ -130,6 +130,10 @@ def claim(workdir: str | Path, config: Any, digests: Mapping[str, str] | None = 
     """
     path = locate(workdir)
     inspect(path, config, digests)
+    # Imported late: a refused directory is reported without waiting for JAX.
+    from parsec.run.processes import check_same
+
+    check_same("data", json.dumps(dict(digests or {}), sort_keys=True))
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
         lock = (path / _LOCK).open("a+")

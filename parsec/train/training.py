@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from parsec.data.memory import Batches, normalise, sweep, take
 from parsec.data.source import RawBatch
 from parsec.data.stream import Part, StreamedPart, stream_once
-from parsec.devices import divide, divided, traced_for, whole
+from parsec.devices import divide, divided, place, traced_for, whole
 from parsec.errors import UserError
 from parsec.keys import fold
 from parsec.train.derived import Blueprint, Variables, dropped_paths, make_network
@@ -88,7 +88,7 @@ def make_step(recipe: Recipe, blueprint: Blueprint, key: jax.Array, mesh: Mesh |
     """
     program = make_program(recipe, blueprint, mesh)
     keys = fold(key, "batches"), fold(key, "paths")
-    total, keys = jax.device_put((jnp.asarray(recipe.steps, jnp.float32), keys), whole(mesh))
+    total, keys = place((jnp.asarray(recipe.steps, jnp.float32), keys), whole(mesh))
 
     def run(state: TrainState, index: int, fed: Batches | RawBatch) -> tuple[TrainState, dict[str, jax.Array]]:
         return program(state, jnp.asarray(index, jnp.int32), total, keys, fed)
@@ -194,7 +194,7 @@ def make_evaluate(blueprint: Blueprint, batch_size: int, mesh: Mesh | None = Non
                 raise UserError(f"none of the {part.num_examples} images of a part can be read")
         else:
             pairs = zip(*sweep(number, size), strict=True)
-            correct = [count_rows(variables, part, *jax.device_put(pair, divided(mesh))) for pair in pairs]
+            correct = [count_rows(variables, part, *place(pair, divided(mesh))) for pair in pairs]
         return jnp.stack(correct).sum(dtype=jnp.int32).astype(jnp.float32) * jnp.float32(100 / number)
 
     return evaluate

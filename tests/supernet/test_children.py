@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 
 from parsec import prior
 from parsec.data.source import Batch
+from parsec.devices import batch_mesh, divided, whole
 from parsec.supernet.children import Children, run_children, weighted_gradient
 from parsec.supernet.objective import ChildResult
 
@@ -122,3 +124,29 @@ def test_when_every_child_fails_the_gradient_is_zero(problem):
     found, children = streamed(broken, batch, architectures)
     assert children.failed == 5
     assert all(not np.asarray(leaf).any() for leaf in jax.tree.leaves(found))
+
+
+@pytest.mark.parametrize("groups", [2, 4])
+def test_groups_of_devices_share_the_children(problem, groups: int):
+    """For any budget, and where a child fails or has its weight from its number: as if one device ran them all."""
+    weights, batch, five = problem
+    architectures, given = jnp.concatenate([five, five[:3]]), jnp.log(jnp.arange(1.0, 9.0))
+    mesh = batch_mesh(4, {"batch": 6}, groups)
+
+    def run(weights: dict, batch: Batch, count: jax.Array, mesh: Mesh | None) -> list:
+        importance = given * weights["scale"]
+        found = [
+            weighted_gradient(linear_child, weights, batch, architectures, count, level, mesh)
+            for level in (lambda k, value: value, lambda k, value: importance[k])
+        ]
+        return [*found, run_children(linear_child, weights, batch, architectures, count, mesh)]
+
+    alone = jax.jit(partial(run, mesh=None))
+    together = jax.jit(partial(run, mesh=mesh), out_shardings=whole(mesh))
+    placed = jax.device_put(batch, divided(mesh))
+    for table in (weights["table"], weights["table"].at[2].set(jnp.nan), weights["table"] * jnp.inf):
+        own = weights | {"table": table}
+        for count in (1, 5, 8):
+            expected = alone(own, batch, jnp.array(count))
+            found = together(jax.device_put(own, whole(mesh)), placed, jnp.array(count))
+            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, expected)
