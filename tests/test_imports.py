@@ -25,6 +25,7 @@ LAYERS = [
     "evaluate",
     "export",
     "report",
+    "hyper",
     "run",
     "__init__",
 ]
