@@ -9,8 +9,8 @@ validation accuracy and the decimal logarithm of the parameters, and judged by t
 parameters) at equal trained epochs. FOLDER holds the four IDX files of Fashion-MNIST, packed or not; without it
 TensorFlow Datasets fetches them. Result: table.md, hypervolume.png, attained.png, front.md with test accuracies, and
 result.json in the run directory. The full job trains for days on one device; `--config.budget` and `--config.seeds`
-shorten it. `quick` searches a narrower space on 400 of the handwritten digits that come with scikit-learn, with no
-download, for 20 full trainings a run.
+shorten it. `quick` searches a narrower space on 256 of the handwritten digits that come with scikit-learn, with no
+download, for 16 full trainings a run.
 """
 
 from parsec.errors import unknown
@@ -27,10 +27,10 @@ def get_config(variant: str = "") -> HyperConfig:
         return HyperConfig(
             dataset="digits",
             valid_fraction=0.5,
-            train_images=400,
+            train_images=256,
             levels=LevelSettings(conv=(4, 16), conv_levels=5, fc=(8, 64), fc_levels=7, batch=(32, 128), batch_levels=3),
             # In so small a budget populations and first samples are smaller than in the paper.
-            options=("sh_emoa.population=4", "sh_emoa.stage=4", "mo_bohb.initial=4", "sh_mo_bananas.initial=4"),
-            budget=20,
+            options=("sh_emoa.population=4", "sh_emoa.stage=3", "mo_bohb.initial=4", "sh_mo_bananas.initial=4"),
+            budget=16,
         )
     raise unknown("variant of fashion_joint", variant, VARIANTS)
