@@ -1,4 +1,4 @@
-"""What searches of really trained networks reached: hypervolume against trained epochs, and what the test says of it."""
+"""What searches of really trained networks reached: hypervolume against trained epochs, and by the test images."""
 
 from collections.abc import Mapping
 from typing import Any

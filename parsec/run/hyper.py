@@ -9,35 +9,21 @@ the front of all), `table.md`, `front.md` and `front.json` (that front, with tes
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
-from parsec.data import Dataset, channel_statistics, load, split
-from parsec.data.memory import Batches, held_out_batches, training_batches
 from parsec.errors import UserError, unknown
-from parsec.evaluate.goals import check_goals, scaled
-from parsec.files import expanded
-from parsec.hyper.evaluator import PARAMS, hyper_goals
-from parsec.hyper.network import Task
-from parsec.hyper.space import (
-    MOST_LAYERS,
-    HyperSpace,
-    extreme_counts,
-    hyper_domain,
-    integer_levels,
-    parameter_count,
-    real_levels,
-    to_text,
-)
+from parsec.evaluate.goals import scaled
+from parsec.hyper.space import extreme_counts, parameter_count, to_text
 from parsec.report.pareto import band, found_front, front_text, hypervolume, hypervolume_curves, median_attainment
 from parsec.report.pareto_plots import draw_fronts, draw_reached
 from parsec.report.searches import searches_text, summarise_searches
-from parsec.run.hyper_runs import Network, Problem, Watch, play_bulk_and_cut, play_strategy
-from parsec.run.hyper_settings import BULK_AND_CUT, HyperConfig, LevelSettings
+from parsec.run.hyper_problem import Problem, load_problem
+from parsec.run.hyper_runs import Network, Watch, play_bulk_and_cut, play_strategy
+from parsec.run.hyper_settings import BULK_AND_CUT, HyperConfig
 from parsec.run.loop import timed
 from parsec.run.progress import Progress, announce
 from parsec.run.saved_trials import parse_options, write_npz
@@ -113,73 +99,6 @@ def run_hyper(config: HyperConfig, workdir: Path) -> dict[str, Any]:
         result = _conclude(config, problem, runs, path)
         _show(config, result, path)
         return result
-
-
-def load_problem(config: HyperConfig) -> Problem:
-    """Returns what a config searches.
-
-    Raises:
-      UserError: for images that are missing, damaged or smaller than three halvings allow, a part without any, levels
-        that are none, a batch larger than the training images, an unknown objective, or a reference point that does
-        not fit.
-    """
-    _check_objectives(config)
-    if list(config.epochs) != sorted(set(config.epochs)) or not config.epochs:
-        raise UserError(f"config.epochs={','.join(map(str, config.epochs))}; epochs rise, and there is at least one")
-    space = make_space(config.levels)
-    dataset = load(config.dataset, str(expanded(config.data_dir)) if config.data_dir else "", config.image_size)
-    train, valid = split(dataset, config.valid_fraction, config.seed)
-    if config.train_images:
-        drawn = np.random.default_rng(config.seed).permutation(len(train))[: config.train_images]
-        train = train[np.sort(drawn)]
-    least = 2**MOST_LAYERS
-    if min(dataset.images.shape[1:3]) < least:
-        raise UserError(
-            f"the images are {dataset.images.shape[1]} x {dataset.images.shape[2]} pixels; {MOST_LAYERS} halvings need "
-            f"{least} at least: give --config.image_size"
-        )
-    if not len(dataset.test_labels):
-        raise UserError(f"dataset {config.dataset!r} has no test part, on which the front is reported")
-    if space.batches[-1] > len(train):
-        raise UserError(
-            f"config.levels.batch allows {space.batches[-1]} images; there are {len(train)} to train on"
-        )
-    task = _task(dataset, train, valid)
-    goals = hyper_goals(config.objectives, config.reference, space, task)
-    for name in np.array(config.objectives)[goals.ideal <= goals.reference]:
-        raise UserError(f"no network is better than the reference point in {name}; give another --config.reference")
-    domain = replace(hyper_domain(space), fidelities=config.epochs)
-    total = config.budget * config.epochs[-1]
-    return Problem(space, domain, task, goals, total, dataset.digest, dataset.notes)
-
-
-def make_space(levels: LevelSettings) -> HyperSpace:
-    """Returns the grid of some levels; raises `UserError` where they are none."""
-    for name in ("conv", "fc", "rate", "batch"):
-        if len(given := getattr(levels, name)) != 2:
-            raise UserError(f"config.levels.{name} has {len(given)} numbers; it is the least and the largest")
-    return HyperSpace(
-        integer_levels(*levels.conv, levels.conv_levels, "levels.conv"),
-        integer_levels(*levels.fc, levels.fc_levels, "levels.fc"),
-        real_levels(*levels.rate, levels.rate_levels, "levels.rate"),
-        integer_levels(*levels.batch, levels.batch_levels, "levels.batch"),
-    )
-
-
-def _check_objectives(config: HyperConfig) -> None:
-    check_goals(config.objectives, (PARAMS,))
-    if config.objectives[0] != "accuracy":
-        raise unknown("first objective in config.objectives", config.objectives[0], ("accuracy",))
-    if config.reference and len(config.reference) != len(config.objectives):
-        raise UserError(
-            f"config.reference has {len(config.reference)} numbers for {len(config.objectives)} objectives"
-        )
-
-
-def _task(dataset: Dataset, train: np.ndarray, valid: np.ndarray) -> Task:
-    mean, std = channel_statistics(dataset.images[train])
-    parts = (training_batches(dataset, part, mean, std) for part in (train, valid))
-    return Task(*parts, held_out_batches(dataset, mean, std), len(dataset.class_names))
 
 
 def _make_strategies(config: HyperConfig, problem: Problem) -> dict[str, Strategy | None]:
@@ -274,9 +193,7 @@ def _conclude(
         raise UserError(f"every one of {len(found.networks)} trainings diverged; lower --config.levels.rate")
     curves = {name: hypervolume_curves(rows, found.gains) for name, rows in found.rows.items()}
     strategies = {
-        name: summarise_searches(
-            rows, curves[name], found.gains, found.tested, found.trained[name], found.failed[name]
-        )
+        name: summarise_searches(rows, curves[name], found.gains, found.tested, found.trained[name], found.failed[name])
         for name, rows in found.rows.items()
     }
     bands = {name: band(curve) for name, curve in curves.items()}
@@ -370,8 +287,8 @@ def _announce(config: HyperConfig, problem: Problem, path: Path) -> None:
             f"{task.test.num_examples} test the front",
             "objectives": ", ".join(config.objectives),
             "reference point": f"{_point(problem)}; what does not surpass it in every objective counts nothing",
-            "budget": f"{problem.total} epochs for each of {config.seeds} seeds; some strategies choose among {epochs}, "
-            f"the others train for {problem.longest}",
+            "budget": f"{problem.total} epochs for each of {config.seeds} seeds; some strategies choose among "
+            f"{epochs}, the others train for {problem.longest}",
             "run directory": path,
         },
     )
@@ -380,8 +297,8 @@ def _announce(config: HyperConfig, problem: Problem, path: Path) -> None:
 def _show(config: HyperConfig, result: Mapping[str, Any], workdir: Path) -> None:
     print(
         f"\n{result['dataset']}, {', '.join(config.objectives)}, reference point "
-        f"({', '.join(f'{value:g}' for value in result['reference'])}): hypervolume after so many trained epochs, mean ± "
-        f"deviation of {result['seeds']} seeds\n"
+        f"({', '.join(f'{value:g}' for value in result['reference'])}): hypervolume after so many trained epochs, "
+        f"mean ± deviation of {result['seeds']} seeds\n"
     )
     print(searches_text(result["strategies"]))
     if result["beyond_reference"]:
@@ -392,8 +309,8 @@ def _show(config: HyperConfig, result: Mapping[str, Any], workdir: Path) -> None
     best = result["front"][-1]
     print(
         f"\nthe front of all runs, {len(result['front'])} networks: {workdir / FRONT}; its most accurate has "
-        f"{best['values']['accuracy']:.2f} % on the validation images and {best['values']['test accuracy']:.2f} % on the "
-        f"test images with {best['values']['params']:,} parameters: {best['genotype']}"
+        f"{best['values']['accuracy']:.2f} % on the validation images and {best['values']['test accuracy']:.2f} % on "
+        f"the test images with {best['values']['params']:,} parameters: {best['genotype']}"
     )
     print(f"curves, plots and tables: {workdir}")
 

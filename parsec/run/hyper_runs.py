@@ -16,15 +16,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from parsec.cells.domain import Domain
 from parsec.evaluate.contract import Pause
-from parsec.evaluate.goals import Goals
 from parsec.evaluate.training import child_file
 from parsec.hyper.bulk_and_cut import Member, Search, train_next
 from parsec.hyper.evaluator import hyper_evaluator
-from parsec.hyper.network import Task, Variables
-from parsec.hyper.space import HyperParameters, HyperSpace
+from parsec.hyper.network import Variables
+from parsec.hyper.space import HyperParameters
 from parsec.keys import fold
+from parsec.run.hyper_problem import Problem
 from parsec.run.journal import JOURNAL, Journal
 from parsec.run.ledger import Ledger, Rule
 from parsec.run.lines import read_lines
@@ -37,33 +36,6 @@ from parsec.train.inherit import load_child, save_child
 CHILDREN = "children"
 # Called after each network with the epochs that its run has spent.
 Watch = Callable[[int], None]
-
-
-class Problem(NamedTuple):
-    """What is searched.
-
-    Attributes:
-      space: the grid of strategies.
-      domain: of its vectors, with the trainings that some choose among.
-      task: the images.
-      goals: the objectives.
-      total: epochs of each run.
-      digest: of the images, in hexadecimal.
-      notes: what is to be known of how they were read.
-    """
-
-    space: HyperSpace
-    domain: Domain
-    task: Task
-    goals: Goals
-    total: int
-    digest: str
-    notes: tuple[str, ...]
-
-    @property
-    def longest(self) -> int:
-        """Epochs of a full training."""
-        return self.domain.fidelities[-1]
 
 
 class Network(NamedTuple):
@@ -123,9 +95,7 @@ def play_strategy(
 
 def play_bulk_and_cut(problem: Problem, seed: int, folder: Path, watch: Watch, pause: Pause) -> list[Network]:
     """Returns the networks of one run of BULK&CUT; see `play_strategy`."""
-    search = Search(
-        problem.space, problem.domain, problem.task, problem.goals, problem.longest, problem.total, seed
-    )
+    search = Search(problem.space, problem.domain, problem.task, problem.goals, problem.longest, problem.total, seed)
     path, weights = folder / JOURNAL, folder / CHILDREN
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -41,7 +41,8 @@ class HyperConfig:
     train_images: int = option(0, "of the others, so many train, drawn by the seed; 0 for all", minimum=0)
     levels: LevelSettings = option(LevelSettings(), "")
     epochs: tuple[int, ...] = option(
-        (7, 13, 25), "of the trainings that strategies of several fidelities choose among, rising; the last is full",
+        (7, 13, 25),
+        "of the trainings that strategies of several fidelities choose among, rising; the last is full",
         minimum=1,
     )
     objectives: tuple[str, ...] = option(

@@ -23,7 +23,7 @@ def content(array: np.ndarray) -> bytes:
 def arrays() -> list[np.ndarray]:
     rng = np.random.default_rng(0)
     return [
-        rng.integers(0, 256 if "images" in name else 10, (count, 28, 28) if "images" in name else count).astype(np.uint8)
+        rng.integers(0, 256, (count, 28, 28), np.uint8) if "images" in name else rng.integers(0, 10, count, np.uint8)
         for name, count in zip(FILES, COUNTS, strict=True)
     ]
 

@@ -89,7 +89,7 @@ def test_children_begin_with_their_parent_s_weights_and_are_taught_where_they_ar
             assert sizes[0] >= sizes[1]
         if parent is not None:
             ratio = hyper.learning_rate / parent.learning_rate
-            assert 10**-0.5 <= ratio <= 10**0.5 or each.stage == CUT and hyper.learning_rate == 1e-2
+            assert 10**-0.5 <= ratio <= 10**0.5 or (each.stage == CUT and hyper.learning_rate == 1e-2)
         if each.stage == CUT:
             assert sizes[0] <= sizes[1] and teacher.shape == (40, 2) and hyper.learning_rate <= 1e-2
     assert any(not all(each.hyper.pools) for each in members)

@@ -1,4 +1,4 @@
-"""The joint job: really trained, equal epochs, resumed to the same bytes, fronts with test accuracies, mistakes told."""
+"""The joint job: equal epochs, resumed to the same bytes, fronts with test accuracies, mistakes told."""
 
 import json
 import shutil
@@ -16,7 +16,8 @@ from parsec.errors import UserError
 from parsec.hyper import bulk_and_cut, evaluator
 from parsec.hyper.network import Trained
 from parsec.run import hyper_runs
-from parsec.run.hyper import load_problem, run_hyper
+from parsec.run.hyper import run_hyper
+from parsec.run.hyper_problem import load_problem
 from parsec.run.hyper_settings import HyperConfig, LevelSettings
 
 FILES = ("result.json", "table.md", "front.md", "front.json", "curves.npz", "hypervolume.png", "attained.png")
@@ -25,7 +26,14 @@ CONFIG = HyperConfig(
     valid_fraction=0.5,
     train_images=40,
     levels=LevelSettings(
-        conv=(2, 4), conv_levels=2, fc=(2, 4), fc_levels=2, rate=(1e-3, 1e-1), rate_levels=3, batch=(8, 32), batch_levels=2
+        conv=(2, 4),
+        conv_levels=2,
+        fc=(2, 4),
+        fc_levels=2,
+        rate=(1e-3, 1e-1),
+        rate_levels=3,
+        batch=(8, 32),
+        batch_levels=2,
     ),
     epochs=(2, 6),
     strategies=("random", "sh_emoa", "bulk_and_cut"),
@@ -199,8 +207,10 @@ def test_the_paper_s_space_is_the_default_and_reaches_beyond_its_reference_point
     assert config.levels == LevelSettings() and config.epochs == (7, 13, 25) and config.reference == ()
     problem = load_problem(replace(config, dataset="digits_on_photos"))
     assert problem.goals.reference.tolist() == [0.0, -8.0] and len(problem.space.sizes) == 13
-    assert problem.space.conv[0] == 16 and problem.space.conv[-1] == 1024 and problem.space.batches == tuple(
-        2**power for power in range(10)
+    assert (
+        problem.space.conv[0] == 16
+        and problem.space.conv[-1] == 1024
+        and problem.space.batches == tuple(2**power for power in range(10))
     )
 
 
