@@ -89,8 +89,8 @@ def choose_parent(search: Search, members: Sequence[Member], stage: str, rng: np
     """Returns the number of the network that the next one grows or is cut from.
 
     It is of the first front or of the second. Who grows is drawn in proportion to the squared accuracy beyond chance,
-    and has at most 10^8 parameters; who is cut is drawn evenly, from those that were not yet where there are any. Where
-    that leaves nobody, any network may be.
+    of those with at most 10^8 parameters; who is cut is drawn evenly, of those with 100 or more, and of these from those
+    that were not cut yet. A condition that no network of the front meets is passed over.
     """
     scores = np.stack([member.scores[:-1] for member in members])
     able = np.flatnonzero(np.isfinite(scores).all(1))
@@ -101,13 +101,12 @@ def choose_parent(search: Search, members: Sequence[Member], stage: str, rng: np
     task = search.task
     sizes = np.array([parameter_count(member.hyper, task.image, task.classes) for member in members])
     if stage == BULK:
-        front = front[sizes[front] <= MOST_PARAMS] if (sizes[front] <= MOST_PARAMS).any() else able
+        front = _some(front, sizes[front] <= MOST_PARAMS)
         beyond = np.square(scores[front, 0] - 100 / task.classes)
         return int(rng.choice(front, p=beyond / beyond.sum() if beyond.sum() > 0 else None))
-    front = front[sizes[front] >= _LEAST_PARAMS] if (sizes[front] >= _LEAST_PARAMS).any() else able
+    front = _some(front, sizes[front] >= _LEAST_PARAMS)
     before = [member.parent for member in members if member.stage == CUT]
-    uncut = np.setdiff1d(front, before)
-    return int(rng.choice(uncut if len(uncut) else front))
+    return int(rng.choice(_some(front, ~np.isin(front, before))))
 
 
 def train_next(
@@ -146,3 +145,8 @@ def train_next(
     hyper = replace(grown.hyper, learning_rate=rate)
     trained = train(hyper, task, grown.variables, epochs, order, pause, teacher)
     return Member(stage, parent, hyper, epochs, told(search.goals, hyper, trained, task)), trained.variables
+
+
+def _some(rows: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Returns the rows int [n] that are wanted, bool [n]; all where none is."""
+    return rows[wanted] if wanted.any() else rows

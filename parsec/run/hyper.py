@@ -105,7 +105,8 @@ def _make_strategies(config: HyperConfig, problem: Problem) -> dict[str, Strateg
     """Returns each strategy as it is told the scores of trainings; None for BULK&CUT, which is none."""
     if not config.strategies:
         raise UserError(f"config.strategies is empty; choose from {', '.join((*STRATEGIES, BULK_AND_CUT))}")
-    options = parse_options(config.options, config.strategies)
+    # Those of a strategy that is left out stay without effect, or a config's own would have to be left out with it.
+    options = parse_options(config.options, (*STRATEGIES, BULK_AND_CUT))
     made: dict[str, Strategy | None] = {}
     for name in config.strategies:
         if name in made:
@@ -263,8 +264,9 @@ def _entry(problem: Problem, network: Network, met: dict[str, int]) -> dict[str,
         zip((name.removeprefix("-") for name in goals.names), _unsigned(goals.names, network.scores[:-1]), strict=True)
     )
     count = parameter_count(network.hyper, problem.task.image, problem.task.classes)
+    hyper = asdict(network.hyper)
     return {
-        "hyper": asdict(network.hyper),
+        "hyper": {name: list(each) if isinstance(each, tuple) else each for name, each in hyper.items()},
         "genotype": to_text(network.hyper),
         "values": {
             **{name: round(value, 4) for name, value in values.items()},

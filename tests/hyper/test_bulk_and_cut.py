@@ -14,7 +14,7 @@ from parsec.hyper.evaluator import hyper_goals
 from parsec.hyper.network import Task, Trained, Variables
 from parsec.hyper.space import HyperParameters, HyperSpace, hyper_domain, parameter_count
 
-HYPER = HyperParameters((2,), (True,), 3, False, True, (2,), 0.01, 10)
+HYPER = HyperParameters((2,), (True,), 7, False, True, (2,), 0.01, 10)
 
 
 @pytest.fixture
