@@ -89,8 +89,8 @@ def choose_parent(search: Search, members: Sequence[Member], stage: str, rng: np
     """Returns the number of the network that the next one grows or is cut from.
 
     It is of the first front or of the second. Who grows is drawn in proportion to the squared accuracy beyond chance,
-    of those with at most 10^8 parameters; who is cut is drawn evenly, of those with 100 or more, and of these from those
-    that were not cut yet. A condition that no network of the front meets is passed over.
+    of those with at most 10^8 parameters; who is cut is drawn evenly, of those with 100 or more, and first of those
+    among them that were not cut yet. A condition that no network of the front meets is passed over.
     """
     scores = np.stack([member.scores[:-1] for member in members])
     able = np.flatnonzero(np.isfinite(scores).all(1))
