@@ -26,6 +26,7 @@ LAYERS = [
     "evaluate",
     "export",
     "report",
+    "hyper",
     "run",
     "__init__",
 ]

@@ -8,6 +8,8 @@ from parsec.data.digits import load_digits
 from parsec.data.digits_on_photos import load_digits_on_photos
 from parsec.data.examples import is_streamed
 from parsec.data.folder import load_images
+from parsec.data.idx import NAME as FASHION
+from parsec.data.idx import fashion_examples, load_fashion_mnist
 from parsec.data.tfds import load_tfds
 from parsec.errors import UserError, unknown
 
@@ -19,10 +21,14 @@ DATASETS: dict[str, Loader] = {
     "digits_on_photos": load_digits_on_photos,
     "cifar10": load_cifar10,
     "cifar100": load_cifar100,
+    FASHION: load_fashion_mnist,
     "images": load_images,
 }
 _PREFIX = "tfds:"
-_WITHOUT_TENSORFLOW = {cifar.name: tfds_examples(cifar) for cifar in (CIFAR10, CIFAR100)}
+_WITHOUT_TENSORFLOW = {
+    **{cifar.name: tfds_examples(cifar) for cifar in (CIFAR10, CIFAR100)},
+    FASHION: fashion_examples,
+}
 
 
 def load(name: str, data_dir: str = "", image_size: int = 0) -> Dataset:

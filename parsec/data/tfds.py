@@ -8,7 +8,7 @@ files (CIFAR), it prepares that without.
 import difflib
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,8 +19,8 @@ from parsec.data.dataset import Dataset, check_size, checked, resized, with_test
 from parsec.data.images import decode, to_square
 from parsec.errors import UserError, one_line
 
-# `generate(split prefix, source files) -> (key, example) ...`, as `tfds.core.GeneratorBasedBuilder` wants it.
-Generate = Callable[[str, Iterable[str]], Iterator[tuple[int, dict[str, Any]]]]
+# `generate(...) -> (key, example) ...` of what the dataset's builder hands to its own, as of its source files.
+Generate = Callable[..., Iterator[tuple[int, dict[str, Any]]]]
 
 # The test part is the first of these whose labels are public, or else a part of the training images.
 TEST_SPLITS = ("test", "validation")

@@ -40,17 +40,51 @@ def draw_hypervolume(path: Path, curves: Mapping[str, tuple[np.ndarray, np.ndarr
     _save(figure, path)
 
 
-def draw_fronts(
-    path: Path, exact: np.ndarray, attained: Mapping[str, np.ndarray], names: tuple[str, str], title: str
-) -> None:
-    """Writes the exact front, its points joined by steps, and what half of each strategy's runs attain.
+def draw_reached(path: Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) -> None:
+    """Writes the hypervolume of each strategy against trained epochs, one line with its band each.
 
     Args:
       path: where to.
-      exact: points in the objectives' own units, float [F, 2], in order along the front.
+      curves: mean hypervolume and half-width of its interval after every epoch, float [epochs] each, by strategy.
+      title: above the plot.
+
+    Raises:
+      OSError: if the file cannot be written.
+    """
+    figure, axes = _figure()
+    lowest, highest = np.inf, 0.0
+    for at, (name, (mean, half)) in enumerate(curves.items()):
+        epochs = np.arange(1, len(mean) + 1)
+        colour, style = _look(at)
+        axes.plot(epochs, mean, style, color=colour, label=name, linewidth=1.6)
+        axes.fill_between(epochs, mean - half, mean + half, color=colour, alpha=0.15, linewidth=0)
+        lowest, highest = min(lowest, float(mean[len(mean) // 5])), max(highest, float(mean.max()))
+    # What is reached in the first fifth would leave no room to tell the ends apart.
+    if np.isfinite(lowest) and highest > lowest:
+        axes.set_ylim(lowest - 0.05 * (highest - lowest), highest + 0.08 * (highest - lowest))
+    axes.set(xlabel="trained epochs", ylabel="hypervolume, mean and 95 % interval", title=title)
+    axes.grid(True, alpha=0.25)
+    axes.legend(fontsize=8, ncols=2)
+    _save(figure, path)
+
+
+def draw_fronts(
+    path: Path,
+    known: np.ndarray,
+    attained: Mapping[str, np.ndarray],
+    names: tuple[str, str],
+    title: str,
+    label: str = "exact front",
+) -> None:
+    """Writes a known front as points, and what half of each strategy's runs attain, in steps.
+
+    Args:
+      path: where to.
+      known: points in the objectives' own units, float [F, 2], in order along the front.
       attained: corners likewise, by strategy.
       names: of the two objectives.
       title: above the plot.
+      label: what the known front is.
 
     Raises:
       OSError: if the file cannot be written.
@@ -61,7 +95,7 @@ def draw_fronts(
         axes.step(
             corners[:, 1], corners[:, 0], style, where="post", color=colour, label=name, linewidth=1.4, alpha=0.85
         )
-    axes.plot(exact[:, 1], exact[:, 0], "o", color="black", markersize=4, label="exact front", zorder=5)
+    axes.plot(known[:, 1], known[:, 0], "o", color="black", markersize=4, label=label, zorder=5)
     axes.set(xlabel=names[1], ylabel=names[0], title=title)
     axes.grid(True, alpha=0.25)
     axes.legend(fontsize=8)

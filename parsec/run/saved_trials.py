@@ -74,7 +74,7 @@ def make_tasks(config: Compared, objectives: tuple[str, ...], table: Table, doma
     repeated = [name for name in dict.fromkeys(config.strategies) if config.strategies.count(name) > 1]
     if repeated:
         raise UserError(f"config.strategies names {repeated[0]} more than once")
-    options = _parse_options(config.options, config.strategies)
+    options = parse_options(config.options, config.strategies)
     tasks = {}
     for name in config.strategies:
         make_strategy(name, domain, options.get(name, {}), len(objectives))
@@ -82,7 +82,7 @@ def make_tasks(config: Compared, objectives: tuple[str, ...], table: Table, doma
     return tasks
 
 
-def _parse_options(options: Sequence[str], strategies: Sequence[str]) -> dict[str, dict[str, str]]:
+def parse_options(options: Sequence[str], strategies: Sequence[str]) -> dict[str, dict[str, str]]:
     """Returns the options of each strategy, as text, of entries `NAME.OPTION=VALUE`.
 
     Raises:

@@ -30,7 +30,7 @@ class TableConfig:
     JOB: ClassVar[str] = "parsec.run.table:run_build_table"
     WRITES: ClassVar[tuple[str, ...]] = ("table.npz",)
 
-    dataset: str = option("digits", "digits, digits_on_photos, cifar10, cifar100, images or tfds:NAME")
+    dataset: str = option("digits", "digits, digits_on_photos, cifar10, cifar100, fashion_mnist, images or tfds:NAME")
     data_dir: str = option("", "folder of the dataset's files, where it needs them", affects_results=False)
     space: str = option("nasbench201", "search space, a key of parsec.cells.SPACES")
     architectures: int = option(0, "distinct architectures to train, drawn by the seed; 0 trains all", minimum=0)

@@ -14,6 +14,7 @@ from parsec.run import (
     factories,
     finals,
     front,
+    hyper,
     journal,
     latency,
     pareto,
@@ -24,6 +25,7 @@ from parsec.run import (
     unreadable,
 )
 from parsec.run.compare_settings import CompareConfig
+from parsec.run.hyper_settings import HyperConfig
 from parsec.run.latency_settings import LatencyConfig
 from parsec.run.pareto_settings import ParetoConfig
 from parsec.run.pipeline_settings import PipelineConfig
@@ -45,6 +47,8 @@ def test_the_names_are_those_of_the_modules_that_write():
     assert {saved_trials.FINISHED, compare.CURVES, compare.PLOT, compare.TEXT} == set(CompareConfig.WRITES)
     fronts = {pareto.CURVES, pareto.PLOT, pareto.FRONTS, pareto.TEXT, pareto.FRONT, pareto.ARCHITECTURES}
     assert {saved_trials.FINISHED, *fronts} == set(ParetoConfig.WRITES)
+    searched = {hyper.CURVES, hyper.PLOT, hyper.FRONTS, hyper.TEXT, hyper.FRONT, hyper.ARCHITECTURES}
+    assert {hyper.SEARCHES, *searched} == set(HyperConfig.WRITES)
     assert {table.TABLE} == set(TableConfig.WRITES)
     assert {latency.TABLE, latency.MODEL} == set(LatencyConfig.WRITES)
     exports = {export.PROGRAM, export.SCRIPT, export.GRAPH, export.TORCH_SOURCE, export.TORCH_WEIGHTS, export.MANIFEST}
@@ -62,7 +66,7 @@ def test_every_file_name_in_the_runner_is_one_that_a_job_names(path: Path):
         name
         for config in (
             *(SearchConfig(), CompareConfig(), ParetoConfig(), TableConfig()),
-            *(TrainConfig(), RetrainConfig(), PipelineConfig(), LatencyConfig()),
+            *(TrainConfig(), RetrainConfig(), PipelineConfig(), LatencyConfig(), HyperConfig()),
         )
         for name in writes(config)
     }

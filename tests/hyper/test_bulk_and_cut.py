@@ -1,0 +1,95 @@
+"""BULK&CUT: its stages share the epochs, children grow from the front and are cut from it, and every draw repeats."""
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from parsec.evaluate.contract import no_pause
+from parsec.hyper import bulk_and_cut
+from parsec.hyper.bulk_and_cut import BULK, CUT, RANDOM, Member, Search, choose_parent, next_stage, train_next
+from parsec.hyper.evaluator import hyper_goals
+from parsec.hyper.network import Task, Trained, Variables
+from parsec.hyper.space import HyperParameters, HyperSpace, hyper_domain, parameter_count
+
+HYPER = HyperParameters((2,), (True,), 7, False, True, (2,), 0.01, 10)
+
+
+@pytest.fixture
+def search(space: HyperSpace, task: Task) -> Search:
+    goals = hyper_goals(("accuracy", "-log10_params"), (), space, task)
+    return Search(space, hyper_domain(space), task, goals, 6, 120, 0)
+
+
+def member(stage: str, accuracy: float, *, parent: int = -1, width: int = 2, epochs: int = 6) -> Member:
+    """Returns a network whose parameters grow with its width."""
+    hyper = replace(HYPER, conv=(width,))
+    log_params = np.log10(parameter_count(hyper, (9, 9, 2), 2))
+    scores = [accuracy, -log_params, accuracy] if np.isfinite(accuracy) else [np.nan] * 3
+    return Member(stage, parent, hyper, epochs, np.array(scores))
+
+
+def test_stages_take_their_shares_of_the_epochs_and_nothing_beyond(search: Search) -> None:
+    members: list[Member] = []
+    while (following := next_stage(search, members)) is not None:
+        members.append(member(following[0], 60, epochs=following[1]))
+    assert Counter(each.stage for each in members) == {RANDOM: 7, BULK: 8, CUT: 15}
+    assert {each.epochs for each in members if each.stage == CUT} == {2}
+    assert sum(each.epochs for each in members) == search.total
+
+
+def test_while_nothing_was_trained_without_diverging_networks_stay_random(search: Search) -> None:
+    members = [member(RANDOM, np.nan)] * 15
+    assert next_stage(search, members) == (RANDOM, 6)
+    assert next_stage(search, [*members, member(RANDOM, 50)]) == (CUT, 2)
+
+
+def test_parents_are_of_the_front_and_the_accurate_grow_most(search: Search) -> None:
+    # The first two are the front, the third is the second front, the fourth behind it, the last diverged.
+    members = [member(RANDOM, 60), member(RANDOM, 90, width=4), member(RANDOM, 80, width=4)]
+    members += [member(RANDOM, 70, width=4), member(RANDOM, np.nan)]
+    rng = np.random.default_rng(0)
+    grown = Counter(choose_parent(search, members, BULK, rng) for _ in range(2000))
+    assert set(grown) == {0, 1, 2}
+    assert grown[2] / 2000 == pytest.approx(0.15, abs=0.03)
+    # (90 - 50)^2 against (60 - 50)^2.
+    assert grown[1] / grown[0] == pytest.approx(16, rel=0.5)
+    cut = Counter(choose_parent(search, members, CUT, rng) for _ in range(2000))
+    assert cut[0] / cut[1] == pytest.approx(1, abs=0.2)
+    # Who was cut already waits for the others of its front.
+    members.append(member(CUT, 10, parent=1, width=4))
+    cut = Counter(choose_parent(search, members, CUT, rng) for _ in range(200))
+    assert set(cut) == {0, 2}
+
+
+def test_children_begin_with_their_parent_s_weights_and_are_taught_where_they_are_cut(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[HyperParameters, Variables, Any]] = []
+
+    def fake(hyper, task, variables, epochs, seed, pause, teacher=None) -> Trained:
+        calls.append((hyper, variables, teacher))
+        return Trained(variables, 60.0 + len(calls), 50.0)
+
+    monkeypatch.setattr(bulk_and_cut, "train", fake)
+    members: list[Member] = []
+    kept: list[Variables] = []
+    while (trained := train_next(search, members, kept.__getitem__, no_pause)) is not None:
+        again = train_next(search, members, kept.__getitem__, no_pause)
+        assert again is not None and again[0].hyper == trained[0].hyper and again[0].parent == trained[0].parent
+        members.append(trained[0])
+        kept.append(trained[1])
+    for each, (hyper, _, teacher) in zip(members, calls[::2], strict=True):
+        parent = members[each.parent].hyper if each.parent >= 0 else None
+        sizes = [parameter_count(of, (9, 9, 2), 2) for of in (hyper, parent) if of is not None]
+        assert (parent is None) == (each.stage == RANDOM) and (teacher is not None) == (each.stage == CUT)
+        if each.stage == BULK:
+            assert sizes[0] >= sizes[1]
+        if parent is not None:
+            ratio = hyper.learning_rate / parent.learning_rate
+            assert 10**-0.5 <= ratio <= 10**0.5 or (each.stage == CUT and hyper.learning_rate == 1e-2)
+        if each.stage == CUT:
+            assert sizes[0] <= sizes[1] and teacher.shape == (40, 2) and hyper.learning_rate <= 1e-2
+    assert any(not all(each.hyper.pools) for each in members)
