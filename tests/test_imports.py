@@ -10,6 +10,7 @@ LAYERS = [
     "errors",
     "config",
     "keys",
+    "processes",
     "footprint",
     "files",
     "cells",
