@@ -80,6 +80,11 @@ class SimulatedPool(Executor):
         self.ends.append(self.now)
         future.set_result(call())
 
+    def finish(self) -> None:
+        """Moves the clock to the end of all that was begun."""
+        while self._busy:
+            self.advance()
+
 
 class Run(NamedTuple):
     """One run.
@@ -112,7 +117,9 @@ def one_run(
     pool = SimulatedPool(workers, lambda architecture: float(durations[table.find(architecture[None])[0]]))
     ledger = Ledger(Rule(budget), table_domain(table), evaluator.rows, 1, "simulated")
     timed = evaluator._replace(evaluate=evaluate)
-    play(strategy, timed, ledger, jax.random.key(seed), pause=pool.advance, pool=pool, under_way=under_way)
+    # All of a batch ends before more is asked for.
+    pause = pool.finish if under_way == 1 else pool.advance
+    play(strategy, timed, ledger, jax.random.key(seed), pause=pause, pool=pool, under_way=under_way)
     rows = np.array(ledger.charged)
     best = rows[int(objective[rows].argmax())]
     optimum = int(objective.argmax())

@@ -47,7 +47,7 @@ def play(
       watch: called with the scores [M] of each evaluation, those of the journal too.
       pause: called before and during evaluations; may raise.
       pool: where evaluations run; None evaluates in turn, here.
-      under_way: evaluations below which the strategy is asked again, and the most asks that are open. With 1 it is
+      under_way: evaluations below which the strategy is asked again; at most twice as many asks are open. With 1 it is
         told all that it asked for before that, in the order in which evaluations are begun, and a run is the same in a
         pool of any size. With more it depends on the order in which they finish, which the journal keeps.
 
@@ -88,8 +88,8 @@ def play(
             finish(number)
             write(Told(number))
         missing = list(dict.fromkeys(row for each in open_asks.values() for row in ledger.missing(each)))
-        # A repeat of what is under way is a free ask, but not one to be made again and again.
-        if len(missing) < under_way and len(open_asks) < under_way and not ledger.over:
+        # An ask that only repeats what is under way keeps no worker busy; some are worth another, but not any number.
+        if len(missing) < under_way and len(open_asks) < 2 * under_way and not ledger.over:
             write(begin())
             continue
         if not missing:
