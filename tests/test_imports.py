@@ -11,6 +11,7 @@ LAYERS = [
     "config_values",
     "config",
     "keys",
+    "processes",
     "footprint",
     "files",
     "cells",

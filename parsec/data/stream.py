@@ -12,12 +12,10 @@ it; in an evaluation it does not count. Either way it is reported by name.
 import contextlib
 import gc
 import os
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import parent_process, resource_tracker
+from multiprocessing import resource_tracker
 from typing import Any, NamedTuple
 
 import jax
@@ -31,6 +29,7 @@ from parsec.data.memory import Batches, finished, memory_source, steps_per_epoch
 from parsec.data.source import Batch, RawBatch, Source
 from parsec.devices import divided, whole
 from parsec.errors import UserError
+from parsec.processes import end_with_parent, leaving_interrupts
 
 # The usual mean and deviation of ImageNet's channels, in units of the pixels.
 MEAN, STD = 255 * np.array([0.485, 0.456, 0.406], np.float32), 255 * np.array([0.229, 0.224, 0.225], np.float32)
@@ -243,7 +242,6 @@ def _read_ahead(batches: Any, workers: int) -> Any:
     """Returns an iterator over a map dataset that decodes ahead, in `workers` processes or else in threads."""
     grain = _grain()
     if workers:
-        # Python's own helper; to start it would unblock what `_next` blocks.
         resource_tracker.ensure_running()
         ahead = batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=1))
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=_READY)
@@ -253,10 +251,10 @@ def _read_ahead(batches: Any, workers: int) -> Any:
 
 
 def _next(reader: Any) -> tuple[np.ndarray, ...]:
-    # The first call starts the processes, and they inherit what is blocked: a Ctrl-C is for the one that trains.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        return next(reader)
+        # The first call starts the processes.
+        with leaving_interrupts():
+            return next(reader)
     except RuntimeError as error:
         # Grain's word for it; the functions that read raise nothing.
         if "terminated unexpectedly" not in str(error):
@@ -265,8 +263,6 @@ def _next(reader: Any) -> tuple[np.ndarray, ...]:
             "a process that decodes images died, for lack of memory or of room in /dev/shm; lower "
             "--config.data.workers, or set it to 0"
         ) from error
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _close(readers: list[Any]) -> None:
@@ -279,14 +275,7 @@ def _close(readers: list[Any]) -> None:
 def _begin_worker(worker: int, workers: int) -> None:
     """Has a process that decodes end when the one that it works for does, however that is."""
     del worker, workers
-    parent = parent_process()
-
-    def end_too() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=end_too, daemon=True).start()
+    end_with_parent()
 
 
 def _grain() -> Any:

@@ -10,6 +10,7 @@ from parsec.data.examples import is_streamed
 from parsec.errors import UserError
 from parsec.evaluate.goals import check_goals
 from parsec.joint.registry import JOINTS
+from parsec.run.cluster import check_address
 from parsec.run.evaluators import EVALUATORS, joint_entry
 from parsec.run.settings import LEAST_CELLS, SearchConfig
 from parsec.run.strategy_search import check_strategy
@@ -55,6 +56,7 @@ def check_search(config: SearchConfig, space: Space) -> None:
             )
     if not _is_joint(config):
         check_strategy(config.strategy, space)
+    check_address(config.cluster)
 
 
 def _is_joint(config: SearchConfig) -> bool:
@@ -146,6 +148,18 @@ CONDITIONS = (
         lambda config: EVALUATORS[config.strategy.evaluator].shared,
         "shared weights: config.strategy.evaluator=supernet; short trainings have a device each already",
     ),
+    Condition(
+        ("workers", "cluster"),
+        _trains,
+        "short trainings of single cells, config.strategy.evaluator=train: shared weights learn in one process, whose "
+        "batches --config.devices divides, and a table is looked up at once",
+    ),
+    Condition(
+        ("workers", "cluster"),
+        lambda config: not config.strategy.inherit,
+        "config.strategy.inherit=false: a child that inherits weights waits for those before it",
+    ),
+    Condition(("asynchronous",), lambda config: config.workers > 1, "config.workers=2 or more"),
     Condition(
         ("verify.learning_rate",), lambda config: not _trains(config), "shared weights; here cells are trained alike"
     ),

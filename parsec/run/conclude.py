@@ -135,7 +135,7 @@ def conclude(
         "evaluator": config.strategy.evaluator,
         "evaluations": None if evaluated is None else len(evaluated.scores),
         "failed_evaluations": None if evaluated is None else int((~np.isfinite(evaluated.scores[:, 0])).sum()),
-        "warnings": _warnings(space, found),
+        "warnings": _warnings(space, found, config.asynchronous),
         "config": affecting_results(config),
     }
     if is_streamed(config.dataset):
@@ -289,12 +289,18 @@ def _rank_correlation(
     }
 
 
-def _warnings(space: Space, architecture: np.ndarray) -> list[str]:
+def _warnings(space: Space, architecture: np.ndarray, asynchronous: bool) -> list[str]:
     operations = [edge.operation for cell in space.decode(architecture).values() for edge in cell.edges]
     share = sum(name in SKIPS for name in operations) / len(operations)
-    if share <= _COLLAPSED:
-        return []
-    return [
-        f"{share:.0%} of the found cell's operations are skip connections or none: the search may have collapsed; "
-        "a longer --config.prior.warmup or a slower --config.prior.learning_rate helps"
-    ]
+    warnings = []
+    if share > _COLLAPSED:
+        warnings.append(
+            f"{share:.0%} of the found cell's operations are skip connections or none: the search may have collapsed; "
+            "a longer --config.prior.warmup or a slower --config.prior.learning_rate helps"
+        )
+    if asynchronous:
+        warnings.append(
+            "not reproducible: which worker ended first decided what was proposed next (config.asynchronous), so that "
+            "another run of this seed may find another cell"
+        )
+    return warnings

@@ -1,5 +1,6 @@
 """The factories of evaluators: from a config and a run directory to what scores architectures."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -100,6 +101,16 @@ def search_steps(config: SearchConfig) -> int:
     return settings.steps or max(round(settings.epochs * steps_per_epoch(images, config.data.batch_size)), 1)
 
 
+def training_cost(config: SearchConfig) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns the `Evaluator.cost` of short trainings."""
+    costs = search_costs(config)
+
+    def cost(architectures: np.ndarray) -> np.ndarray:
+        return table_costs(costs, architectures)[:, 1].astype(np.float64)
+
+    return cost
+
+
 def told_capacity(config: SearchConfig) -> float:
     """Returns what scores hold of the logarithm of a network's parameters, in nats for each e-fold; 0 for nothing.
 
@@ -135,9 +146,6 @@ def _training(config: SearchConfig, steps: int, key: jax.Array, folder: Path | N
     def bonus(architectures: np.ndarray) -> np.ndarray:
         return capacity * np.log(table_costs(costs, architectures)[:, 0])
 
-    def cost(architectures: np.ndarray) -> np.ndarray:
-        return table_costs(costs, architectures)[:, 1].astype(np.float64)
-
     return training_evaluator(
         space,
         problem.shape,
@@ -146,7 +154,7 @@ def _training(config: SearchConfig, steps: int, key: jax.Array, folder: Path | N
         steps=steps,
         objectives=(first, *(name for name in (OBJECTIVE, LIKELIHOOD) if name != first)),
         bonus=bonus,
-        cost=cost,
+        cost=training_cost(config),
         key=key,
         folder=folder,
     )

@@ -20,6 +20,9 @@ from parsec.run.journal import Asked, Journal, Scored, Told
 from parsec.run.ledger import Ask, Ledger, Rule, Tally, enter_ask, is_over, open_tally
 from parsec.search.contract import State, Strategy
 
+# Time between two looks at whether to stop, while evaluations are waited for.
+_PATIENCE_SECONDS = 0.5
+
 
 def play(
     strategy: Strategy,
@@ -44,8 +47,9 @@ def play(
       watch: called with the scores [M] of each evaluation, those of the journal too.
       pause: called before and during evaluations; may raise.
       pool: where evaluations run; None evaluates in turn, here.
-      under_way: asks that may be open at once; above 1 a run depends on the order in which evaluations finish, which
-        the journal keeps.
+      under_way: evaluations below which the strategy is asked again; at most twice as many asks are open. With 1 it is
+        told all that it asked for before that, in the order in which evaluations are begun, and a run is the same in a
+        pool of any size. With more it depends on the order in which they finish, which the journal keeps.
 
     Raises:
       UserError: the strategy proposes what does not exist, or the journal is another run's.
@@ -54,7 +58,7 @@ def play(
     state = strategy.init(fold(key, "init"))
     asks = 0
     open_asks: dict[int, Ask] = {}
-    running: dict[Future[np.ndarray], int] = {}
+    running: dict[int, Future[np.ndarray]] = {}
 
     def begin() -> Asked:
         nonlocal state, asks
@@ -80,36 +84,37 @@ def play(
     if journal is not None:
         _replay(journal, ledger, begin, finish, watch, open_asks)
     while True:
-        while len(open_asks) < under_way and not ledger.over:
-            write(begin())
         for number in [number for number, each in open_asks.items() if not ledger.missing(each)]:
             finish(number)
             write(Told(number))
-        if not open_asks:
-            if ledger.over:
-                return state
-            continue
         missing = list(dict.fromkeys(row for each in open_asks.values() for row in ledger.missing(each)))
-        if not missing:
+        # An ask that only repeats what is under way keeps no worker busy; some are worth another, but not any number.
+        if len(missing) < under_way and len(open_asks) < 2 * under_way and not ledger.over:
+            write(begin())
             continue
-        pause()
+        if not missing:
+            return state
+        architectures = np.stack([ledger.architecture(row) for row in missing])
+        if evaluator.cost is not None:
+            # The longest of those that run side by side keeps the others waiting.
+            order = np.argsort(evaluator.cost(architectures), kind="stable")
+            missing, architectures = [missing[at] for at in order], architectures[order]
         if pool is None:
-            architectures = np.stack([ledger.architecture(row) for row in missing])
-            if evaluator.cost is not None:
-                # The longest of those that run side by side keeps the others waiting.
-                order = np.argsort(evaluator.cost(architectures), kind="stable")
-                missing, architectures = [missing[at] for at in order], architectures[order]
+            pause()
             some, architectures = missing[: evaluator.together], architectures[: evaluator.together]
             for row, scores in zip(some, evaluator.evaluate(architectures, ledger.begun(some[0]), pause), strict=True):
                 enter(row, scores)
             continue
         for row in missing:
-            if row not in running.values():
+            if row not in running:
                 begun = (ledger.architecture(row)[None], ledger.begun(row), no_pause)
-                running[pool.submit(evaluator.evaluate, *begun)] = row
-        done, _ = wait(running, return_when=FIRST_COMPLETED)
-        for future in sorted(done, key=running.__getitem__):
-            enter(running.pop(future), future.result()[0])
+                running[row] = pool.submit(evaluator.evaluate, *begun)
+        awaited = [running[missing[0]]] if under_way == 1 else list(running.values())
+        while not any(future.done() for future in awaited):
+            pause()
+            wait(awaited, timeout=_PATIENCE_SECONDS, return_when=FIRST_COMPLETED)
+        for row in [row for row, future in running.items() if future in awaited and future.done()]:
+            enter(row, running.pop(row).result()[0])
 
 
 def _replay(

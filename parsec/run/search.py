@@ -7,6 +7,8 @@ the drawing and report.html last. Shared weights may learn on images that are st
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,13 +21,15 @@ from parsec.cells.costs import LATENCY
 from parsec.cells.domain import Domain
 from parsec.cells.space import uniform_logits
 from parsec.data.stream import StreamedPart
+from parsec.errors import UserError
 from parsec.evaluate.contract import Evaluated, Evaluator, no_pause
 from parsec.evaluate.supernet import OBJECTIVE, Scored
 from parsec.evaluate.training import LIKELIHOOD
+from parsec.run.cluster import cluster_workers
 from parsec.run.coherence import check_search
 from parsec.run.conclude import Judge, Outcome, conclude, derive_architecture, show_result
 from parsec.run.evaluators import EVALUATORS, joint_entry
-from parsec.run.factories import search_costs, search_goals, told_capacity
+from parsec.run.factories import search_costs, search_goals, told_capacity, training_cost
 from parsec.run.finals import COMPARED, choose_finalists, decide, remembered
 from parsec.run.front import find_front, settle_front, write_front
 from parsec.run.latency_model import Latencies, read_model
@@ -49,6 +53,7 @@ from parsec.run.settings import SearchConfig
 from parsec.run.strategy_search import best, run_strategy
 from parsec.run.verify import plan_verification, verify, verify_front
 from parsec.run.workdir import Claim, claim, finished_result, locate, reporting
+from parsec.run.workers import Workers, local_workers, open_workers
 from parsec.transfer.prior import Carried, carry_logits, read_prior
 
 
@@ -141,12 +146,21 @@ def search_by_scores(
     entry = EVALUATORS[config.strategy.evaluator]
     if entry.shared:
         _train_weights(config, make_joint(config), problem, run, uniform_logits(space), "shared weights")
-    evaluator = entry.factory(config, run.path)()
     after = problem.steps if entry.shared else 0
     goals = search_goals(config) if config.objectives else None
-    searched = run_strategy(
-        run, config.strategy, domain, config.seed, evaluator, after=after, initial=initial, goals=goals
-    )
+    with _open_evaluator(config, run.path) as (evaluator, workers):
+        searched = run_strategy(
+            run,
+            config.strategy,
+            domain,
+            config.seed,
+            evaluator,
+            after=after,
+            initial=initial,
+            goals=goals,
+            workers=workers,
+            asynchronous=config.asynchronous,
+        )
     part = domain if config.constraints else None
     found = best(searched.evaluated)
     outcome = Outcome(found, _judge(evaluator), ranks=not entry.afresh, domain=part, **searched._asdict())
@@ -167,6 +181,27 @@ def search_by_scores(
         found = decide(run, candidates, scores, last.together)
     judge = _judge(last._replace(evaluate=lambda rows, evaluated, pause: scores(rows, pause)))
     return outcome._replace(architecture=found, score=judge, front=front)
+
+
+@contextmanager
+def _open_evaluator(config: SearchConfig, workdir: Path) -> Iterator[tuple[Evaluator, Workers | None]]:
+    """Yields the evaluator of a search, and the workers that it belongs to, if any; raises `UserError`."""
+    make, count = EVALUATORS[config.strategy.evaluator].factory(config, workdir), config.workers
+    with ExitStack() as stack:
+        if config.cluster:
+            hire = stack.enter_context(cluster_workers(config.cluster, make, count))
+        elif count == 1:
+            yield make(), None
+            return
+        elif jax.default_backend() != "cpu":
+            raise UserError(
+                f"config.workers={count} are processes that train on a CPU; on {jax.default_backend()} one process "
+                "trains a cell on each device already, and config.cluster=local gives each worker a device of its own"
+            )
+        else:
+            hire = local_workers(make, count)
+        workers = stack.enter_context(open_workers(hire, count))
+        yield workers.evaluator._replace(cost=training_cost(config)), workers
 
 
 def _train_weights(
@@ -209,6 +244,8 @@ def _plan(
     strategy, entry = config.strategy, EVALUATORS[config.strategy.evaluator]
     groups = f"{config.sampler.groups} groups of " * (config.sampler.groups > 1)
     devices = f"{groups}{problem.mesh.size // config.sampler.groups} x " * entry.shared
+    place = f"on the Ray cluster {config.cluster}" if config.cluster else "of this machine"
+    order = "asked again whenever one is free: not reproducible" if config.asynchronous else "in order of proposal"
     if joint_entry(config) is not None:
         steps = f"{problem.steps}, {warmup} of them warm-up; batch {config.data.batch_size}; children: {budget}"
     elif entry.shared:
@@ -231,6 +268,7 @@ def _plan(
         **({"objectives": ", ".join(config.objectives)} if config.objectives else {}),
         **({LATENCY: f"predicted for {latencies.words}"} if latencies else {}),
         "steps": steps,
+        **({"workers": f"{config.workers} {place}, {order}"} if config.cluster or config.workers > 1 else {}),
         "verification": plan_verification(config, problem).words,
         "device": f"{devices}{jax.devices()[0].device_kind}, jax {jax.__version__}",
         "seed": config.seed,

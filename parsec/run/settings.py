@@ -236,6 +236,25 @@ class SearchConfig:
         minimum=0,
         affects_results=False,
     )
+    workers: int = option(
+        1,
+        "of short trainings, processes that train children at once, each with its share of this machine's cores; 1 "
+        "trains in the process that searches",
+        minimum=1,
+        maximum=10_000,
+        affects_results=False,
+    )
+    cluster: str = option(
+        "",
+        "of short trainings, the Ray cluster that the workers are on: local starts one on this machine, auto is the "
+        "one that it belongs to, else HOST:PORT or ray://HOST:PORT; empty for none",
+        affects_results=False,
+    )
+    asynchronous: bool = option(
+        False,
+        "whether the strategy is asked again as soon as a worker is free, and not once all that it asked for is known; "
+        "what it proposes then depends on which worker ends first, so that no run repeats another",
+    )
     data: DataSettings = option(DataSettings(), "")
     network: NetworkSettings = option(NetworkSettings(), "")
     supernet: SupernetSettings = option(SupernetSettings(), "")

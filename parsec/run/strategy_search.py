@@ -27,6 +27,7 @@ from parsec.run.search_domain import whole_domain
 from parsec.run.settings import StrategySettings
 from parsec.run.signals import StoppedError, graceful_stop
 from parsec.run.workdir import Claim
+from parsec.run.workers import Workers
 from parsec.search.contract import Strategy
 from parsec.search.registry import make_strategy
 
@@ -72,6 +73,8 @@ def run_strategy(
     after: int = 0,
     initial: np.ndarray | None = None,
     goals: Goals | None = None,
+    workers: Workers | None = None,
+    asynchronous: bool = False,
 ) -> Searched:
     """Returns every evaluation of a search and the prior that its strategy learnt, if any; resumes from its journal.
 
@@ -86,6 +89,8 @@ def run_strategy(
       after: steps that metrics.jsonl has lines of already; the n-th evaluation is its step `after` + n.
       initial: logits of the prior to start from, float32 [L, O], for a strategy that carries one.
       goals: of an evaluator `with_costs`, that the strategy searches for; None searches for its first objective.
+      workers: to whom the evaluator belongs; None evaluates here.
+      asynchronous: whether the strategy is asked again whenever one of them is free.
 
     Raises:
       UserError: the strategy does not fit the space, the journal is damaged or another run's, something cannot be
@@ -98,6 +103,7 @@ def run_strategy(
     truncate_after(run.path, after)
     metrics = MetricsFile(run.path)
     recorded = sum(isinstance(entry, Scored) for entry in journal.entries)
+    key = fold(jax.random.key(seed), "strategy")
 
     with (
         graceful_stop() as stop,
@@ -107,7 +113,17 @@ def run_strategy(
         if recorded:
             progress.note(f"{recorded} of {settings.evaluations} evaluations are in {JOURNAL}")
 
+        if workers is not None and not asynchronous:
+            # Any key does: how many are asked for is the same of every ask.
+            together = len(np.asarray(strategy.ask(key, strategy.init(fold(key, "init")))[0]))
+            if together < workers.count:
+                progress.note(
+                    f"{settings.name} asks for {together} at once: {workers.count - together} workers are idle"
+                )
+
         def pause() -> None:
+            while workers is not None and not workers.notes.empty():
+                progress.note(workers.notes.get())
             if stop.signal is not None:
                 raise StoppedError(stop.signal, after + len(ledger.finished().scores))
 
@@ -119,8 +135,18 @@ def run_strategy(
             metrics.write(after + len(told), {**named, "best": best, "failed_evaluations": failed})
             progress.update(len(told), {"best": best, "failed": failed})
 
-        key = fold(jax.random.key(seed), "strategy")
-        state = play(strategy, evaluator, ledger, key, journal=journal, watch=watch, pause=pause)
+        pool, under_way = (None, 1) if workers is None else (workers.pool, workers.count if asynchronous else 1)
+        state = play(
+            strategy,
+            evaluator,
+            ledger,
+            key,
+            journal=journal,
+            watch=watch,
+            pause=pause,
+            pool=pool,
+            under_way=under_way,
+        )
         evaluated = ledger.finished()
         count = len(evaluated.scores)
         if count < settings.evaluations:

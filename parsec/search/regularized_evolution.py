@@ -24,6 +24,7 @@ class Settings:
         10, "members alive at once; as many uniform samples come first", minimum=1, maximum=100_000
     )
     sample: int = option(3, "members drawn for a tournament, with replacement", minimum=1, maximum=100_000)
+    batch: int = option(1, "architectures per ask, each with a parent of its own", minimum=1, maximum=10_000)
 
 
 class EvolutionState(NamedTuple):
@@ -43,12 +44,12 @@ class EvolutionState(NamedTuple):
 
 
 def make(domain: Domain, settings: Settings = Settings()) -> Strategy:
-    """Returns regularized evolution; one architecture per ask.
+    """Returns regularized evolution; `batch` architectures per ask.
 
-    The first `population` architectures are uniform samples. After that each ask draws `sample` members with
-    replacement and changes one decision of the best of them.
+    The first `population` architectures are uniform samples. After that `sample` members are drawn with replacement for
+    each architecture, and one decision of the best of them is changed.
     """
-    population = settings.population
+    population, batch = settings.population, settings.batch
 
     def init(key: jax.Array) -> EvolutionState:
         del key
@@ -59,24 +60,30 @@ def make(domain: Domain, settings: Settings = Settings()) -> Strategy:
             born=jnp.zeros((), jnp.int32),
         )
 
-    def ask(key: jax.Array, state: EvolutionState) -> tuple[jax.Array, EvolutionState]:
+    def bear(key: jax.Array, place: jax.Array, state: EvolutionState) -> jax.Array:
+        """Returns the architecture that is asked for as the `place`-th of the run, int32 [L]."""
         fresh, tournament, mutation = jax.random.split(key, 3)
         alive = jnp.clip(state.born, 1, population)
         drawn = jax.random.randint(tournament, (settings.sample,), 0, alive)
         parent = state.members[drawn[jnp.argmax(state.scores[drawn])]]
-        found = (state.asked < population) | (state.born == 0)
+        found = (place < population) | (state.born == 0)
         # With nobody born yet the parent is a placeholder that may be invalid; its mutation is then not used.
-        architecture = jnp.where(
-            found, jnp.asarray(domain.sample(fresh, 1))[0], jnp.asarray(domain.mutate(mutation, parent))
-        )
-        return architecture[None, :], state._replace(asked=state.asked + 1)
+        return jnp.where(found, jnp.asarray(domain.sample(fresh, 1))[0], jnp.asarray(domain.mutate(mutation, parent)))
+
+    def ask(key: jax.Array, state: EvolutionState) -> tuple[jax.Array, EvolutionState]:
+        keys = key[None] if batch == 1 else jax.random.split(key, batch)
+        places = state.asked + jnp.arange(batch, dtype=jnp.int32)
+        children = [bear(keys[at], places[at], state) for at in range(batch)]
+        return jnp.stack(children), state._replace(asked=state.asked + batch)
 
     def tell(state: EvolutionState, architectures: ArrayLike, scores: ArrayLike) -> tuple[EvolutionState, Info]:
         told = jnp.nan_to_num(first_objective(scores), nan=-jnp.inf)
-        slots = (state.born + jnp.arange(told.shape[0])) % population
+        # Those that more than a whole population follows are dead already.
+        first = max(told.shape[0] - population, 0)
+        slots = (state.born + jnp.arange(first, told.shape[0])) % population
         state = state._replace(
-            members=state.members.at[slots].set(jnp.asarray(architectures)),
-            scores=state.scores.at[slots].set(told),
+            members=state.members.at[slots].set(jnp.asarray(architectures)[first:]),
+            scores=state.scores.at[slots].set(told[first:]),
             born=state.born + told.shape[0],
         )
         return state, {"population_best": state.scores.max(), "failed": count_failed(architectures, scores)}

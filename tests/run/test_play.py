@@ -227,7 +227,7 @@ def test_evaluations_finish_in_any_order_and_a_killed_run_goes_on_from_its_journ
         with ThreadPoolExecutor(6) as pool:
             evaluator = BOTH._replace(evaluate=evaluate)
             # One query more than there are architectures, so that the third ask is told as well.
-            return on_the_host(strategy, Rule(7), evaluator, journal=journal, pool=pool, under_way=3), told
+            return on_the_host(strategy, Rule(7), evaluator, journal=journal, pool=pool, under_way=5), told
 
     (tmp_path / "whole").mkdir()
     whole, told = run(Journal(tmp_path / "whole"), slowly([5, 4, 2, 3, 0, 1]))
