@@ -11,8 +11,8 @@ from parsec.errors import UserError
 from parsec.evaluate.goals import check_goals
 from parsec.joint.registry import JOINTS
 from parsec.run.cluster import check_address
-from parsec.run.evaluators import EVALUATORS, joint_entry
-from parsec.run.settings import LEAST_CELLS, SearchConfig
+from parsec.run.evaluators import EVALUATORS
+from parsec.run.settings import LEAST_CELLS, SearchConfig, joint_entry
 from parsec.run.strategy_search import check_strategy
 from parsec.search.registry import STRATEGIES, names
 

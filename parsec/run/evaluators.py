@@ -10,15 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from parsec.joint.registry import JOINTS
-from parsec.joint.registry import Entry as JointEntry
+from typing import TYPE_CHECKING, Any
 
 # Only for annotations: listing the evaluators must not wait for JAX.
 if TYPE_CHECKING:
     from parsec.evaluate.contract import Evaluator
-    from parsec.run.settings import SearchConfig
 
 
 @dataclass(frozen=True)
@@ -38,8 +34,8 @@ class Entry:
     shared: bool = False
     afresh: str = ""
 
-    def factory(self, config: SearchConfig, workdir: Path, *, afresh: bool = False) -> Callable[[], Evaluator]:
-        """Returns what makes the evaluator of a search; picklable."""
+    def factory(self, config: Any, workdir: Path, *, afresh: bool = False) -> Callable[[], Evaluator]:
+        """Returns what makes the evaluator of a search, given its `SearchConfig`; picklable."""
         module, _, function = (self.afresh if afresh and self.afresh else self.make).partition(":")
         return partial(getattr(importlib.import_module(module), function), config, workdir)
 
@@ -52,8 +48,3 @@ EVALUATORS: dict[str, Entry] = {
     ),
     "table": Entry(f"{_FACTORIES}:from_table", "published scores, of config.table"),
 }
-
-
-def joint_entry(config: SearchConfig) -> JointEntry | None:
-    """Returns the joint search that a config asks for, or None where its strategy is told scores instead."""
-    return JOINTS.get(config.strategy.name) if EVALUATORS[config.strategy.evaluator].shared else None

@@ -22,7 +22,7 @@ from parsec.config import check, describe, override, to_json
 from parsec.errors import UserError, one_line, shown, unknown
 from parsec.files import expanded
 from parsec.run.config_files import docstring, load_config, load_target, load_training
-from parsec.run.evaluators import joint_entry
+from parsec.run.settings import joint_entry
 from parsec.run.terminal import output_error
 from parsec.run.workdir import RESULT, SOURCE, TARGET, inspect, locate
 

@@ -33,9 +33,8 @@ from parsec.joint.contract import Info, Joint, Parts, State
 from parsec.joint.registry import SHARED
 from parsec.joint.settings import JointSettings
 from parsec.keys import fold
-from parsec.run.evaluators import joint_entry
 from parsec.run.footprint import check_search_memory
-from parsec.run.settings import SearchConfig
+from parsec.run.settings import SearchConfig, joint_entry
 from parsec.run.unreadable import Unreadable
 from parsec.supernet.objective import Child, make_child
 from parsec.supernet.supernet import cell_kinds, make_supernet

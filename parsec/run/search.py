@@ -28,7 +28,7 @@ from parsec.evaluate.training import LIKELIHOOD
 from parsec.run.cluster import cluster_workers
 from parsec.run.coherence import check_search
 from parsec.run.conclude import Judge, Outcome, conclude, derive_architecture, show_result
-from parsec.run.evaluators import EVALUATORS, joint_entry
+from parsec.run.evaluators import EVALUATORS
 from parsec.run.factories import search_costs, search_goals, told_capacity, training_cost
 from parsec.run.finals import COMPARED, choose_finalists, decide, remembered
 from parsec.run.front import find_front, settle_front, write_front
@@ -49,7 +49,7 @@ from parsec.run.problem import (
 )
 from parsec.run.progress import announce
 from parsec.run.search_domain import search_domain
-from parsec.run.settings import SearchConfig
+from parsec.run.settings import SearchConfig, joint_entry
 from parsec.run.strategy_search import best, run_strategy
 from parsec.run.verify import plan_verification, verify, verify_front
 from parsec.run.workdir import Claim, claim, finished_result, locate, reporting

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from parsec.config import option
+from parsec.joint.registry import JOINTS
+from parsec.joint.registry import Entry as JointEntry
 from parsec.joint.settings import LikelihoodSettings, PriorSettings, SamplerSettings
 from parsec.run.evaluators import EVALUATORS
 from parsec.search.registry import STRATEGIES
@@ -265,3 +267,8 @@ class SearchConfig:
     strategy: StrategySettings = option(StrategySettings(), "")
     derive: DeriveSettings = option(DeriveSettings(), "")
     verify: VerifySettings = option(VerifySettings(), "")
+
+
+def joint_entry(config: SearchConfig) -> JointEntry | None:
+    """Returns the joint search that a config asks for, or None where its strategy is told scores instead."""
+    return JOINTS.get(config.strategy.name) if EVALUATORS[config.strategy.evaluator].shared else None

@@ -19,12 +19,11 @@ from parsec.cells.space import uniform_logits
 from parsec.errors import UserError
 from parsec.run.cell_source import any_cell
 from parsec.run.coherence import check_search
-from parsec.run.evaluators import joint_entry
 from parsec.run.pipeline import make_stages, run_pipeline
 from parsec.run.pipeline_settings import PipelineConfig
 from parsec.run.problem import load_problem
 from parsec.run.search import run_search
-from parsec.run.settings import SearchConfig
+from parsec.run.settings import SearchConfig, joint_entry
 from parsec.run.strategy_search import leaves_prior
 from parsec.run.train import run_train
 from parsec.run.train_settings import TrainConfig
