@@ -8,8 +8,8 @@ Every shape of network is a program of its own. A single program for all, of the
 each network what the largest costs, hundreds of times as much as a small one; compiling a shape costs seconds. So a
 program is compiled once for each shape, and everything that is no shape is an argument of it: weights, learning rate,
 epochs, labels or a teacher's outputs. Where the images are so few that training takes less than that, the compiler is
-told not to try hard: half a second in place of five, for steps that take twice as long. Training again for longer
-begins anew, and is charged in full.
+told not to try hard: half a second in place of five, for steps that take two to three times as long. Training again
+for longer begins anew, and is charged in full.
 """
 
 from collections.abc import Mapping

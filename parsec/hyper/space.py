@@ -13,6 +13,7 @@ valid, so that no network has two vectors.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,7 @@ from parsec.cells.domain import ArrayLike, Domain, product_domain
 from parsec.cells.space import Choice
 from parsec.errors import UserError
 
+T = TypeVar("T")
 MOST_LAYERS = 3
 KERNEL_SIZES = (3, 5, 7)
 # Places in a vector: of the depths, and of the first width that each governs.
@@ -124,12 +126,14 @@ class HyperSpace:
         )
 
 
-def integer_levels(low: int, high: int, count: int, name: str) -> tuple[int, ...]:
-    """Returns `count` integers from `low` to `high`, evenly spaced on a logarithmic scale and rounded.
+def integer_levels(ends: Sequence[int], count: int, name: str) -> tuple[int, ...]:
+    """Returns `count` integers from the first end to the second, evenly spaced on a logarithmic scale and rounded.
 
     Raises:
-      UserError: there are none, or two of them round to the same integer; it names the setting, `name`.
+      UserError: there are not two ends, or no integers between, or two levels round to the same integer; it names the
+        setting, `name`.
     """
+    low, high = _ends(ends, name)
     if low >= high:
         raise UserError(f"config.{name} runs from {low} to {high}; the second must be larger")
     levels = np.unique(np.rint(np.geomspace(low, high, count)).astype(int)).tolist()
@@ -140,8 +144,9 @@ def integer_levels(low: int, high: int, count: int, name: str) -> tuple[int, ...
     return tuple(levels)
 
 
-def real_levels(low: float, high: float, count: int, name: str) -> tuple[float, ...]:
-    """Returns `count` numbers from `low` to `high`, evenly spaced on a logarithmic scale; raises `UserError`."""
+def real_levels(ends: Sequence[float], count: int, name: str) -> tuple[float, ...]:
+    """Returns `count` numbers from the first end to the second, evenly spaced on a logarithmic scale; `UserError`."""
+    low, high = _ends(ends, name)
     if not 0 < low < high:
         raise UserError(f"config.{name} runs from {low:g} to {high:g}; both are positive, the second larger")
     return tuple(float(f"{level:.6g}") for level in np.geomspace(low, high, count))
@@ -292,6 +297,12 @@ def _settled(before: ArrayLike, after: ArrayLike) -> jax.Array:
     last = old[first + old[np.maximum(_OWNER, 0)]]
     grown = _active(new) & ~_active(old)
     return jnp.where(_active(new), jnp.where(grown, last, new), 0)
+
+
+def _ends(ends: Sequence[T], name: str) -> tuple[T, T]:
+    if len(ends) != 2:
+        raise UserError(f"config.{name} has {len(ends)} numbers; it is the least and the largest")
+    return ends[0], ends[1]
 
 
 def _texts(values: Sequence[int] | range) -> tuple[str, ...]:

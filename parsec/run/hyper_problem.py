@@ -82,14 +82,11 @@ def load_problem(config: HyperConfig) -> Problem:
 
 def make_space(levels: LevelSettings) -> HyperSpace:
     """Returns the grid of some levels; raises `UserError` where they are none."""
-    for name in ("conv", "fc", "rate", "batch"):
-        if len(given := getattr(levels, name)) != 2:
-            raise UserError(f"config.levels.{name} has {len(given)} numbers; it is the least and the largest")
     return HyperSpace(
-        integer_levels(*levels.conv, levels.conv_levels, "levels.conv"),
-        integer_levels(*levels.fc, levels.fc_levels, "levels.fc"),
-        real_levels(*levels.rate, levels.rate_levels, "levels.rate"),
-        integer_levels(*levels.batch, levels.batch_levels, "levels.batch"),
+        integer_levels(levels.conv, levels.conv_levels, "levels.conv"),
+        integer_levels(levels.fc, levels.fc_levels, "levels.fc"),
+        real_levels(levels.rate, levels.rate_levels, "levels.rate"),
+        integer_levels(levels.batch, levels.batch_levels, "levels.batch"),
     )
 
 
@@ -103,5 +100,5 @@ def _check_objectives(config: HyperConfig) -> None:
 
 def _task(dataset: Dataset, train: np.ndarray, valid: np.ndarray) -> Task:
     mean, std = channel_statistics(dataset.images[train])
-    parts = (training_batches(dataset, part, mean, std) for part in (train, valid))
-    return Task(*parts, held_out_batches(dataset, mean, std), len(dataset.class_names))
+    learnt, judged = (training_batches(dataset, part, mean, std) for part in (train, valid))
+    return Task(learnt, judged, held_out_batches(dataset, mean, std), len(dataset.class_names))

@@ -129,7 +129,8 @@ def _plain(member: Member) -> dict[str, Any]:
 
 
 def _parse(line: Mapping[str, Any]) -> Member:
-    given = line["hyper"]
-    hyper = HyperParameters(**{name: tuple(each) if isinstance(each, list) else each for name, each in given.items()})
+    given: dict[str, Any] = {
+        name: tuple(each) if isinstance(each, list) else each for name, each in line["hyper"].items()
+    }
     scores = np.array([math.nan if score is None else float(score) for score in line["scores"]])
-    return Member(str(line["stage"]), int(line["parent"]), hyper, int(line["epochs"]), scores)
+    return Member(str(line["stage"]), int(line["parent"]), HyperParameters(**given), int(line["epochs"]), scores)

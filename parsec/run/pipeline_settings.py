@@ -26,7 +26,9 @@ class PipelineConfig:
     JOB: ClassVar[str] = "parsec.run.pipeline:run_pipeline"
     WRITES: ClassVar[tuple[str, ...]] = (SEARCH, TRAIN, RESIDUAL, "budget.json")
 
-    dataset: str = option("images", "images, digits, digits_on_photos, cifar10, cifar100, fashion_mnist or tfds:NAME; of all stages")
+    dataset: str = option(
+        "images", "images, digits, digits_on_photos, cifar10, cifar100, fashion_mnist or tfds:NAME; of all stages"
+    )
     data_dir: str = option("", "folder of the dataset's files, where it needs them", affects_results=False)
     seed: int = option(0, "of everything random, in all stages", minimum=0, maximum=2**32 - 1)
     image_size: int = option(32, "side in pixels that images are resized to, in all stages; 0 leaves them", minimum=0)

@@ -199,7 +199,8 @@ class SearchConfig:
 
     dataset: str = option(
         "digits",
-        "digits, digits_on_photos, cifar10, cifar100, fashion_mnist, images or tfds:NAME; or, of a search on shared weights, streamed "
+        "digits, digits_on_photos, cifar10, cifar100, fashion_mnist, images or tfds:NAME; or, of a search on shared "
+        "weights, streamed "
         "and never held in memory: imagenet, stream:images or stream:tfds:NAME",
     )
     data_dir: str = option("", "folder of the dataset's files, where it needs them", affects_results=False)

@@ -111,14 +111,14 @@ def test_text_shows_what_a_vector_stands_for() -> None:
 
 
 def test_levels_are_as_many_as_stated_or_refused() -> None:
-    assert integer_levels(2, 512, 9, "levels.fc") == (2, 4, 8, 16, 32, 64, 128, 256, 512)
-    assert real_levels(1e-5, 1.0, 6, "levels.rate") == (1e-5, 1e-4, 1e-3, 0.01, 0.1, 1.0)
+    assert integer_levels((2, 512), 9, "levels.fc") == (2, 4, 8, 16, 32, 64, 128, 256, 512)
+    assert real_levels((1e-5, 1.0), 6, "levels.rate") == (1e-5, 1e-4, 1e-3, 0.01, 0.1, 1.0)
     with pytest.raises(UserError, match=r"config\.levels\.fc has 9 levels from 2 to 5, of which only 4 are different"):
-        integer_levels(2, 5, 9, "levels.fc")
+        integer_levels((2, 5), 9, "levels.fc")
     with pytest.raises(UserError, match=r"runs from 8 to 8"):
-        integer_levels(8, 8, 2, "levels.conv")
+        integer_levels((8, 8), 2, "levels.conv")
     with pytest.raises(UserError, match=r"both are positive"):
-        real_levels(0.0, 1.0, 3, "levels.rate")
+        real_levels((0.0, 1.0), 3, "levels.rate")
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,11 @@ NORMED = replace(PLAIN, batch_norm=True, global_pooling=True)
 
 
 def made(hyper: HyperParameters, task: Task, seed: int = 0) -> Variables:
-    """Returns variables as after some training: normalisations have means, and scales of either sign."""
+    """Returns variables as after some training: units alive, normalisations with means and scales of either sign."""
     rng = np.random.default_rng(seed)
     variables = fresh(hyper, task.image, task.classes, rng)
+    for name in [name for name in variables["params"] if name.endswith("bias")]:
+        variables["params"][name] += np.float32(0.5)
     for at in range(len(hyper.conv) if hyper.batch_norm else 0):
         size = hyper.conv[at]
         variables["params"][f"norm_{at}"] = {
