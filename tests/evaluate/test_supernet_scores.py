@@ -45,6 +45,7 @@ def test_a_child_is_scored_by_accuracy_and_mean_log_likelihood():
     assert evaluate(np.array([[2], [1]]), NOTHING, no_pause).tolist() == [[50.0], [37.5]]
 
 
+@pytest.mark.slow
 def test_streamed_images_give_the_same_score_and_one_that_cannot_be_read_does_not_count(tmp_path: Path):
     labels = np.array([0] * 3 + [1] * 3 + [2] * 3, np.int32)
     for at, label in enumerate(labels):

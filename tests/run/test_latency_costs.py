@@ -99,6 +99,7 @@ def test_what_a_strategy_evaluates_is_fast_enough_and_small_enough(name: str, me
     assert all(named_costs(table, row)["params"] < 2000 for row in found.architectures)
 
 
+@pytest.mark.slow
 def test_a_front_of_accuracy_and_latency_within_a_limit(measured: str, tmp_path: Path):
     config = replace(CONFIG, latency=measured, objectives=("accuracy", "-latency_ms"), constraints=("latency_ms<=3.5",))
     result = run_search(config, tmp_path / "run")

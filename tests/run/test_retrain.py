@@ -239,6 +239,7 @@ def test_a_damaged_journal_is_refused(finished: tuple[RetrainConfig, Path, dict[
             train_alike(run, entrants, lambda: pytest.fail("trained"), Recipe(4, 32, 0.1), whole_parts(dataset), 0, 3)
 
 
+@pytest.mark.slow
 def test_a_search_ends_with_the_verdict(tmp_path: Path, capsys):
     verified = replace(SEARCH, steps=2, verify=replace(SEARCH.verify, random=5, steps=4))
     result = run_search(verified, tmp_path / "run")

@@ -242,6 +242,7 @@ def test_a_search_ends_with_a_front_whose_genotypes_can_be_trained(
     assert f"{len(members)} cells, " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_search_for_a_front_cut_anywhere_ends_in_the_same_bytes(
     finished: tuple[Path, dict[str, Any]], tmp_path: Path
 ):

@@ -105,6 +105,7 @@ def test_the_weights_see_crops_and_the_prior_sees_centres(folder: Path):
             assert [image.tobytes() in centres for image in pixels] == [whole] * 8
 
 
+@pytest.mark.slow
 def test_a_search_skips_what_it_cannot_read_and_says_so(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -213,6 +214,7 @@ def test_short_trainings_of_streamed_images_are_refused_before_they_are_listed(t
     assert "'stream:images' is streamed" in str(raised.value) and "\n" not in str(raised.value)
 
 
+@pytest.mark.slow
 def test_a_transfer_goes_on_to_train_the_cell_on_the_streamed_target(folder: Path, tmp_path: Path):
     # The same program, so that it is compiled once: only the seed differs.
     source = config_of(folder)

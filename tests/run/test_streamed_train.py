@@ -55,6 +55,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
+@pytest.mark.slow
 def test_a_training_skips_what_it_cannot_read_and_says_so(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -82,6 +83,7 @@ def test_a_training_skips_what_it_cannot_read_and_says_so(
         run_train(config_of(folder), tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_more_unreadable_images_than_allowed_end_the_run_and_a_higher_limit_goes_on(folder: Path, tmp_path: Path):
     for i in range(4):
         (folder / "train" / "dark" / f"{i:02d}.jpg").write_bytes(b"no image")

@@ -83,6 +83,7 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(tmp_path: Path):
     assert_same_bytes(cut, whole, LASTING)
 
 
+@pytest.mark.slow
 def test_a_found_cell_is_trained_and_trained_on(finished: Path, tmp_path: Path):
     anew = replace(CONFIG, genotype="", from_run=str(finished), steps=1, data=replace(CONFIG.data, valid_fraction=0.0))
     result = run_train(anew, tmp_path / "anew")
