@@ -9,7 +9,9 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -21,8 +23,8 @@ from parsec.run import worker
 from parsec.run.worker import Make
 from parsec.run.workers import DiedError, Worker, threads_here
 
-# Seconds after which a cluster that does not answer is given up.
-_PATIENCE_SECONDS = 10.0
+# Seconds after which a machine that does not answer is given up, and what answers but is no cluster.
+_PATIENCE_SECONDS, _LONG_PATIENCE_SECONDS = 10.0, 30.0
 LOCAL, AUTO = "local", "auto"
 _ADDRESS = re.compile(r"(ray://)?(?P<host>[\w.-]+|\[[\da-fA-F:]+\]):(?P<port>\d{1,5})")
 
@@ -60,7 +62,9 @@ def cluster_workers(address: str, make: Make, count: int) -> Iterator[Callable[[
         settings |= {"num_cpus": count, "include_dashboard": False}
         settings |= {"runtime_env": {"env_vars": {"PYTHONPATH": paths}}}
     try:
-        with _own_signals():
+        with _own_signals(), warnings.catch_warnings():
+            # What goes wrong is told below.
+            warnings.simplefilter("ignore")
             ray.init(address, **settings)
         places = ray.cluster_resources()
     except Exception as error:
@@ -147,7 +151,7 @@ def _own_signals() -> Iterator[None]:
 
 
 def _knock(address: str) -> None:
-    """Raises `UserError` where nothing answers at HOST:PORT; Ray itself would wait for minutes."""
+    """Raises `UserError` where nothing answers at HOST:PORT, or no cluster; Ray itself would try for minutes."""
     found = _ADDRESS.fullmatch(address)
     if found is None:
         return
@@ -155,6 +159,18 @@ def _knock(address: str) -> None:
         socket.create_connection((found["host"].strip("[]"), int(found["port"])), _PATIENCE_SECONDS).close()
     except (OSError, OverflowError) as error:
         raise _unreachable(address, error) from error
+    if address.startswith("ray://"):
+        return
+    # As `ray health-check`.
+    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+    try:
+        subprocess.run(command, capture_output=True, text=True, check=True, timeout=_LONG_PATIENCE_SECONDS)
+    except subprocess.TimeoutExpired:
+        hint = "what answers there is no head of one; the port of its clients is written ray://HOST:PORT"
+        raise _unreachable(address, ConnectionError(hint)) from None
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.strip().splitlines() or ["ray health-check failed"]
+        raise _unreachable(address, ConnectionError(said[-1])) from None
 
 
 def _unreachable(address: str, error: Exception) -> UserError:

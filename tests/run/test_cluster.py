@@ -10,6 +10,7 @@ import scored_by_workers as scored
 from test_workers import here, search
 
 from parsec.errors import UserError
+from parsec.run import cluster
 from parsec.run.cluster import cluster_workers
 from parsec.run.journal import JOURNAL
 from parsec.run.settings import StrategySettings
@@ -75,3 +76,15 @@ def test_without_a_cluster_to_belong_to_there_is_one_line(monkeypatch: pytest.Mo
         cluster_workers("auto", scored.dies_at_once, 2),
     ):
         raise AssertionError
+
+
+def test_a_port_of_something_else_is_one_line(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(cluster, "_LONG_PATIENCE_SECONDS", 2.0)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with (
+            pytest.raises(UserError, match=r"cannot be reached: what answers there is no head of one"),
+            cluster_workers(f"127.0.0.1:{other.getsockname()[1]}", scored.dies_at_once, 2),
+        ):
+            raise AssertionError
