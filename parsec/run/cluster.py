@@ -38,6 +38,14 @@ def check_address(address: str) -> None:
         )
 
 
+def check_cluster(address: str) -> None:
+    """Raises `UserError` where a cluster cannot be joined, as far as is known at once; an empty address is none."""
+    check_address(address)
+    if address:
+        _import_ray()
+        _knock(address)
+
+
 @contextmanager
 def cluster_workers(address: str, make: Make, count: int) -> Iterator[Callable[[int], Worker]]:
     """Joins a cluster, and yields what hires a worker there; leaves it in the end.
@@ -52,9 +60,9 @@ def cluster_workers(address: str, make: Make, count: int) -> Iterator[Callable[[
     Raises:
       UserError: Ray is not installed, the cluster cannot be reached, or it has no place for so many.
     """
-    check_address(address)
+    check_cluster(address)
     ray = _import_ray()
-    _knock(address)
+    _check_head(address)
     settings: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     if address == LOCAL:
         # What this process imports, its workers find.
@@ -151,7 +159,7 @@ def _own_signals() -> Iterator[None]:
 
 
 def _knock(address: str) -> None:
-    """Raises `UserError` where nothing answers at HOST:PORT, or no cluster; Ray itself would try for minutes."""
+    """Raises `UserError` where nothing answers at HOST:PORT; Ray itself would try for minutes."""
     found = _ADDRESS.fullmatch(address)
     if found is None:
         return
@@ -159,7 +167,11 @@ def _knock(address: str) -> None:
         socket.create_connection((found["host"].strip("[]"), int(found["port"])), _PATIENCE_SECONDS).close()
     except (OSError, OverflowError) as error:
         raise _unreachable(address, error) from error
-    if address.startswith("ray://"):
+
+
+def _check_head(address: str) -> None:
+    """Raises `UserError` where what answers at HOST:PORT is no cluster."""
+    if address in (LOCAL, AUTO) or address.startswith("ray://"):
         return
     # As `ray health-check`.
     command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]

@@ -9,6 +9,7 @@ import pytest
 import scored_by_workers as scored
 from test_workers import here, search
 
+from main import main
 from parsec.errors import UserError
 from parsec.run import cluster
 from parsec.run.cluster import cluster_workers
@@ -67,6 +68,16 @@ def test_a_cluster_that_does_not_answer_is_one_line(form: str):
         ):
             raise AssertionError
     assert "\n" not in str(refused.value)
+
+
+def test_a_search_that_cannot_reach_its_cluster_writes_nothing_and_ends_with_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    words = ["--config=digits_search", "--config.workers=2", "--config.cluster=127.0.0.1:1"]
+    assert main([*words, f"--workdir={tmp_path / 'run'}"]) == 2
+    told = capsys.readouterr().err.strip()
+    assert told.startswith("error: the Ray cluster config.cluster=127.0.0.1:1 cannot be reached: ") and "\n" not in told
+    assert not (tmp_path / "run").exists()
 
 
 def test_without_a_cluster_to_belong_to_there_is_one_line(monkeypatch: pytest.MonkeyPatch):
