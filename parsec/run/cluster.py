@@ -9,7 +9,9 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -21,8 +23,8 @@ from parsec.run import worker
 from parsec.run.worker import Make
 from parsec.run.workers import DiedError, Worker, threads_here
 
-# Seconds after which a cluster that does not answer is given up.
-_PATIENCE_SECONDS = 10.0
+# Seconds after which a machine that does not answer is given up, and what answers but is no cluster.
+_PATIENCE_SECONDS, _LONG_PATIENCE_SECONDS = 10.0, 30.0
 LOCAL, AUTO = "local", "auto"
 _ADDRESS = re.compile(r"(ray://)?(?P<host>[\w.-]+|\[[\da-fA-F:]+\]):(?P<port>\d{1,5})")
 
@@ -34,6 +36,14 @@ def check_address(address: str) -> None:
             f"config.cluster={shown(address)} is no address of a Ray cluster; write {LOCAL} to start one on this "
             f"machine, {AUTO} for the one that it belongs to, HOST:PORT or ray://HOST:PORT"
         )
+
+
+def check_cluster(address: str) -> None:
+    """Raises `UserError` where a cluster cannot be joined, as far as is known at once; an empty address is none."""
+    check_address(address)
+    if address:
+        _import_ray()
+        _knock(address)
 
 
 @contextmanager
@@ -50,9 +60,9 @@ def cluster_workers(address: str, make: Make, count: int) -> Iterator[Callable[[
     Raises:
       UserError: Ray is not installed, the cluster cannot be reached, or it has no place for so many.
     """
-    check_address(address)
+    check_cluster(address)
     ray = _import_ray()
-    _knock(address)
+    _check_head(address)
     settings: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     if address == LOCAL:
         # What this process imports, its workers find.
@@ -60,7 +70,9 @@ def cluster_workers(address: str, make: Make, count: int) -> Iterator[Callable[[
         settings |= {"num_cpus": count, "include_dashboard": False}
         settings |= {"runtime_env": {"env_vars": {"PYTHONPATH": paths}}}
     try:
-        with _own_signals():
+        with _own_signals(), warnings.catch_warnings():
+            # What goes wrong is told below.
+            warnings.simplefilter("ignore")
             ray.init(address, **settings)
         places = ray.cluster_resources()
     except Exception as error:
@@ -147,7 +159,7 @@ def _own_signals() -> Iterator[None]:
 
 
 def _knock(address: str) -> None:
-    """Raises `UserError` where nothing answers at HOST:PORT; Ray itself would wait for minutes."""
+    """Raises `UserError` where nothing answers at HOST:PORT; Ray itself would try for minutes."""
     found = _ADDRESS.fullmatch(address)
     if found is None:
         return
@@ -155,6 +167,22 @@ def _knock(address: str) -> None:
         socket.create_connection((found["host"].strip("[]"), int(found["port"])), _PATIENCE_SECONDS).close()
     except (OSError, OverflowError) as error:
         raise _unreachable(address, error) from error
+
+
+def _check_head(address: str) -> None:
+    """Raises `UserError` where what answers at HOST:PORT is no cluster."""
+    if address in (LOCAL, AUTO) or address.startswith("ray://"):
+        return
+    # As `ray health-check`.
+    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+    try:
+        subprocess.run(command, capture_output=True, text=True, check=True, timeout=_LONG_PATIENCE_SECONDS)
+    except subprocess.TimeoutExpired:
+        hint = "what answers there is no head of one; the port of its clients is written ray://HOST:PORT"
+        raise _unreachable(address, ConnectionError(hint)) from None
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.strip().splitlines() or ["ray health-check failed"]
+        raise _unreachable(address, ConnectionError(said[-1])) from None
 
 
 def _unreachable(address: str, error: Exception) -> UserError:

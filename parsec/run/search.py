@@ -25,7 +25,7 @@ from parsec.errors import UserError
 from parsec.evaluate.contract import Evaluated, Evaluator, no_pause
 from parsec.evaluate.supernet import OBJECTIVE, Scored
 from parsec.evaluate.training import LIKELIHOOD
-from parsec.run.cluster import cluster_workers
+from parsec.run.cluster import check_cluster, cluster_workers
 from parsec.run.coherence import check_search
 from parsec.run.conclude import Judge, Outcome, conclude, derive_architecture, show_result
 from parsec.run.evaluators import EVALUATORS
@@ -80,6 +80,7 @@ def run_search(config: SearchConfig, workdir: Path) -> dict[str, Any]:
         with reporting(path):
             show_result(path, result)
         return result
+    check_cluster(config.cluster)
     table = open_table(config)
     initial = initial_logits(config, space, path)
     problem = load_problem(config)

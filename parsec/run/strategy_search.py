@@ -116,9 +116,9 @@ def run_strategy(
         if workers is not None and not asynchronous:
             # Any key does: how many are asked for is the same of every ask.
             together = len(np.asarray(strategy.ask(key, strategy.init(fold(key, "init")))[0]))
-            if together < workers.count:
+            if together < workers.size:
                 progress.note(
-                    f"{settings.name} asks for {together} at once: {workers.count - together} workers are idle"
+                    f"{settings.name} asks for {together} at once: {workers.size - together} workers are idle"
                 )
 
         def pause() -> None:
@@ -135,7 +135,7 @@ def run_strategy(
             metrics.write(after + len(told), {**named, "best": best, "failed_evaluations": failed})
             progress.update(len(told), {"best": best, "failed": failed})
 
-        pool, under_way = (None, 1) if workers is None else (workers.pool, workers.count if asynchronous else 1)
+        pool, under_way = (None, 1) if workers is None else (workers.pool, workers.size if asynchronous else 1)
         state = play(
             strategy,
             evaluator,

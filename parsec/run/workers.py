@@ -56,13 +56,13 @@ class Workers(NamedTuple):
     Attributes:
       evaluator: hands an evaluation to a worker that is free, and waits for it; for a thread of the pool.
       pool: has a thread for each worker.
-      count: of them.
+      size: of them.
       notes: what happened to them, in lines to be shown.
     """
 
     evaluator: Evaluator
     pool: Executor
-    count: int
+    size: int
     notes: SimpleQueue[str]
 
 

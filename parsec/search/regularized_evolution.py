@@ -73,8 +73,11 @@ def make(domain: Domain, settings: Settings = Settings()) -> Strategy:
     def ask(key: jax.Array, state: EvolutionState) -> tuple[jax.Array, EvolutionState]:
         keys = key[None] if batch == 1 else jax.random.split(key, batch)
         places = state.asked + jnp.arange(batch, dtype=jnp.int32)
-        children = [bear(keys[at], places[at], state) for at in range(batch)]
-        return jnp.stack(children), state._replace(asked=state.asked + batch)
+        if batch > 1 and domain.jittable:
+            children = jax.vmap(bear, (0, 0, None))(keys, places, state)
+        else:
+            children = jnp.stack([bear(keys[at], places[at], state) for at in range(batch)])
+        return children, state._replace(asked=state.asked + batch)
 
     def tell(state: EvolutionState, architectures: ArrayLike, scores: ArrayLike) -> tuple[EvolutionState, Info]:
         told = jnp.nan_to_num(first_objective(scores), nan=-jnp.inf)

@@ -9,7 +9,9 @@ import pytest
 import scored_by_workers as scored
 from test_workers import here, search
 
+from main import main
 from parsec.errors import UserError
+from parsec.run import cluster
 from parsec.run.cluster import cluster_workers
 from parsec.run.journal import JOURNAL
 from parsec.run.settings import StrategySettings
@@ -68,6 +70,16 @@ def test_a_cluster_that_does_not_answer_is_one_line(form: str):
     assert "\n" not in str(refused.value)
 
 
+def test_a_search_that_cannot_reach_its_cluster_writes_nothing_and_ends_with_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    words = ["--config=digits_search", "--config.workers=2", "--config.cluster=127.0.0.1:1"]
+    assert main([*words, f"--workdir={tmp_path / 'run'}"]) == 2
+    told = capsys.readouterr().err.strip()
+    assert told.startswith("error: the Ray cluster config.cluster=127.0.0.1:1 cannot be reached: ") and "\n" not in told
+    assert not (tmp_path / "run").exists()
+
+
 def test_without_a_cluster_to_belong_to_there_is_one_line(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with (
@@ -75,3 +87,15 @@ def test_without_a_cluster_to_belong_to_there_is_one_line(monkeypatch: pytest.Mo
         cluster_workers("auto", scored.dies_at_once, 2),
     ):
         raise AssertionError
+
+
+def test_a_port_of_something_else_is_one_line(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(cluster, "_LONG_PATIENCE_SECONDS", 2.0)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with (
+            pytest.raises(UserError, match=r"cannot be reached: what answers there is no head of one"),
+            cluster_workers(f"127.0.0.1:{other.getsockname()[1]}", scored.dies_at_once, 2),
+        ):
+            raise AssertionError

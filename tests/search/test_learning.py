@@ -40,6 +40,19 @@ def test_evolution_mutates_the_best_of_its_sample(key: jax.Array) -> None:
         assert int((child[0] != jnp.array([2, 1, 2])).sum(dtype=jnp.int32)) == 1
 
 
+def test_evolution_bears_a_batch_of_unlike_children_and_buries_those_that_a_whole_population_follows(
+    key: jax.Array,
+) -> None:
+    strategy = make_strategy("regularized_evolution", DOMAIN, {"population": 3, "sample": 40, "batch": 5})
+    first, state = strategy.ask(key, strategy.init(key))
+    assert first.shape == (5, 3) and int(state.asked) == 5
+    state, _ = strategy.tell(state, first, scores(9.0, 8.0, 1.0, 3.0, 2.0))
+    assert sorted(state.scores.tolist()) == [1.0, 2.0, 3.0] and int(state.born) == 5
+    children, _ = strategy.ask(key, state)
+    assert ((np.asarray(children) != np.asarray(first[3])).sum(1) == 1).all()
+    assert len(np.unique(children, axis=0)) > 1
+
+
 def test_reinforce_climbs_the_gradient_of_the_log_probability(key: jax.Array) -> None:
     strategy = make_strategy("reinforce", DOMAIN, {"learning_rate": 0.01, "momentum": 0.5})
     state = strategy.init(key)
