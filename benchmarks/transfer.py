@@ -105,7 +105,9 @@ def learn_prior(name: str, keys: jax.Array, evaluator: Evaluator, domain: Domain
 
     def run(key: jax.Array) -> jax.Array:
         state, _ = jax.lax.scan(step, strategy.init(fold(key, "init")), jax.random.split(key, asks))
-        return state.prior.logits if strategy.logits is None else strategy.logits(fold(key, "prior"), state)
+        if strategy.logits is None:
+            return state.prior.logits
+        return jnp.asarray(strategy.logits(fold(key, "prior"), state))
 
     return np.asarray(jax.jit(jax.vmap(run))(keys))
 
