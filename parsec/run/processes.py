@@ -43,6 +43,8 @@ ADDRESS, COUNT, INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PRO
 _BEAT_SECONDS = 1.0
 # Silence after which a process counts as dead, and where something has failed already, as where a sum lost a device.
 _PATIENCE_SECONDS, _SUSPICIOUS_SECONDS = 30.0, 8.0
+# JAX's own, which ends this process where the store does not even refuse to answer; longer than that patience.
+_HEARTBEAT_SECONDS = 45
 # What a process that ends before the others tells in place of its beat.
 _LEFT = "left"
 # Time for the others to come to the end of a run that was stopped.
@@ -306,10 +308,14 @@ def _join() -> tuple[int, int]:
     try:
         if given:
             jax.distributed.initialize(
-                given[ADDRESS], given[COUNT], given[INDEX], cluster_detection_method="deactivate"
+                given[ADDRESS],
+                given[COUNT],
+                given[INDEX],
+                cluster_detection_method="deactivate",
+                heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
             )
         else:
-            jax.distributed.initialize()
+            jax.distributed.initialize(heartbeat_timeout_seconds=_HEARTBEAT_SECONDS)
     except ValueError as error:
         raise UserError(
             "--multihost finds no scheduler here (SLURM, Open MPI, Kubernetes or Cloud TPU); set "

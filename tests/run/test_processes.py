@@ -258,7 +258,7 @@ def test_an_environment_that_names_no_processes_is_told(
         # In this process JAX has begun already, and says that first.
         from jax._src.clusters import ClusterEnv
 
-        monkeypatch.setattr(jax.distributed, "initialize", lambda: _unset(ClusterEnv))
+        monkeypatch.setattr(jax.distributed, "initialize", lambda **how: _unset(ClusterEnv))
     assert main.main([*TRAINING, f"--workdir={tmp_path / 'run'}", "--multihost"]) == 2
     told = capsys.readouterr().err
     assert says in told and len(told.splitlines()) == 1
