@@ -2,7 +2,7 @@
 
 Every array of a pytree is stored under its path in the tree, with a digest over all of them, so that a damaged file or
 a checkpoint of something else is noticed and the step before it is used. This module is the only one that knows Orbax.
-Of several processes (`parsec.run.processes`), all of which have the whole state, process 0 writes and reads, and sends
+Of several processes (`parsec.run.multihost`), all of which have the whole state, process 0 writes and reads, and sends
 the others what it read.
 """
 
@@ -19,7 +19,7 @@ import orbax.checkpoint as ocp
 
 from parsec.devices import place
 from parsec.errors import UserError
-from parsec.run.processes import bytes_from_first, from_first, wait_for_all
+from parsec.run.multihost import bytes_from_first, from_first, wait_for_all
 
 
 class Restored(NamedTuple):

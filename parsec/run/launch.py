@@ -70,7 +70,7 @@ def launch(
       workdir: the run directory; runs/<config>[-<variant>] by default.
       transfer_to: a second config, for which the prior that the first one learnt is carried over; or None.
       train: whether a transfer goes on to train the cell that it finds.
-      multihost: whether this process is one of several that run the job together; see `parsec.run.processes`.
+      multihost: whether this process is one of several that run the job together; see `parsec.run.multihost`.
 
     Raises:
       UserError: for anything in the command, the files or the machine that its user can put right.
@@ -116,7 +116,7 @@ def launch(
     if not multihost:
         run(run_directory)
         return
-    from parsec.run.processes import run_together
+    from parsec.run.multihost import run_together
 
     _use_every_core()
     run_together(run, run_directory, f"{job} {to_json(config)}", (run_directory / RESULT).is_file())

@@ -2,7 +2,7 @@
 
 A step must be a function of the state and the step's number alone (data and random keys follow from them). Then a run
 that was killed and resumed gives the same state and the same metrics.jsonl as one that was not, wherever it was killed.
-Several processes that take the steps together (`parsec.run.processes`) save and stop after the same one.
+Several processes that take the steps together (`parsec.run.multihost`) save and stop after the same one.
 """
 
 import time
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from parsec.errors import UserError
 from parsec.run.checkpoint import Checkpoints, Restored
 from parsec.run.metrics import MetricsFile, Sinks, TensorBoard, count_lines, has_tensorboard, truncate_after
-from parsec.run.processes import Agreement
+from parsec.run.multihost import Agreement
 from parsec.run.progress import Progress
 from parsec.run.signals import StoppedError, graceful_stop
 from parsec.run.workdir import CHECKPOINTS, METRICS, TIMING, Claim, read_json, write_json_atomic

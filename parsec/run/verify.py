@@ -21,8 +21,8 @@ from parsec.report.verdict import summarise
 from parsec.run.alike import Accuracies, Entrants, choose_entrants, draw_matched, plain_network, train_alike
 from parsec.run.evaluators import EVALUATORS
 from parsec.run.factories import make_trainer_of, search_costs, search_steps
+from parsec.run.multihost import wait_for_all
 from parsec.run.problem import Problem, in_memory, search_recipe
-from parsec.run.processes import wait_for_all
 from parsec.run.settings import SearchConfig, joint_entry
 from parsec.run.workdir import Claim
 from parsec.train.many import Parts, make_trainer

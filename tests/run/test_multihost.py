@@ -22,8 +22,8 @@ import pytest
 from safetensors.numpy import load_file
 
 import main
-from parsec.run import processes
-from parsec.run.processes import ADDRESS, COUNT, INDEX, Agreement
+from parsec.run import multihost
+from parsec.run.multihost import ADDRESS, COUNT, INDEX, Agreement
 
 ROOT = Path(__file__).parents[2]
 TRAINING = [
@@ -172,7 +172,7 @@ def start_in_threads(monkeypatch: pytest.MonkeyPatch) -> Any:
                     raise RuntimeError(f"NOT_FOUND: {key}")
                 return store[key]
 
-    monkeypatch.setattr(processes, "_store", Store)
+    monkeypatch.setattr(multihost, "_store", Store)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(jax, "process_index", lambda: own.index)
     return own
@@ -217,7 +217,7 @@ def test_all_save_and_stop_after_the_same_step(monkeypatch: pytest.MonkeyPatch, 
         thread.join(timeout=60)
     assert saved[0] == saved[1]
     first, (last, number) = saved[0]
-    assert first == (11 + processes._LEAD, None) and number == signal.SIGTERM and 31 <= last <= 36
+    assert first == (11 + multihost._LEAD, None) and number == signal.SIGTERM and 31 <= last <= 36
 
 
 @pytest.mark.parametrize(
