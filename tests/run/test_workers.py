@@ -272,6 +272,7 @@ def test_a_strategy_that_leaves_workers_idle_is_told_of(tmp_path: Path, capsys: 
         assert "idle" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_short_trainings_in_processes_are_those_of_one_process(tmp_path: Path):
     files = ("result.json", "metrics.jsonl", JOURNAL)
     run_search(CONFIG, tmp_path / "run")
