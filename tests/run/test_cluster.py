@@ -1,6 +1,5 @@
 """Workers on Ray, started on this machine: the same bytes as in one process, deaths survived, one line for errors."""
 
-import os
 import socket
 from pathlib import Path
 
@@ -49,9 +48,6 @@ def test_on_ray_a_run_ends_as_in_one_process_and_survives_deaths(tmp_path: Path,
     # Two at first, and one for each death.
     processes = {process for process, _ in scored.begun(tmp_path)}
     assert len(processes) == 5
-    for process in processes:
-        with pytest.raises(ProcessLookupError):
-            os.kill(process, 0)
 
 
 @pytest.mark.parametrize("form", ["127.0.0.1:{}", "ray://127.0.0.1:{}"])
