@@ -36,6 +36,7 @@ from parsec.evaluate.contract import Evaluated, no_pause
 from parsec.evaluate.table import table_evaluator
 from parsec.run.cluster import cluster_workers
 from parsec.run.evaluators import EVALUATORS
+from parsec.run.launch import prepare_process
 from parsec.run.ledger import Ledger, Rule
 from parsec.run.play import play
 from parsec.run.workers import local_workers, open_workers
@@ -234,6 +235,8 @@ def main() -> None:
     parser.add_argument("--cluster", default="")
     parser.add_argument("--out", type=Path, default=Path("workers.json"))
     arguments = parser.parse_args()
+    # Workers inherit its cache of compiled programs: without one each would compile the same for itself.
+    prepare_process()
     if arguments.what == "simulated":
         arguments.workers = arguments.workers or "1,4,16,64"
         simulate(arguments)

@@ -1,10 +1,12 @@
-"""Reading data files that may be missing, cut short or of another kind; errors tell the file and its state."""
+"""Data files, which may be missing, cut short or of another kind, read with errors that tell; files replaced whole."""
 
+import contextlib
 import hashlib
 import math
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +86,14 @@ def expanded(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise UserError(f"{shown(str(path))}: {error}") from None
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a hidden file beside the path, which takes its place once it is written: whoever reads finds it whole."""
+    hidden = path.with_name(f".{path.name}")
+    yield hidden
+    hidden.replace(path)
 
 
 def read_bytes(path: Path) -> bytes:

@@ -48,6 +48,11 @@ class Goals(NamedTuple):
     reference: np.ndarray
     ideal: np.ndarray
 
+    @property
+    def signs(self) -> np.ndarray:
+        """What turns what is told into the objectives' own units, and back: -1 for a cost, float64 [M]."""
+        return np.array([-1.0 if name.startswith("-") else 1.0 for name in self.names])
+
     def join(self, measured: np.ndarray, costs: np.ndarray) -> np.ndarray:
         """Returns what is told of networks, float64 [N, M], of what was measured [N] and their costs [N, P]."""
         told = _told(self.names[1:], self.costs, self.scales, costs)

@@ -34,8 +34,7 @@ def hyper_goals(wanted: Sequence[str], reference: Sequence[float], space: HyperS
     goals = Goals(tuple(wanted), (PARAMS,), (1,), np.zeros(0), np.zeros(0))
     ends = [goals.join(np.array([share]), np.array([[count]]))[0] for share, count in ((0, MOST_PARAMS), (100, least))]
     if reference:
-        signs = np.array([-1.0 if name.startswith("-") else 1.0 for name in wanted])
-        ends[0] = signs * np.array(reference, np.float64)
+        ends[0] = goals.signs * np.array(reference, np.float64)
     return goals._replace(reference=ends[0], ideal=ends[1])
 
 

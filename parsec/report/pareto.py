@@ -6,7 +6,7 @@ points of the exact front to the nearest point found (Coello Coello and Reyes Si
 which the reference point is 0 and the ideal one 1. Both are computed by moocore.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import moocore
@@ -154,6 +154,11 @@ def fronts_text(strategies: Mapping[str, Mapping[str, Any]]) -> str:
         cells += [_number(found["distance"]), _percent(found["front_share"], 0), str(found["seeds"])]
         lines.append("| " + " | ".join([name, *cells]) + " |")
     return "\n".join(lines)
+
+
+def point_text(point: Iterable[float]) -> str:
+    """Returns a point of objectives, such as the reference, as text."""
+    return "(" + ", ".join(f"{value:g}" for value in point) + ")"
 
 
 def front_text(front: Sequence[Mapping[str, Any]]) -> str:

@@ -26,10 +26,8 @@ def draw_hypervolume(path: Path, curves: Mapping[str, tuple[np.ndarray, np.ndarr
     lowest = 1.0
     for at, (name, (mean, half)) in enumerate(curves.items()):
         queries = np.arange(1, len(mean) + 1)
-        colour, style = _look(at)
         lack = 1 - mean
-        axes.plot(queries, lack, style, color=colour, label=name, linewidth=1.6)
-        axes.fill_between(queries, np.maximum(lack - half, 0), lack + half, color=colour, alpha=0.15, linewidth=0)
+        _draw_band(axes, at, name, queries, lack, np.maximum(lack - half, 0), lack + half)
         lowest = min(lowest, float(lack[lack > 1e-9].min(initial=1.0)))
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -55,9 +53,7 @@ def draw_reached(path: Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray]]
     lowest, highest = np.inf, 0.0
     for at, (name, (mean, half)) in enumerate(curves.items()):
         epochs = np.arange(1, len(mean) + 1)
-        colour, style = _look(at)
-        axes.plot(epochs, mean, style, color=colour, label=name, linewidth=1.6)
-        axes.fill_between(epochs, mean - half, mean + half, color=colour, alpha=0.15, linewidth=0)
+        _draw_band(axes, at, name, epochs, mean, mean - half, mean + half)
         lowest, highest = min(lowest, float(mean[len(mean) // 5])), max(highest, float(mean.max()))
     # What is reached in the first fifth would leave no room to tell the ends apart.
     if np.isfinite(lowest) and highest > lowest:
@@ -124,6 +120,15 @@ def draw_searched(path: Path, evaluated: np.ndarray, front: np.ndarray, names: S
     axes.grid(True, alpha=0.25)
     axes.legend(fontsize=8)
     _save(figure, path)
+
+
+def _draw_band(
+    axes: Axes, at: int, name: str, across: np.ndarray, middle: np.ndarray, low: np.ndarray, high: np.ndarray
+) -> None:
+    """Draws the `at`-th line of a plot with its band, float [n] each."""
+    colour, style = _look(at)
+    axes.plot(across, middle, style, color=colour, label=name, linewidth=1.6)
+    axes.fill_between(across, low, high, color=colour, alpha=0.15, linewidth=0)
 
 
 def _figure() -> tuple[Figure, Axes]:

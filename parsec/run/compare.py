@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from parsec.files import replacing
 from parsec.report.comparison import comparison_text, regret_curve, summarise
 from parsec.report.regret import draw_regret
 from parsec.run.benchmarks import Source, load_benchmark
@@ -95,10 +96,8 @@ def _conclude(config: CompareConfig, table: Table, trials: Mapping[str, Trials],
     arrays = {f"{name}/{kind}": curve[at] for name, curve in curves.items() for at, kind in enumerate(("mean", "half"))}
     write_npz(workdir / CURVES, **arrays)
     title = f"{table.name}: {reported} of the best by {config.objective}, {config.seeds} seeds, 95 % bands"
-    with writing(workdir):
-        hidden = workdir / f".{PLOT}"
+    with writing(workdir), replacing(workdir / PLOT) as hidden:
         draw_regret(hidden, curves, title, reported)
-        hidden.replace(workdir / PLOT)
     write_text_atomic(workdir / TEXT, comparison_text(strategies, config.budget) + "\n")
     result = {
         "benchmark": config.benchmark,

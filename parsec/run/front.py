@@ -20,7 +20,8 @@ from parsec.cells.genotypes import to_text
 from parsec.evaluate.contract import Evaluated, Evaluator
 from parsec.evaluate.goals import Goals
 from parsec.evaluate.supernet import OBJECTIVE
-from parsec.report.pareto import front_rows, front_text, hypervolume
+from parsec.files import replacing
+from parsec.report.pareto import front_rows, front_text, hypervolume, point_text
 from parsec.report.pareto_plots import draw_searched
 from parsec.run.finals import FinalScores, train_again
 from parsec.run.workdir import Claim, write_text_atomic, writing
@@ -142,7 +143,7 @@ def write_front(front: Front, space: Space, retrained: Mapping[str, Any] | None,
       workdir: the run directory.
     """
     described = describe_front(front, space)
-    reference, ideal = (_point(described[name]) for name in ("reference", "ideal"))
+    reference, ideal = (point_text(described[name]) for name in ("reference", "ideal"))
     words = (
         f"Hypervolume {described['hypervolume']:.4f} of the box between the reference point {reference} and the ideal "
         f"one {ideal} of {', '.join(front.goals.names)}."
@@ -159,16 +160,10 @@ def write_front(front: Front, space: Space, retrained: Mapping[str, Any] | None,
     lines = [words, *([f"{retrained['sentence']}."] if retrained is not None else []), front_text(rows)]
     write_text_atomic(workdir / FRONT, "\n\n".join(lines) + "\n")
     if len(front.goals.names) == 2:
-        with writing(workdir):
-            hidden = workdir / f".{PLOT}"
-            sign = np.array([-1.0 if name.startswith("-") else 1.0 for name in front.goals.names])[None]
+        with writing(workdir), replacing(workdir / PLOT) as hidden:
+            sign = front.goals.signs[None]
             draw_searched(hidden, sign * front.evaluated, sign * front.told, front.goals.names, space.name)
-            hidden.replace(workdir / PLOT)
 
 
 def _number(value: float | None) -> float:
     return math.nan if value is None else round(value, 2)
-
-
-def _point(values: Sequence[float]) -> str:
-    return "(" + ", ".join(f"{value:g}" for value in values) + ")"

@@ -17,8 +17,17 @@ import numpy as np
 
 from parsec.errors import UserError, unknown
 from parsec.evaluate.goals import scaled
+from parsec.files import replacing
 from parsec.hyper.space import extreme_counts, parameter_count, to_text
-from parsec.report.pareto import band, found_front, front_text, hypervolume, hypervolume_curves, median_attainment
+from parsec.report.pareto import (
+    band,
+    found_front,
+    front_text,
+    hypervolume,
+    hypervolume_curves,
+    median_attainment,
+    point_text,
+)
 from parsec.report.pareto_plots import draw_fronts, draw_reached
 from parsec.report.searches import searches_text, summarise_searches
 from parsec.run.hyper_problem import Problem, load_problem
@@ -199,8 +208,9 @@ def _conclude(
     }
     bands = {name: band(curve) for name, curve in curves.items()}
     write_npz(workdir / CURVES, **curves)
-    _draw(config, problem, bands, found, workdir)
-    front = [_entry(problem, found.networks[row], met) for row, met in found_front(found.rows, found.gains)]
+    best = found_front(found.rows, found.gains)
+    _draw(config, problem, bands, found, np.array([row for row, _ in best]), workdir)
+    front = [_entry(problem, found.networks[row], met) for row, met in best]
     write_text_atomic(workdir / TEXT, searches_text(strategies) + "\n")
     write_text_atomic(workdir / FRONT, front_text(front) + "\n")
     write_json_atomic(workdir / ARCHITECTURES, front)
@@ -213,8 +223,8 @@ def _conclude(
         "test_images": problem.task.test.num_examples,
         "vectors": problem.space.cardinality,
         "objectives": list(config.objectives),
-        "reference": _unsigned(goals.names, goals.reference),
-        "ideal": _unsigned(goals.names, goals.ideal),
+        "reference": (goals.signs * goals.reference).tolist(),
+        "ideal": (goals.signs * goals.ideal).tolist(),
         "networks": len(found.networks),
         "beyond_reference": int((found.gains[finite] <= 0).any(1).sum()),
         "epochs": list(config.epochs),
@@ -233,35 +243,34 @@ def _draw(
     problem: Problem,
     bands: Mapping[str, tuple[np.ndarray, np.ndarray]],
     found: Found,
+    best: np.ndarray,
     workdir: Path,
 ) -> None:
+    """Draws the curves of hypervolume and, with two objectives, the front of the networks `best`, int [F]."""
     goals = problem.goals
     title = f"{config.dataset}: {', '.join(goals.names)}, {config.seeds} seeds"
     with writing(workdir):
-        hidden = workdir / f".{PLOT}"
-        draw_reached(hidden, bands, title)
-        hidden.replace(workdir / PLOT)
+        with replacing(workdir / PLOT) as hidden:
+            draw_reached(hidden, bands, title)
         if len(goals.names) != 2:
             return
-        sign = _signs(goals.names)
-        front = np.array([row for row, _ in found_front(found.rows, found.gains)])
+        sign = goals.signs[None]
         attained = {
             name: sign * (median_attainment(rows, found.gains) + goals.reference[None])
             for name, rows in found.rows.items()
             if (rows >= 0).any(1).all()
         }
-        known = sign * (found.gains[front] + goals.reference[None])
-        hidden = workdir / f".{FRONTS}"
+        known = sign * (found.gains[best] + goals.reference[None])
         names = (goals.names[0], goals.names[1].removeprefix("-"))
-        draw_fronts(hidden, known, attained, names, f"{title}: what half of the runs attain", "front of all runs")
-        hidden.replace(workdir / FRONTS)
+        with replacing(workdir / FRONTS) as hidden:
+            draw_fronts(hidden, known, attained, names, f"{title}: what half of the runs attain", "front of all runs")
 
 
 def _entry(problem: Problem, network: Network, met: dict[str, int]) -> dict[str, Any]:
     """Returns one network of a front: its hyper-parameters, what is known of it, and which strategy trained it."""
     goals = problem.goals
     values = dict(
-        zip((name.removeprefix("-") for name in goals.names), _unsigned(goals.names, network.scores[:-1]), strict=True)
+        zip((name.removeprefix("-") for name in goals.names), (goals.signs * network.scores[:-1]).tolist(), strict=True)
     )
     count = parameter_count(network.hyper, problem.task.image, problem.task.classes)
     hyper = asdict(network.hyper)
@@ -279,7 +288,7 @@ def _entry(problem: Problem, network: Network, met: dict[str, int]) -> dict[str,
 
 
 def _announce(config: HyperConfig, problem: Problem, path: Path) -> None:
-    task, epochs = problem.task, ", ".join(map(str, config.epochs))
+    task, goals, epochs = problem.task, problem.goals, ", ".join(map(str, config.epochs))
     least, most = extreme_counts(problem.space, task.image, task.classes)
     announce(
         f"Searching networks and their training on {config.dataset} with {len(config.strategies)} strategies",
@@ -288,7 +297,8 @@ def _announce(config: HyperConfig, problem: Problem, path: Path) -> None:
             "images": f"{task.train.num_examples} train, {task.valid.num_examples} judge, "
             f"{task.test.num_examples} test the front",
             "objectives": ", ".join(config.objectives),
-            "reference point": f"{_point(problem)}; what does not surpass it in every objective counts nothing",
+            "reference point": f"{point_text(goals.signs * goals.reference)}; what does not surpass it in every "
+            "objective counts nothing",
             "budget": f"{problem.total} epochs for each of {config.seeds} seeds; some strategies choose among "
             f"{epochs}, the others train for {problem.longest}",
             "run directory": path,
@@ -299,7 +309,7 @@ def _announce(config: HyperConfig, problem: Problem, path: Path) -> None:
 def _show(config: HyperConfig, result: Mapping[str, Any], workdir: Path) -> None:
     print(
         f"\n{result['dataset']}, {', '.join(config.objectives)}, reference point "
-        f"({', '.join(f'{value:g}' for value in result['reference'])}): hypervolume after so many trained epochs, "
+        f"{point_text(result['reference'])}: hypervolume after so many trained epochs, "
         f"mean ± deviation of {result['seeds']} seeds\n"
     )
     print(searches_text(result["strategies"]))
@@ -315,17 +325,3 @@ def _show(config: HyperConfig, result: Mapping[str, Any], workdir: Path) -> None
         f"the test images with {best['values']['params']:,} parameters: {best['genotype']}"
     )
     print(f"curves, plots and tables: {workdir}")
-
-
-def _signs(names: tuple[str, ...]) -> np.ndarray:
-    return np.array([[-1.0 if name.startswith("-") else 1.0 for name in names]])
-
-
-def _unsigned(names: tuple[str, ...], told: np.ndarray) -> list[float]:
-    """Returns objectives float64 [M] without the sign with which they are told."""
-    return (_signs(names)[0] * told).tolist()
-
-
-def _point(problem: Problem) -> str:
-    goals = problem.goals
-    return "(" + ", ".join(f"{value:g}" for value in _unsigned(goals.names, goals.reference)) + ")"

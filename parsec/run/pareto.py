@@ -19,6 +19,7 @@ from parsec.cells.domain import Domain
 from parsec.cells.genotypes import to_text
 from parsec.cells.nasbench101_cells import to_text as nasbench101_text
 from parsec.errors import UserError
+from parsec.files import replacing
 from parsec.report.pareto import (
     band,
     found_front,
@@ -28,6 +29,7 @@ from parsec.report.pareto import (
     hypervolume,
     hypervolume_curves,
     median_attainment,
+    point_text,
     summarise_fronts,
 )
 from parsec.report.pareto_plots import draw_fronts, draw_hypervolume
@@ -109,7 +111,7 @@ def run_pareto(config: ParetoConfig, workdir: Path) -> dict[str, Any]:
             {
                 "architectures": f"{len(table)}" + f" with {', '.join(config.constraints)}" * bool(config.constraints),
                 "objectives": ", ".join(config.objectives),
-                "reference point": _point(objectives.reference)
+                "reference point": point_text(objectives.reference)
                 + f", which {beyond} architectures do not surpass in every objective; they count nothing"
                 * bool(beyond),
                 "budget": f"{config.budget} queries ({config.count} proposals are charged), {config.seeds} seeds"
@@ -220,9 +222,8 @@ def _draw(
 ) -> None:
     table, objectives = problem.table, problem.objectives
     with writing(workdir):
-        hidden = workdir / f".{PLOT}"
-        draw_hypervolume(hidden, bands, f"{table.name}: {_wanted(config)}, {config.seeds} seeds, 95 % bands")
-        hidden.replace(workdir / PLOT)
+        with replacing(workdir / PLOT) as hidden:
+            draw_hypervolume(hidden, bands, f"{table.name}: {_wanted(config)}, {config.seeds} seeds, 95 % bands")
         if len(objectives.names) != 2:
             return
         sign = np.where(objectives.minimised, -1.0, 1.0)
@@ -232,11 +233,10 @@ def _draw(
             for name, each in rows.items()
             if (each >= 0).any(1).all()
         }
-        hidden = workdir / f".{FRONTS}"
         title = f"{table.name}: what half of {config.seeds} runs attain in {config.budget} queries"
         first, second = objectives.names
-        draw_fronts(hidden, exact, attained, (first, second), title)
-        hidden.replace(workdir / FRONTS)
+        with replacing(workdir / FRONTS) as hidden:
+            draw_fronts(hidden, exact, attained, (first, second), title)
 
 
 def _entry(config: ParetoConfig, problem: Problem, row: int, met: dict[str, int]) -> dict[str, Any]:
@@ -262,7 +262,7 @@ def _entry(config: ParetoConfig, problem: Problem, row: int, met: dict[str, int]
 def _show(config: ParetoConfig, result: Mapping[str, Any], workdir: Path) -> None:
     print(
         f"\n{result['table']}, {result['architectures']} architectures, {_wanted(config)}, reference point "
-        f"{_point(result['reference'])}: exact hypervolume {result['exact_hypervolume']:.6g}, a front of "
+        f"{point_text(result['reference'])}: exact hypervolume {result['exact_hypervolume']:.6g}, a front of "
         f"{result['exact_front']}\nfraction of it found, mean ± deviation of {config.seeds} seeds, after so many "
         "queries, and distance to the exact front\n"
     )
@@ -281,10 +281,6 @@ def _choice(fidelities: tuple[int, ...]) -> str:
     if not fidelities:
         return ""
     return f"; a query is {fidelities[-1]} epochs, some strategies choose among {', '.join(map(str, fidelities))}"
-
-
-def _point(values: Any) -> str:
-    return "(" + ", ".join(f"{value:g}" for value in values) + ")"
 
 
 def _sizes(sizes: Any) -> str:

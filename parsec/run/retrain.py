@@ -25,6 +25,7 @@ from parsec.cells.network import Shape
 from parsec.config import affecting_results
 from parsec.data import load
 from parsec.errors import UserError, shown
+from parsec.files import replacing
 from parsec.footprint import require_memory
 from parsec.report.accuracies import Row, draw_accuracies, ordered
 from parsec.report.verdict import judge, percent, rank, summarise
@@ -263,9 +264,8 @@ def _figures(test: np.ndarray) -> dict[str, Any]:
 
 def _write_plot(path: Path, accuracies: Accuracies, title: str) -> None:
     rows = [Row("found", runs) for runs in accuracies.found] + [Row("random", runs) for runs in accuracies.random]
-    hidden = path.with_name(f".{path.name}")
-    draw_accuracies(hidden, ordered([*rows, Row("residual", accuracies.residual)]), title)
-    hidden.replace(path)
+    with replacing(path) as hidden:
+        draw_accuracies(hidden, ordered([*rows, Row("residual", accuracies.residual)]), title)
 
 
 def _runs(network: dict[str, Any]) -> str:

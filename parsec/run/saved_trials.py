@@ -15,6 +15,7 @@ import numpy as np
 
 from parsec.cells.domain import Domain
 from parsec.errors import UserError, unknown
+from parsec.files import replacing
 from parsec.run.signals import StoppedError, graceful_stop
 from parsec.run.trials import Load, Task, Trials, run_trials
 from parsec.run.workdir import TIMING, read_json, write_json_atomic, writing
@@ -142,13 +143,10 @@ def run_saved(
 
 def write_npz(path: Path, **arrays: np.ndarray) -> None:
     """Replaces the file by the arrays; a crash leaves the old file or the new one, whole."""
-    hidden = path.with_name(f".{path.name}")
-    with writing(path):
-        with hidden.open("wb") as file:
-            np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
-            file.flush()
-            os.fsync(file.fileno())
-        hidden.replace(path)
+    with writing(path), replacing(path) as hidden, hidden.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _read_trials(path: Path, shape: tuple[int, int], architectures: int) -> Trials | None:

@@ -23,6 +23,7 @@ from parsec.cells.network import Shape
 from parsec.data import Dataset, channel_statistics, load, split
 from parsec.data.memory import held_out_batches, training_batches
 from parsec.errors import UserError
+from parsec.files import replacing
 from parsec.run.alike import make_recipe
 from parsec.run.footprint import check_table_memory
 from parsec.run.loop import run_steps
@@ -98,10 +99,8 @@ def run_build_table(config: TableConfig, workdir: Path) -> dict[str, Any]:
 
         figures = _train_all(config, run, rows, costs[:, 1], train)
         table = assemble(rows, space, figures, costs, has_test=parts.test is not None)
-        with writing(run.path):
-            hidden = run.path / f".{TABLE}"
+        with writing(run.path), replacing(run.path / TABLE) as hidden:
             save_table(hidden, table)
-            hidden.replace(run.path / TABLE)
         result = _summarise(config, space, rows, table)
         write_json_atomic(run.path / RESULT, result)
         _show(result, run.path)
