@@ -53,6 +53,16 @@ def test_evolution_bears_a_batch_of_unlike_children_and_buries_those_that_a_whol
     assert len(np.unique(children, axis=0)) > 1
 
 
+def test_a_batch_of_evolution_begins_with_what_is_left_of_the_uniform_ones(key: jax.Array) -> None:
+    strategy = make_strategy("regularized_evolution", product_domain((50,) * 4), {"population": 6, "batch": 4})
+    asked, state = strategy.ask(key, strategy.init(key))
+    state, _ = strategy.tell(state, asked, scores(1.0, 2.0, 3.0, 4.0))
+    following, _ = strategy.ask(jax.random.fold_in(key, 1), state)
+    # Two more make the population; the others have a member for a parent.
+    changed = (np.asarray(following)[:, None] != np.asarray(asked)[None]).sum(-1).min(1)
+    assert (changed[:2] > 1).all() and (changed[2:] == 1).all()
+
+
 def test_reinforce_climbs_the_gradient_of_the_log_probability(key: jax.Array) -> None:
     strategy = make_strategy("reinforce", DOMAIN, {"learning_rate": 0.01, "momentum": 0.5})
     state = strategy.init(key)
