@@ -65,13 +65,13 @@ def from_training(config: SearchConfig, workdir: Path) -> Evaluator:
 def from_fresh_training(config: SearchConfig, workdir: Path) -> Evaluator:
     """Returns the evaluator by which children are compared at the end, from the same fresh weights for all.
 
-    It trains for `config.derive.final_steps`, where they are given, and tells what it measures alone: what is known
-    beforehand says where to look, and not what was found.
+    It trains for `config.derive.final_steps`, where they are given, and scores on every validation image: the
+    candidates differ by less than the likelihoods of a few thousand images do by chance.
     """
     del workdir
     key = fold(jax.random.key(config.seed), "weights of compared children")
-    measured = replace(config, strategy=replace(config.strategy, capacity=0.0))
-    return _training(measured, config.derive.final_steps or search_steps(config), key, None)
+    every = replace(config, derive=replace(config.derive, valid_images=load_problem(config).valid.num_examples))
+    return _training(every, config.derive.final_steps or search_steps(config), key, None)
 
 
 def from_table(config: SearchConfig, workdir: Path) -> Evaluator:

@@ -111,7 +111,9 @@ class DeriveSettings:
     rule: str = option("mode", "the prior's mode, or the best of samples", choices=("mode", "best_of_samples"))
     samples: int = option(32, "that best_of_samples compares on validation", minimum=1)
     random_children: int = option(16, "random children the result is compared with", minimum=1)
-    valid_images: int = option(5000, "validation images that children are compared on", minimum=2)
+    valid_images: int = option(
+        5000, "validation images that children are scored on; the last comparison is on all of them", minimum=2
+    )
     finalists: int = option(
         0,
         "of a search by training, candidates trained again at the end, all alike, the best of which is found: the "

@@ -14,8 +14,10 @@ import pytest
 from parsec.cells import get_space
 from parsec.cells.costs import cost_table, log_params_effects, network_cost
 from parsec.cells.network import Shape
+from parsec.data.memory import Batches
 from parsec.errors import UserError
 from parsec.evaluate.contract import Evaluated, Evaluator
+from parsec.run import factories
 from parsec.run import search as search_job
 from parsec.run.factories import from_fresh_training, from_training, told_capacity
 from parsec.run.journal import JOURNAL, Journal, Scored
@@ -166,8 +168,20 @@ def test_nats_for_parameters_are_told_and_known_where_a_search_adds_them(
     effects = log_params_effects(cost_table(SPACE, problem.shape, problem.image))
     np.testing.assert_allclose(domains[0].known, capacity * effects, rtol=1e-5)
     assert from_training(config, tmp_path).objectives[0] == "value"
-    # The last comparison is by what is measured.
-    assert from_fresh_training(config, tmp_path).objectives[0] == "valid_log_likelihood"
+    assert from_fresh_training(config, tmp_path).objectives[0] == "value"
+
+
+def test_the_last_comparison_is_on_every_validation_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    counts: list[int] = []
+
+    def record(*given: object, part: Batches | None = None, **named: object) -> None:
+        counts.append(len((part or given[3]).labels))
+
+    monkeypatch.setattr(factories, "training_evaluator", record)
+    config = replace(CONFIG, derive=replace(CONFIG.derive, valid_images=16))
+    from_training(config, tmp_path)
+    from_fresh_training(config, tmp_path)
+    assert counts == [16, load_problem(config).valid.num_examples] and counts[1] > 16
 
 
 def test_the_control_knows_what_is_known_beforehand_and_nothing_else(tmp_path: Path):
