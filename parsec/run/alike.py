@@ -23,17 +23,19 @@ from parsec.cells.limits import draw_within
 from parsec.cells.network import Shape
 from parsec.cells.operations import BatchStatistics
 from parsec.data import Dataset, channel_statistics
-from parsec.data.memory import held_out_batches, steps_per_epoch, training_batches
+from parsec.data.memory import Batches, held_out_batches, steps_per_epoch, training_batches
 from parsec.errors import UserError
+from parsec.evaluate.contract import Evaluated, Evaluator, Pause
 from parsec.keys import fold
 from parsec.run.lines import read_lines
 from parsec.run.loop import timed
 from parsec.run.progress import Progress
 from parsec.run.retrain_settings import RetrainTrainingSettings
+from parsec.run.shared_out import Opened, OpenedEvaluator, evaluate_afresh
 from parsec.run.signals import StoppedError, graceful_stop
 from parsec.run.table_settings import TrainingSettings
 from parsec.run.workdir import Claim, append
-from parsec.train.many import Outcome, Parts, Trainer, make_trainer_of, train_each
+from parsec.train.many import Parts, Trainer, make_trainer_of, train_each
 from parsec.train.recipe import Recipe
 from parsec.train.residual import RESIDUAL, ResidualNetwork, Size, choose_size, count_params
 
@@ -195,34 +197,53 @@ def make_recipe(
     )
 
 
+def alike_evaluator(trainer: Trainer, test: Batches | None, steps: int, seed: int, seeds: int) -> Evaluator:
+    """Returns the evaluator that trains a network once for each seed: its scores are S losses, then S test accuracies.
+
+    A seed's weights and batches are drawn from the same key for every network, so that they differ by themselves alone.
+
+    Args:
+      trainer: of the networks.
+      test: images.
+      steps: of each training.
+      seed: of the training runs.
+      seeds: S.
+    """
+    keys = jax.random.split(fold(jax.random.key(seed), "trained alike"), seeds)
+
+    def evaluate(architectures: np.ndarray, evaluated: Evaluated, pause: Pause) -> np.ndarray:
+        del evaluated
+        found = train_each(trainer, architectures, keys, steps, None, test, pause=pause)
+        return np.concatenate([found.loss, found.test], 1)
+
+    names = tuple(f"{name} {number}" for name in ("loss", "test") for number in range(seeds))
+    return Evaluator(names, evaluate, together=trainer.together)
+
+
+def plain_evaluator(entrants: Entrants, recipe: Recipe, parts: Parts, seed: int, seeds: int) -> Evaluator:
+    """Returns the `alike_evaluator` of the plain network; its architectures are not read."""
+    network = ResidualNetwork(entrants.residual, BatchStatistics)
+    trainer = make_trainer_of(network, entrants.shape.dtype, recipe, parts.train)
+    return alike_evaluator(trainer, parts.test, recipe.steps, seed, seeds)
+
+
 def train_alike(
-    run: Claim,
-    entrants: Entrants,
-    make: Callable[[], Trainer],
-    recipe: Recipe,
-    parts: Parts,
-    seed: int,
-    seeds: int,
+    run: Claim, entrants: Entrants, opened: Opened, plain: Callable[[], Evaluator], seeds: int
 ) -> Accuracies:
     """Returns the test accuracies of all networks, going on where retrained.jsonl ends.
-
-    A seed's weights and batches are drawn from the same key for every cell, so that cells differ by themselves alone.
 
     Args:
       run: the claimed run directory.
       entrants: the networks.
-      make: returns what trains cells by the recipe on the images; called where there are cells left to train.
-      recipe: of training.
-      parts: the images.
-      seed: of the training runs.
-      seeds: S, training runs of each network.
+      opened: an `alike_evaluator` of the cells, and whose it is; opened where there are cells left to train.
+      plain: returns the `plain_evaluator`.
+      seeds: S, of both.
 
     Raises:
       UserError: the journal is damaged or another run's, or a batch does not fit the images.
       StoppedError: when SIGTERM or Ctrl-C asked for a stop; what was trained is in the journal.
     """
     space, path = entrants.space, run.path / RETRAINED
-    keys = jax.random.split(fold(jax.random.key(seed), "trained alike"), seeds)
     cells = np.concatenate([entrants.found, entrants.random])
     names = [to_text(space, cell) for cell in cells]
     known = dict(read_lines(path, partial(_parse, seeds), f"{seeds} accuracies of a network"))
@@ -235,39 +256,34 @@ def train_alike(
         Progress(total, start=len(known), label="networks trained from scratch") as progress,
     ):
 
-        def keep(trained: list[str], outcome: Outcome) -> None:
-            lines = ""
-            for name, loss, test in zip(trained, outcome.loss, outcome.test, strict=True):
+        def pause() -> None:
+            if stop.signal is not None:
+                raise StoppedError(stop.signal, len(known))
+
+        def train_some(opened: OpenedEvaluator, trained: list[str], architectures: np.ndarray) -> None:
+            stop.at_stake = True
+            scores = evaluate_afresh(*opened, architectures, pause, progress.note)
+            lines, losses, tests = "", scores[:, :seeds], scores[:, seeds:]
+            for name, loss, test in zip(trained, losses, tests, strict=True):
                 entry = {"network": name, "loss": _plain(loss), "test": _plain(test)}
                 lines += json.dumps(entry) + "\n"
                 # As a run that goes on reads it.
                 known[name] = _numbers(entry["test"])
             append(path, lines)
-            finite = outcome.test[np.isfinite(outcome.test)]
+            finite = tests[np.isfinite(tests)]
             progress.update(len(known), {"accuracy": float(finite.mean()) if finite.size else math.nan})
-
-        def pause() -> None:
-            if stop.signal is not None:
-                raise StoppedError(stop.signal, len(known))
-
-        def train_some(trainer: Trainer, architectures: np.ndarray) -> Outcome:
-            return train_each(trainer, architectures, keys, recipe.steps, None, parts.test, pause=pause)
+            stop.at_stake = False
+            pause()
 
         if pending:
             progress.note("one compiled program trains every cell; where there is none yet it takes a minute or so")
-            trainer = make()
-            for first in range(0, len(pending), trainer.together):
-                places = pending[first : first + trainer.together]
-                stop.at_stake = True
-                keep([names[at] for at in places], train_some(trainer, cells[places]))
-                stop.at_stake = False
-                pause()
+            with opened() as (evaluator, workers):
+                for first in range(0, len(pending), evaluator.together):
+                    places = pending[first : first + evaluator.together]
+                    train_some((evaluator, workers), [names[at] for at in places], cells[places])
         if RESIDUAL not in known:
             progress.note("compiling the plain residual network")
-            network = ResidualNetwork(entrants.residual, BatchStatistics)
-            trainer = make_trainer_of(network, entrants.shape.dtype, recipe, parts.train)
-            stop.at_stake = True
-            keep([RESIDUAL], train_some(trainer, np.zeros((1, 1), np.int32)))
+            train_some((plain(), None), [RESIDUAL], np.zeros((1, 1), np.int32))
     count = len(entrants.found)
     found, random = (np.stack([known[name] for name in some]) for some in (names[:count], names[count:]))
     return Accuracies(found, random, known[RESIDUAL])

@@ -121,6 +121,13 @@ def told_capacity(config: SearchConfig) -> float:
     return strategy.capacity if told else 0.0
 
 
+def told_objectives(config: SearchConfig) -> tuple[str, ...]:
+    """Returns what short trainings tell, the first what a strategy searches for."""
+    names = MEASURED | ({"log_likelihood": VALUE} if told_capacity(config) else {})
+    first = MEASURED[config.objectives[0]] if config.objectives else names[config.strategy.objective]
+    return (first, *(name for name in (OBJECTIVE, LIKELIHOOD) if name != first))
+
+
 def make_trainer_of(config: SearchConfig) -> Trainer:
     """Returns what trains the cells of a search from scratch: on every device, or on one where children inherit.
 
@@ -140,8 +147,6 @@ def _trainer(config: SearchConfig) -> Trainer:
 def _training(config: SearchConfig, steps: int, key: jax.Array, folder: Path | None) -> Evaluator:
     space, problem = get_space(config.space), load_problem(config)
     capacity, costs = told_capacity(config), search_costs(config)
-    names = MEASURED | ({"log_likelihood": VALUE} if capacity else {})
-    first = MEASURED[config.objectives[0]] if config.objectives else names[config.strategy.objective]
 
     def bonus(architectures: np.ndarray) -> np.ndarray:
         return capacity * np.log(table_costs(costs, architectures)[:, 0])
@@ -152,7 +157,7 @@ def _training(config: SearchConfig, steps: int, key: jax.Array, folder: Path | N
         make_trainer_of(config),
         _some(in_memory(problem).valid, config.derive.valid_images, config.seed),
         steps=steps,
-        objectives=(first, *(name for name in (OBJECTIVE, LIKELIHOOD) if name != first)),
+        objectives=told_objectives(config),
         bonus=bonus,
         cost=training_cost(config),
         key=key,

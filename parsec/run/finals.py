@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +18,12 @@ import numpy as np
 from parsec import prior as priors
 from parsec.cells import Space
 from parsec.cells.domain import Domain, add_up
-from parsec.evaluate.contract import Evaluated, Evaluator, Pause
+from parsec.evaluate.contract import Pause, no_pause
 from parsec.evaluate.training import LIKELIHOOD, VALUE
 from parsec.run.lines import read_lines
 from parsec.run.loop import timed
 from parsec.run.progress import Progress
+from parsec.run.shared_out import Opened, evaluate_afresh
 from parsec.run.signals import StoppedError, graceful_stop
 from parsec.run.strategy_search import Searched
 from parsec.run.workdir import Claim, append
@@ -32,8 +33,30 @@ COMPARED = "compared.jsonl"
 # Of a prior where what is expected to be best costs more than is allowed.
 _SAMPLES = 4096
 
-# `scores(architectures int32 [N, L], pause) -> float64 [N, M]`.
-FinalScores = Callable[[np.ndarray, Pause], np.ndarray]
+
+class Watch(NamedTuple):
+    """Who looks on while architectures are scored.
+
+    Attributes:
+      pause: called before and during evaluations; may raise.
+      scored: called with the scores float64 [M] of each architecture as soon as they are known.
+      note: shows a line of what happened to workers.
+    """
+
+    pause: Pause = no_pause
+    scored: Callable[[np.ndarray], None] = lambda row: None
+    note: Callable[[str], None] = print
+
+
+NOBODY = Watch()
+
+
+class FinalScores(Protocol):
+    """Scores of a last comparison."""
+
+    def __call__(self, architectures: np.ndarray, watch: Watch = NOBODY) -> np.ndarray:
+        """Returns the scores of architectures int32 [N, L], float64 [N, M]; NaN where an evaluation failed."""
+        ...
 
 
 def choose_finalists(searched: Searched, names: Sequence[str], space: Space, domain: Domain, count: int) -> np.ndarray:
@@ -77,24 +100,24 @@ def _favourite(logits: np.ndarray, effects: np.ndarray | None, space: Space, dom
     return drawn[np.argsort(-add_up(effects, drawn), kind="stable")[:1]]
 
 
-def decide(run: Claim, finalists: np.ndarray, scores: FinalScores, together: int) -> np.ndarray:
+def decide(run: Claim, finalists: np.ndarray, scores: FinalScores) -> np.ndarray:
     """Returns the best of the finalists int32 [F, L] by the first of their scores, int32 [L]; the first of equals.
 
     Raises:
       UserError, StoppedError: as of `train_again`.
     """
-    known = train_again(run, finalists, scores, together)[:, 0]
+    known = train_again(run, finalists, scores)[:, 0]
     return finalists[int(np.nanargmax(known))] if np.isfinite(known).any() else finalists[0]
 
 
-def train_again(run: Claim, finalists: np.ndarray, scores: FinalScores, together: int) -> np.ndarray:
+def train_again(run: Claim, finalists: np.ndarray, scores: FinalScores) -> np.ndarray:
     """Returns the scores of the finalists int32 [F, L], float64 [F, M]; NaN where a training failed.
 
     Raises:
       UserError: the file of earlier scores is damaged.
       StoppedError: when SIGTERM or Ctrl-C asked for a stop; what was trained is kept.
     """
-    known: list[np.ndarray] = []
+    known: list[float] = []
     with (
         graceful_stop() as stop,
         timed(run, "final_seconds"),
@@ -105,30 +128,39 @@ def train_again(run: Claim, finalists: np.ndarray, scores: FinalScores, together
             if stop.signal is not None:
                 raise StoppedError(stop.signal, len(known))
 
-        for first in range(0, len(finalists), together):
-            known += list(scores(finalists[first : first + together], pause))
-            finite = [row[0] for row in known if np.isfinite(row[0])]
-            progress.update(len(known), {"best": float(max(finite, default=math.nan))})
-    return np.stack(known)
+        def watch(row: np.ndarray) -> None:
+            known.append(row[0])
+            progress.update(len(known), {"best": max(filter(math.isfinite, known), default=math.nan)})
+
+        return scores(finalists, Watch(pause, watch, progress.note))
 
 
-def remembered(path: Path, evaluator: Evaluator) -> FinalScores:
-    """Returns the evaluator's scores, each architecture trained once: the answers are kept in a file of lines."""
+def remembered(path: Path, opened: Opened) -> FinalScores:
+    """Returns an evaluator's scores, each architecture evaluated once: the answers are kept in a file of lines.
+
+    The evaluator is opened where there is something to evaluate.
+    """
     known = dict(read_lines(path, _parse_scores, "an evaluation"))
-    nothing = Evaluated(np.zeros((0, 0), np.int32), np.zeros((0, len(evaluator.objectives))))
 
-    def scores(architectures: np.ndarray, pause: Pause) -> np.ndarray:
-        names = [tuple(row.tolist()) for row in np.asarray(architectures)]
-        missing = [name for name in dict.fromkeys(names) if name not in known]
-        for first in range(0, len(missing), evaluator.together):
-            some = missing[first : first + evaluator.together]
-            pause()
-            found = evaluator.evaluate(np.array(some, np.int32), nothing, pause)
-            for name, row in zip(some, found, strict=True):
-                plain = [float(str(value)) if math.isfinite(value) else None for value in row]
-                append(path, json.dumps({"architecture": list(name), "scores": plain}) + "\n")
-                known[name] = _numbers(plain)
-        return np.stack([known[name] for name in names])
+    def scores(architectures: np.ndarray, watch: Watch = NOBODY) -> np.ndarray:
+        names = list(dict.fromkeys(tuple(row.tolist()) for row in np.asarray(architectures)))
+        missing = [name for name in names if name not in known]
+        for name in names:
+            if name in known:
+                watch.scored(known[name])
+        if missing:
+            with opened() as (evaluator, workers):
+                for first in range(0, len(missing), evaluator.together):
+                    some = missing[first : first + evaluator.together]
+                    watch.pause()
+                    rows = np.array(some, np.int32)
+                    found = evaluate_afresh(evaluator, workers, rows, watch.pause, watch.note)
+                    for name, row in zip(some, found, strict=True):
+                        plain = [float(str(value)) if math.isfinite(value) else None for value in row]
+                        append(path, json.dumps({"architecture": list(name), "scores": plain}) + "\n")
+                        known[name] = _numbers(plain)
+                        watch.scored(known[name])
+        return np.stack([known[tuple(row.tolist())] for row in np.asarray(architectures)])
 
     return scores
 

@@ -17,7 +17,7 @@ import numpy as np
 from parsec.cells import Space
 from parsec.cells.costs import CostTable, named_costs, table_costs
 from parsec.cells.genotypes import to_text
-from parsec.evaluate.contract import Evaluated, Evaluator
+from parsec.evaluate.contract import Evaluated
 from parsec.evaluate.goals import Goals
 from parsec.evaluate.supernet import OBJECTIVE
 from parsec.files import replacing
@@ -67,7 +67,7 @@ def find_front(goals: Goals, table: CostTable, evaluated: Evaluated, names: Sequ
 
 
 def settle_front(
-    run: Claim, front: Front, table: CostTable, count: int, scores: FinalScores, evaluator: Evaluator
+    run: Claim, front: Front, table: CostTable, count: int, scores: FinalScores, names: Sequence[str]
 ) -> Front:
     """Returns the front of at most `count` members of the search's front, trained again; 0 leaves it as it is.
 
@@ -77,7 +77,7 @@ def settle_front(
       table: of the networks' costs.
       count: candidates.
       scores: of the last comparison.
-      evaluator: what these are the scores of.
+      names: of these, as of `find_front`.
 
     Raises:
       UserError: the file of earlier scores is damaged.
@@ -86,12 +86,12 @@ def settle_front(
     if not count:
         return front
     candidates = front.architectures[spread(front.goals.scaled(front.told), count)]
-    if evaluator.cost is not None:
-        candidates = candidates[np.argsort(evaluator.cost(candidates), kind="stable")]
-    known = train_again(run, candidates, scores, evaluator.together)
+    # Those of about equal length side by side.
+    candidates = candidates[np.argsort(table_costs(table, candidates)[:, 1], kind="stable")]
+    known = train_again(run, candidates, scores)
     if not np.isfinite(known[:, 0]).any():
         return front
-    settled = find_front(front.goals, table, Evaluated(candidates, known), evaluator.objectives)
+    settled = find_front(front.goals, table, Evaluated(candidates, known), names)
     return settled._replace(evaluated=front.evaluated)
 
 

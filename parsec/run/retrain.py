@@ -8,6 +8,7 @@ the batch, and their accuracies are those of short trainings: they rank networks
 Files: retrained.jsonl with a line for each network as it is trained, accuracies.png, table.md and result.json.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from hashlib import sha256
@@ -32,8 +33,10 @@ from parsec.report.verdict import judge, percent, rank, summarise
 from parsec.run.alike import (
     Accuracies,
     Entrants,
+    alike_evaluator,
     choose_entrants,
     make_recipe,
+    plain_evaluator,
     plan_of,
     residual_params,
     train_alike,
@@ -47,6 +50,7 @@ from parsec.run.progress import announce
 from parsec.run.retrain_settings import RetrainConfig
 from parsec.run.search_domain import known_costs, search_domain
 from parsec.run.settings import NetworkSettings, SearchConfig
+from parsec.run.shared_out import OpenedEvaluator
 from parsec.run.workdir import (
     RESULT,
     claim,
@@ -112,8 +116,13 @@ def run_retrain(config: RetrainConfig, workdir: Path) -> dict[str, Any]:
         )
         for note in (*run.notes, *dataset.notes):
             print(note)
-        make = partial(make_trainer, entrants.space, entrants.shape, recipe, parts.train)
-        accuracies = train_alike(run, entrants, make, recipe, parts, config.seed, config.seeds)
+
+        def open_cells() -> AbstractContextManager[OpenedEvaluator]:
+            trainer = make_trainer(entrants.space, entrants.shape, recipe, parts.train)
+            return nullcontext((alike_evaluator(trainer, parts.test, recipe.steps, config.seed, config.seeds), None))
+
+        plain = partial(plain_evaluator, entrants, recipe, parts, config.seed, config.seeds)
+        accuracies = train_alike(run, entrants, open_cells, plain, config.seeds)
         runs = {text: [each.run for each in searches if to_text(space, each.architecture) == text] for text in by_text}
         result = _describe(config, first, entrants, accuracies, recipe, parts, list(runs.values()))
         with writing(run.path):

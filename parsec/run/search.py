@@ -7,9 +7,9 @@ the drawing and report.html last. Shared weights may learn on images that are st
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from functools import partial
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,14 @@ from parsec.cells.costs import LATENCY
 from parsec.cells.domain import Domain
 from parsec.cells.space import uniform_logits
 from parsec.data.stream import StreamedPart
-from parsec.errors import UserError
-from parsec.evaluate.contract import Evaluated, Evaluator, no_pause
+from parsec.evaluate.contract import Evaluated, no_pause
 from parsec.evaluate.supernet import OBJECTIVE, Scored
 from parsec.evaluate.training import LIKELIHOOD
-from parsec.run.cluster import check_cluster, cluster_workers
+from parsec.run.cluster import check_cluster
 from parsec.run.coherence import check_search
 from parsec.run.conclude import Judge, Outcome, conclude, derive_architecture, show_result
 from parsec.run.evaluators import EVALUATORS
-from parsec.run.factories import search_costs, search_goals, told_capacity, training_cost
+from parsec.run.factories import search_costs, search_goals, told_capacity, told_objectives, training_cost
 from parsec.run.finals import COMPARED, choose_finalists, decide, remembered
 from parsec.run.front import find_front, settle_front, write_front
 from parsec.run.latency_model import Latencies, read_model
@@ -50,10 +49,10 @@ from parsec.run.problem import (
 from parsec.run.progress import announce
 from parsec.run.search_domain import search_domain
 from parsec.run.settings import SearchConfig, joint_entry
+from parsec.run.shared_out import open_evaluator
 from parsec.run.strategy_search import best, run_strategy
 from parsec.run.verify import plan_verification, verify, verify_front
 from parsec.run.workdir import Claim, claim, finished_result, locate, reporting
-from parsec.run.workers import Workers, local_workers, open_workers
 from parsec.transfer.prior import Carried, carry_logits, read_prior
 
 
@@ -149,7 +148,7 @@ def search_by_scores(
         _train_weights(config, make_joint(config), problem, run, uniform_logits(space), "shared weights")
     after = problem.steps if entry.shared else 0
     goals = search_goals(config) if config.objectives else None
-    with _open_evaluator(config, run.path) as (evaluator, workers):
+    with open_evaluator(config, entry.factory(config, run.path)) as (evaluator, workers):
         searched = run_strategy(
             run,
             config.strategy,
@@ -164,11 +163,13 @@ def search_by_scores(
         )
     part = domain if config.constraints else None
     found = best(searched.evaluated)
-    outcome = Outcome(found, _judge(evaluator), ranks=not entry.afresh, domain=part, **searched._asdict())
+    nothing = Evaluated(np.zeros((0, 0), np.int32), np.zeros((0, len(evaluator.objectives))))
+    judge = _judge(evaluator.objectives, lambda rows: evaluator.evaluate(rows, nothing, no_pause))
+    outcome = Outcome(found, judge, ranks=not entry.afresh, domain=part, **searched._asdict())
     if not entry.afresh:
         return outcome
-    last = entry.factory(config, run.path, afresh=True)()
-    scores = remembered(run.path / COMPARED, last)
+    afresh, last = entry.factory(config, run.path, afresh=True), told_objectives(config)
+    scores = remembered(run.path / COMPARED, partial(open_evaluator, config, afresh))
     front = None
     if goals is not None:
         table = search_costs(config)
@@ -177,32 +178,13 @@ def search_by_scores(
         found = front.architectures[-1]
     elif config.derive.finalists:
         candidates = choose_finalists(searched, evaluator.objectives, space, domain, config.derive.finalists)
-        if last.cost is not None:
-            candidates = candidates[np.argsort(last.cost(candidates), kind="stable")]
-        found = decide(run, candidates, scores, last.together)
-    judge = _judge(last._replace(evaluate=lambda rows, evaluated, pause: scores(rows, pause)))
+        # Those of about equal length side by side.
+        order = np.argsort(training_cost(config)(candidates), kind="stable")
+        found = decide(run, candidates[order], scores)
+    # Judged one at a time, which is no work for many.
+    here = cache(afresh)
+    judge = _judge(last, remembered(run.path / COMPARED, lambda: nullcontext((here(), None))))
     return outcome._replace(architecture=found, score=judge, front=front)
-
-
-@contextmanager
-def _open_evaluator(config: SearchConfig, workdir: Path) -> Iterator[tuple[Evaluator, Workers | None]]:
-    """Yields the evaluator of a search, and the workers that it belongs to, if any; raises `UserError`."""
-    make, count = EVALUATORS[config.strategy.evaluator].factory(config, workdir), config.workers
-    with ExitStack() as stack:
-        if config.cluster:
-            hire = stack.enter_context(cluster_workers(config.cluster, make, count))
-        elif count == 1:
-            yield make(), None
-            return
-        elif jax.default_backend() != "cpu":
-            raise UserError(
-                f"config.workers={count} are processes that train on a CPU; on {jax.default_backend()} one process "
-                "trains a cell on each device already, and config.cluster=local gives each worker a device of its own"
-            )
-        else:
-            hire = local_workers(make, count)
-        workers = stack.enter_context(open_workers(hire, count))
-        yield workers.evaluator._replace(cost=training_cost(config)), workers
 
 
 def _train_weights(
@@ -223,15 +205,14 @@ def _train_weights(
         )
 
 
-def _judge(evaluator: Evaluator) -> Judge:
-    """Returns what an evaluator is to judge by, as plain numbers; NaN for a likelihood that it does not tell."""
-    nothing = Evaluated(np.zeros((0, 0), np.int32), np.zeros((0, len(evaluator.objectives))))
+def _judge(names: Sequence[str], scores: Callable[[np.ndarray], np.ndarray]) -> Judge:
+    """Returns what named scores are to judge by, as plain numbers; NaN for a likelihood that is not among them."""
 
     def judge(architecture: np.ndarray) -> Scored:
-        scores = evaluator.evaluate(architecture[None], nothing, no_pause)[0]
+        found = scores(architecture[None])[0]
         # A float32 in its own shortest form.
-        told = {name: float(str(score)) for name, score in zip(evaluator.objectives, scores, strict=True)}
-        return Scored(told.get(OBJECTIVE, float(str(scores[0]))), told.get(LIKELIHOOD, math.nan))
+        told = {name: float(str(score)) for name, score in zip(names, found, strict=True)}
+        return Scored(told.get(OBJECTIVE, float(str(found[0]))), told.get(LIKELIHOOD, math.nan))
 
     return judge
 

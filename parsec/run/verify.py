@@ -6,6 +6,7 @@ verdict leads the summary and the report. `parsec.run.retrain` does the same at 
 
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -16,14 +17,25 @@ from parsec.cells.costs import table_costs
 from parsec.cells.domain import Domain
 from parsec.data.examples import is_streamed
 from parsec.data.memory import held_out_batches, steps_per_epoch
+from parsec.evaluate.contract import Evaluator
 from parsec.report.matched import summarise_matched
 from parsec.report.verdict import summarise
-from parsec.run.alike import Accuracies, Entrants, choose_entrants, draw_matched, plain_network, train_alike
+from parsec.run.alike import (
+    Accuracies,
+    Entrants,
+    alike_evaluator,
+    choose_entrants,
+    draw_matched,
+    plain_evaluator,
+    plain_network,
+    train_alike,
+)
 from parsec.run.evaluators import EVALUATORS
 from parsec.run.factories import make_trainer_of, search_costs, search_steps
 from parsec.run.multihost import wait_for_all
-from parsec.run.problem import Problem, in_memory, search_recipe
+from parsec.run.problem import Problem, in_memory, load_problem, search_recipe
 from parsec.run.settings import SearchConfig, joint_entry
+from parsec.run.shared_out import open_evaluator
 from parsec.run.workdir import Claim
 from parsec.train.many import Parts, make_trainer
 from parsec.train.recipe import Recipe
@@ -143,16 +155,30 @@ def verify_front(
     return {"steps": steps, **summarise_matched(accuracies.found, alike, accuracies.residual, params, images)}
 
 
+def from_proof(config: SearchConfig, workdir: Path) -> Evaluator:
+    """Returns the evaluator by which the found cell and random ones are trained alike, on the program that searched."""
+    del workdir
+    problem = load_problem(config)
+    steps, test = plan_verification(config, problem).steps, _parts(problem).test
+    return alike_evaluator(make_trainer_of(config), test, steps, config.seed, config.verify.seeds)
+
+
 def _train(config: SearchConfig, problem: Problem, entrants: Entrants, steps: int, run: Claim) -> Accuracies:
-    settings, space, recipe = config.verify, entrants.space, search_recipe(config)
-    dataset, train, _ = in_memory(problem)
-    test = held_out_batches(dataset, *(np.asarray(each) for each in (train.mean, train.std)))
+    seed, seeds, rate, parts = config.seed, config.verify.seeds, config.verify.learning_rate, _parts(problem)
     if EVALUATORS[config.strategy.evaluator].afresh:
-        # The program that searched.
-        make = partial(make_trainer_of, config)
+        recipe, make = replace(search_recipe(config), steps=steps), partial(from_proof, config, run.path)
     else:
-        recipe = Recipe(steps, config.data.batch_size, settings.learning_rate, augmentation=config.data.augmentation)
-        make = partial(make_trainer, space, problem.shape, recipe, train)
-    return train_alike(
-        run, entrants, make, replace(recipe, steps=steps), Parts(train, None, test), config.seed, settings.seeds
-    )
+        recipe = Recipe(steps, config.data.batch_size, rate, augmentation=config.data.augmentation)
+
+        def make() -> Evaluator:
+            trainer = make_trainer(entrants.space, problem.shape, recipe, parts.train)
+            return alike_evaluator(trainer, parts.test, steps, seed, seeds)
+
+    plain = partial(plain_evaluator, entrants, recipe, parts, seed, seeds)
+    return train_alike(run, entrants, partial(open_evaluator, config, make), plain, seeds)
+
+
+def _parts(problem: Problem) -> Parts:
+    """Returns the images that cells are trained on, and the test images."""
+    dataset, train, _ = in_memory(problem)
+    return Parts(train, None, held_out_batches(dataset, *(np.asarray(each) for each in (train.mean, train.std))))

@@ -1,6 +1,7 @@
 """The last comparison: who takes part, who wins, and that nothing is trained twice."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from parsec.cells import get_space
 from parsec.errors import UserError
-from parsec.evaluate.contract import Evaluated, Evaluator, no_pause
+from parsec.evaluate.contract import Evaluated, Evaluator
 from parsec.run.finals import COMPARED, choose_finalists, decide, remembered
 from parsec.run.search_domain import whole_domain
 from parsec.run.settings import SearchConfig
@@ -73,15 +74,15 @@ def test_candidates_by_what_was_told_and_by_what_was_measured_take_turns():
 def test_the_best_of_them_is_found_and_none_is_trained_twice(tmp_path: Path):
     asked: list = []
     with claim(tmp_path, SearchConfig()) as run:
-        scores = remembered(run.path / COMPARED, scores_of(asked))
+        scores = remembered(run.path / COMPARED, lambda: nullcontext((scores_of(asked), None)))
         # The first two of the rows fail or are worse.
-        assert decide(run, ROWS[[2, 0, 3, 1]], scores, 2).tolist() == ROWS[3].tolist()
+        assert decide(run, ROWS[[2, 0, 3, 1]], scores).tolist() == ROWS[3].tolist()
         assert len(asked) == 4
-        again = remembered(run.path / COMPARED, scores_of(asked))
-        np.testing.assert_array_equal(again(ROWS, no_pause)[:, 0], [10, 6, np.nan, 12])
-        np.testing.assert_array_equal(again(ROWS, no_pause)[:, 1], [0, 1, 3, 2])
+        again = remembered(run.path / COMPARED, lambda: nullcontext((scores_of(asked), None)))
+        np.testing.assert_array_equal(again(ROWS)[:, 0], [10, 6, np.nan, 12])
+        np.testing.assert_array_equal(again(ROWS)[:, 1], [0, 1, 3, 2])
         assert len(asked) == 4
-        assert decide(run, ROWS[[2]], again, 2).tolist() == ROWS[2].tolist()
+        assert decide(run, ROWS[[2]], again).tolist() == ROWS[2].tolist()
         (run.path / COMPARED).write_text("{}\n")
         with pytest.raises(UserError, match=r"line 1 of .*compared.jsonl is not an evaluation"):
-            remembered(run.path / COMPARED, scores_of(asked))
+            remembered(run.path / COMPARED, lambda: nullcontext((scores_of(asked), None)))

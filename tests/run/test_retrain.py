@@ -23,7 +23,7 @@ from parsec.data.memory import Batches
 from parsec.errors import UserError
 from parsec.report.verdict import summarise
 from parsec.run import alike, retrain
-from parsec.run.alike import choose_entrants, draw_random, residual_params, train_alike, whole_parts
+from parsec.run.alike import choose_entrants, draw_random, residual_params, train_alike
 from parsec.run.latency_model import MODEL, describe_model
 from parsec.run.problem import Problem
 from parsec.run.retrain import run_retrain
@@ -32,7 +32,6 @@ from parsec.run.search import run_search
 from parsec.run.settings import NetworkSettings, SamplerSettings, SearchConfig
 from parsec.run.verify import LEAST_STEPS, Plan, plan_verification, searched_images
 from parsec.run.workdir import claim, read_json, write_json_atomic
-from parsec.train.recipe import Recipe
 
 FOUND = np.array([3, 1, 3, 2, 0, 3], np.int32)
 DARTS_CELL = np.zeros(len(DARTS.sizes), np.int32)
@@ -226,7 +225,6 @@ def test_no_run_and_too_little_for_the_test_are_refused(tmp_path: Path):
 
 
 def test_a_damaged_journal_is_refused(finished: tuple[RetrainConfig, Path, dict[str, Any]], tmp_path: Path):
-    dataset = load("digits")
     entrants = choose_entrants(NASBENCH201, Shape(2, 1, 10, stem_stride=2), FOUND[None], 5, 0, (8, 8, 1))
     assert residual_params(entrants, (8, 8, 1)) == finished[2]["residual"]["params"]
     write_json_atomic(tmp_path / "config.json", {"job": RetrainConfig.JOB, "config": json.loads(to_json(CONFIG))})
@@ -236,7 +234,7 @@ def test_a_damaged_journal_is_refused(finished: tuple[RetrainConfig, Path, dict[
             pytest.raises(UserError, match=r"line 1 of .*retrained.jsonl is not 3 accuracies"),
             claim(tmp_path, CONFIG) as run,
         ):
-            train_alike(run, entrants, lambda: pytest.fail("trained"), Recipe(4, 32, 0.1), whole_parts(dataset), 0, 3)
+            train_alike(run, entrants, lambda: pytest.fail("opened"), lambda: pytest.fail("compiled"), 3)
 
 
 @pytest.mark.slow

@@ -22,7 +22,9 @@ from parsec.cells import get_space
 from parsec.config import check, override
 from parsec.errors import UserError
 from parsec.evaluate.contract import Evaluated, Evaluator, no_pause
-from parsec.run import search as search_job
+from parsec.run import shared_out
+from parsec.run.alike import RETRAINED
+from parsec.run.finals import COMPARED
 from parsec.run.journal import JOURNAL, Journal, Scored, Told
 from parsec.run.ledger import Ledger, Rule
 from parsec.run.play import play
@@ -37,6 +39,7 @@ from parsec.run.settings import (
     StrategySettings,
     VerifySettings,
 )
+from parsec.run.shared_out import evaluate_afresh
 from parsec.run.strategy_search import run_strategy
 from parsec.run.workdir import claim
 from parsec.run.workers import DiedError, Workers, local_workers, open_workers
@@ -146,6 +149,14 @@ def test_a_worker_that_cannot_begin_ends_the_run_in_a_line():
         open_workers(local_workers(scored.dies_at_once, 2), 2),
     ):
         raise AssertionError
+
+
+def test_the_last_comparison_and_the_proof_tell_of_a_worker_that_died(tmp_path: Path):
+    rows, notes = np.array([[3, 1, 3, 3, 2, 3], [1, 1, 1, 1, 1, 1]], np.int32), []
+    with processes(tmp_path, deaths={(3, 1, 3, 3, 2, 3): 1}) as workers:
+        scores = evaluate_afresh(workers.evaluator, workers, rows, no_pause, notes.append)
+    np.testing.assert_array_equal(scores[:, 0], np.float32([scored.score(row) for row in rows]))
+    assert notes == ["the worker that evaluated [3, 1, 3, 3, 2, 3] died; it is evaluated again"]
 
 
 def test_a_stop_is_answered_while_an_evaluation_goes_on_and_leaves_no_process(tmp_path: Path):
@@ -274,10 +285,16 @@ def test_a_strategy_that_leaves_workers_idle_is_told_of(tmp_path: Path, capsys: 
 
 @pytest.mark.slow
 def test_short_trainings_in_processes_are_those_of_one_process(tmp_path: Path):
-    files = ("result.json", "metrics.jsonl", JOURNAL)
-    run_search(CONFIG, tmp_path / "run")
+    """The last comparison and the proof beside random cells are shared out as well."""
+    files = ("result.json", "metrics.jsonl", JOURNAL, COMPARED, RETRAINED)
+    config = replace(
+        CONFIG,
+        derive=replace(CONFIG.derive, finalists=3, final_steps=4),
+        verify=VerifySettings(random=5, steps=2, seeds=2),
+    )
+    run_search(config, tmp_path / "run")
     alone = [(tmp_path / "run" / file).read_bytes() for file in files]
-    result = run_search(replace(CONFIG, workers=2), tmp_path / "many")
+    result = run_search(replace(config, workers=2), tmp_path / "many")
     assert [(tmp_path / "many" / file).read_bytes() for file in files] == alone
     assert result["evaluations"] == 5 and not any("not reproducible" in text for text in result["warnings"])
 
@@ -290,7 +307,7 @@ def test_an_asynchronous_search_says_that_it_is_not_reproducible(
             return ("valid_accuracy", "valid_log_likelihood")
 
     measured = np.array([[50.0, -1.0]], np.float32)
-    monkeypatch.setattr(search_job, "local_workers", lambda make, count: lambda place: Measures(lambda rows: measured))
+    monkeypatch.setattr(shared_out, "local_workers", lambda make, count: lambda place: Measures(lambda rows: measured))
     result = run_search(replace(CONFIG, workers=2, asynchronous=True), tmp_path / "run")
     assert result["evaluations"] == 5 and result["config"]["asynchronous"] is True
     assert any(text.startswith("not reproducible: ") for text in result["warnings"])
