@@ -41,23 +41,14 @@ from parsec.run.alike import (
 )
 from parsec.run.finished_searches import check_images, check_sizes, read_searches
 from parsec.run.footprint import network_needs
+from parsec.run.job import begin, report_finished
 from parsec.run.latency_model import read_model
 from parsec.run.problem import check_cells
 from parsec.run.progress import announce
 from parsec.run.retrain_settings import RetrainConfig
 from parsec.run.search_domain import known_costs, search_domain
 from parsec.run.settings import NetworkSettings, SearchConfig
-from parsec.run.workdir import (
-    RESULT,
-    claim,
-    finished_result,
-    locate,
-    read_json,
-    reporting,
-    write_json_atomic,
-    write_text_atomic,
-    writing,
-)
+from parsec.run.workdir import RESULT, read_json, write_json_atomic, write_text_atomic, writing
 from parsec.train.many import Parts, make_trainer
 from parsec.train.recipe import Recipe
 
@@ -79,11 +70,8 @@ def run_retrain(config: RetrainConfig, workdir: Path) -> dict[str, Any]:
         run directory that belongs to another run.
       StoppedError: when SIGTERM or Ctrl-C asked for a stop; what was trained is kept.
     """
-    path = locate(workdir)
-    result = finished_result(path, config)
+    result = report_finished(config, workdir, show_comparison)
     if result is not None:
-        with reporting(path):
-            show_comparison(path, result)
         return result
     searches = read_searches(config.from_runs)
     check_sizes(config.network, searches)
@@ -105,13 +93,8 @@ def run_retrain(config: RetrainConfig, workdir: Path) -> dict[str, Any]:
     digests = {"images": dataset.digest, "cells": sha256("\n".join(by_text).encode()).hexdigest()}
     if config.latency:
         digests["latency"] = read_model(config.latency, space).digest
-    with claim(path, config, digests) as run:
-        announce(
-            f"found against random cells of {space.name} on {first.dataset}",
-            _plan(config, entrants, recipe, parts, run.path),
-        )
-        for note in (*run.notes, *dataset.notes):
-            print(note)
+    title = f"found against random cells of {space.name} on {first.dataset}"
+    with begin(config, workdir, digests, title, _plan(config, entrants, recipe, parts), dataset.notes) as run:
         make = partial(make_trainer, entrants.space, entrants.shape, recipe, parts.train)
         accuracies = train_alike(run, entrants, make, recipe, parts, config.seed, config.seeds)
         runs = {text: [each.run for each in searches if to_text(space, each.architecture) == text] for text in by_text}
@@ -121,7 +104,7 @@ def run_retrain(config: RetrainConfig, workdir: Path) -> dict[str, Any]:
         write_text_atomic(run.path / TABLE, table_text(result))
         write_json_atomic(run.path / RESULT, result)
         result = read_json(run.path / RESULT)
-        show_comparison(run.path, result)
+        show_comparison(result, run.path)
         return result
 
 
@@ -143,7 +126,7 @@ def _domain(
     return domain
 
 
-def show_comparison(workdir: Path, result: dict[str, Any]) -> None:
+def show_comparison(result: dict[str, Any], workdir: Path) -> None:
     """Prints a finished comparison: the verdict first, then the figures of each network."""
     summary, residual = result["summary"], result["residual"]
     low, high = summary["beaten_interval"]
@@ -197,7 +180,7 @@ def _check_memory(config: RetrainConfig, shape: Shape, space: Space, image: tupl
     )
 
 
-def _plan(config: RetrainConfig, entrants: Entrants, recipe: Recipe, parts: Parts, path: Path) -> dict[str, Any]:
+def _plan(config: RetrainConfig, entrants: Entrants, recipe: Recipe, parts: Parts) -> dict[str, Any]:
     test = 0 if parts.test is None else len(parts.test.labels)
     size = entrants.shape
     return {
@@ -206,7 +189,6 @@ def _plan(config: RetrainConfig, entrants: Entrants, recipe: Recipe, parts: Part
         "cells": f"{size.cells} cells, {size.channels} channels, {size.dtype}",
         "plain network": f"{entrants.residual.cells} blocks a stage, {entrants.residual.channels} channels",
         "device": f"{jax.local_device_count()} x {jax.devices()[0].device_kind}, jax {jax.__version__}",
-        "run directory": path,
     }
 
 

@@ -162,18 +162,6 @@ def finished_result(workdir: str | Path, config: Any) -> Any | None:
     return read_json(path / RESULT)
 
 
-@contextlib.contextmanager
-def reporting(path: Path) -> Iterator[None]:
-    """Turns the errors of showing a result that was read back, and lacks what a result has, into a `UserError`."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise UserError(
-            f"{path / RESULT} is not a result of this job ({type(error).__name__}: {error}); remove it and give the "
-            "same command to have it written again"
-        ) from error
-
-
 def writes(config: Any) -> tuple[str, ...]:
     """Returns the names in a run directory that the job of a config writes, config.json apart."""
     return METRICS, CHECKPOINTS, RESULT, TIMING, TENSORBOARD, *getattr(config, "WRITES", ())
