@@ -32,8 +32,9 @@ from parsec.report.verdict import judge, percent, rank, summarise
 from parsec.run.alike import (
     Accuracies,
     Entrants,
-    choose_entrants,
+    draw_random,
     make_recipe,
+    plain_network,
     plan_of,
     residual_params,
     train_alike,
@@ -89,7 +90,8 @@ def run_retrain(config: RetrainConfig, workdir: Path) -> dict[str, Any]:
     by_text = {to_text(space, each.architecture): each for each in searches}
     found = np.stack([each.architecture for each in by_text.values()])
     domain = _domain(config, space, shape, image, found)
-    entrants = choose_entrants(space, shape, found, config.random, config.seed, image, domain)
+    random = draw_random(space, found, config.random, config.seed, domain)
+    entrants = Entrants(space, shape, found, random, plain_network(space, shape, found, image))
     digests = {"images": dataset.digest, "cells": sha256("\n".join(by_text).encode()).hexdigest()}
     if config.latency:
         digests["latency"] = read_model(config.latency, space).digest

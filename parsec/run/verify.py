@@ -18,7 +18,7 @@ from parsec.data.examples import is_streamed
 from parsec.data.memory import held_out_batches, steps_per_epoch
 from parsec.report.matched import summarise_matched
 from parsec.report.verdict import summarise
-from parsec.run.alike import Accuracies, Entrants, choose_entrants, draw_matched, plain_network, train_alike
+from parsec.run.alike import Accuracies, Entrants, draw_matched, draw_random, plain_network, train_alike
 from parsec.run.evaluators import EVALUATORS
 from parsec.run.factories import make_trainer_of, search_costs, search_steps
 from parsec.run.multihost import wait_for_all
@@ -113,8 +113,9 @@ def verify(
         # The trainings are process 0's, on devices of its own, and so is the result.
         wait_for_all("verified")
         return None
-    entrants = choose_entrants(space, problem.shape, found[None], settings.random, config.seed, problem.image, domain)
-    accuracies = _train(config, problem, entrants, steps, run)
+    residual = plain_network(space, problem.shape, found[None], problem.image)
+    random = draw_random(space, found[None], settings.random, config.seed, domain)
+    accuracies = _train(config, problem, Entrants(space, problem.shape, found[None], random, residual), steps, run)
     wait_for_all("verified")
     return {"steps": steps, **summarise(*accuracies, len(in_memory(problem).dataset.test_labels))}
 
