@@ -18,10 +18,10 @@ from parsec.data.examples import is_streamed
 from parsec.data.memory import held_out_batches, steps_per_epoch
 from parsec.report.matched import summarise_matched
 from parsec.report.verdict import summarise
+from parsec.run.agreement import wait_for_all
 from parsec.run.alike import Accuracies, Entrants, draw_matched, draw_random, plain_network, train_alike
 from parsec.run.evaluators import EVALUATORS
 from parsec.run.factories import make_trainer_of, search_costs, search_steps
-from parsec.run.multihost import wait_for_all
 from parsec.run.problem import Problem, in_memory, search_recipe
 from parsec.run.settings import SearchConfig, joint_entry
 from parsec.run.workdir import Claim

@@ -131,7 +131,7 @@ def claim(workdir: str | Path, config: Any, digests: Mapping[str, str] | None = 
     path = locate(workdir)
     inspect(path, config, digests)
     # Imported late: a refused directory is reported without waiting for JAX.
-    from parsec.run.multihost import check_same
+    from parsec.run.agreement import check_same
 
     check_same("data", json.dumps(dict(digests or {}), sort_keys=True))
     with writing(path):
