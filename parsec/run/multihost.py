@@ -30,7 +30,7 @@ import jax
 
 from parsec.errors import UserError, one_line
 from parsec.run.agreement import from_first, joined, store, wait_for_all
-from parsec.run.signals import StoppedError
+from parsec.run.signals import StoppedError, last_acts
 from parsec.run.terminal import outcome, say
 
 ADDRESS, COUNT, INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
@@ -66,6 +66,7 @@ def run_together(run: Callable[[Path], Any], path: Path, command: str, finished:
     index, count = joined()
     directory = path if index == 0 else Path(tempfile.mkdtemp(prefix="parsec-process-"))
     watch = _Watch(index, count, directory if index else None)
+    last_acts.append(watch.clear)
     stopped = None
     if index:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
