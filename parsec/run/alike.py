@@ -34,7 +34,8 @@ from parsec.run.retrain_settings import RetrainTrainingSettings
 from parsec.run.signals import StoppedError, graceful_stop
 from parsec.run.table_settings import TrainingSettings
 from parsec.run.workdir import Claim, append
-from parsec.train.many import Outcome, Parts, Trainer, make_trainer_of, train_each
+from parsec.train.each import Outcome, Parts, train_each
+from parsec.train.many import Trainer, make_trainer_of
 from parsec.train.recipe import Recipe
 from parsec.train.residual import RESIDUAL, ResidualNetwork, Size, choose_size, count_params
 

@@ -50,7 +50,8 @@ from parsec.run.retrain_settings import RetrainConfig
 from parsec.run.search_domain import known_costs, search_domain
 from parsec.run.settings import NetworkSettings, SearchConfig
 from parsec.run.workdir import RESULT, read_json, write_json_atomic, write_text_atomic, writing
-from parsec.train.many import Parts, make_trainer
+from parsec.train.each import Parts
+from parsec.train.many import make_trainer
 from parsec.train.recipe import Recipe
 
 TABLE, PLOT = "table.md", "accuracies.png"

@@ -33,7 +33,8 @@ from parsec.run.progress import announce
 from parsec.run.table_settings import TableConfig
 from parsec.run.workdir import RESULT, Claim, write_json_atomic, writing
 from parsec.tables.table import Table, make_table, save_table
-from parsec.train.many import Outcome, Parts, make_trainer, train_each
+from parsec.train.each import Outcome, Parts, train_each
+from parsec.train.many import make_trainer
 from parsec.train.recipe import Recipe
 
 TABLE = "table.npz"

@@ -25,7 +25,8 @@ from parsec.run.factories import make_trainer_of, search_costs, search_steps
 from parsec.run.problem import Problem, in_memory, search_recipe
 from parsec.run.settings import SearchConfig, joint_entry
 from parsec.run.workdir import Claim
-from parsec.train.many import Parts, make_trainer
+from parsec.train.each import Parts
+from parsec.train.many import make_trainer
 from parsec.train.recipe import Recipe
 
 # Fewer steps, where the cost decides them, tell too little to be worth a compilation.
