@@ -4,9 +4,10 @@ All cells share one compiled program, the plain network has another. What a netw
 soon as it is known, so that a run that was stopped or killed goes on there and ends in the same bytes.
 """
 
+import itertools
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -35,7 +36,8 @@ from parsec.run.shared_out import Opened, OpenedEvaluator, evaluate_afresh
 from parsec.run.signals import StoppedError, graceful_stop
 from parsec.run.table_settings import TrainingSettings
 from parsec.run.workdir import Claim, append
-from parsec.train.many import Parts, Trainer, make_trainer_of, train_each
+from parsec.train.each import Parts, train_each
+from parsec.train.many import Trainer, make_trainer_of
 from parsec.train.recipe import Recipe
 from parsec.train.residual import RESIDUAL, ResidualNetwork, Size, choose_size, count_params
 
@@ -78,61 +80,49 @@ class Accuracies(NamedTuple):
     residual: np.ndarray
 
 
-def choose_entrants(
-    space: Space,
-    shape: Shape,
-    found: np.ndarray,
-    count: int,
-    seed: int,
-    image: tuple[int, int, int],
-    domain: Domain | None = None,
-) -> Entrants:
-    """Returns found cells int32 [M, L], `count` random ones, and the plain network nearest in parameters to the former.
+def plain_network(space: Space, shape: Shape, found: np.ndarray, image: tuple[int, int, int]) -> Shape:
+    """Returns the shape of the plain network nearest in parameters to the geometric mean of cells int32 [M, L].
 
     Args:
       space: of the cells.
       shape: of their networks.
-      found: the found cells, each once.
-      count: N random cells, different networks from each other and from the found ones where the space can tell.
-      seed: of the draw.
+      found: the cells.
       image: height, width and channels.
-      domain: what the random cells are of; the whole space by default.
-
-    Raises:
-      UserError: the space has too few cells.
     """
-    residual = plain_network(space, shape, found, image)
-    return Entrants(space, shape, found, draw_random(space, found, count, seed, domain), residual)
-
-
-def plain_network(space: Space, shape: Shape, found: np.ndarray, image: tuple[int, int, int]) -> Shape:
-    """Returns the shape of the plain network nearest in parameters to the geometric mean of cells int32 [M, L]."""
     params = [network_cost(space, cell, shape, image).params for cell in found]
     size = choose_size(round(math.exp(np.log(params).mean())), shape.num_classes, image[2])
     return replace(shape, channels=size.channels, cells=size.blocks)
 
 
 def draw_random(space: Space, found: np.ndarray, count: int, seed: int, domain: Domain | None = None) -> np.ndarray:
-    """Returns `count` random cells, int32 [count, L]; see `choose_entrants`."""
+    """Returns random cells, int32 [count, L].
+
+    Args:
+      space: of the cells.
+      found: the found cells, int32 [M, L]; the random ones are different networks from these and from each other, where
+        the space can tell.
+      count: of the random cells.
+      seed: of the draw.
+      domain: what they are of; the whole space by default.
+
+    Raises:
+      UserError: the space has too few cells.
+    """
     # A list, so that this stream is no other's of that seed.
     rng = np.random.default_rng([seed, 1])
-    kept, misses, texts = np.asarray(found, np.int32), 0, {to_text(space, cell) for cell in found}
-    start = len(kept)
-    while len(kept) < start + count:
-        if domain is None:
-            drawn = rng.integers(0, space.sizes, len(space.sizes), dtype=np.int32)
-        else:
-            drawn = draw_within(rng, domain)
-        with_it, text = np.concatenate([kept, drawn[None]]), to_text(space, drawn)
-        new = text not in texts and representatives(space, with_it)[-1] == len(kept)
-        texts.add(text)
-        kept, misses = (with_it, 0) if new else (kept, misses + 1)
-        if misses > _PATIENCE:
-            raise UserError(
-                f"{space.name} has no {count} cells beside the found ones; it has {space.cardinality} architectures, "
-                "some of them the same network"
-            )
-    return kept[start:]
+
+    def draw() -> np.ndarray:
+        if domain is not None:
+            return draw_within(rng, domain)
+        return rng.integers(0, space.sizes, len(space.sizes), dtype=np.int32)
+
+    drawn = _different(space, found, (draw() for _ in itertools.count()), count, _PATIENCE)
+    if len(drawn) < count:
+        raise UserError(
+            f"{space.name} has no {count} cells beside the found ones; it has {space.cardinality} architectures, "
+            "some of them the same network"
+        )
+    return drawn
 
 
 def draw_matched(table: CostTable, found: np.ndarray, count: int, seed: int, domain: Domain) -> np.ndarray:
@@ -152,19 +142,13 @@ def draw_matched(table: CostTable, found: np.ndarray, count: int, seed: int, dom
             drawn = rng.integers(0, sizes, (_POOL // 10, len(sizes)), dtype=np.int32)
             pool = np.concatenate([pool, drawn[np.asarray(domain.valid(drawn))]])
     log_params = np.log(table_costs(table, pool)[:, 0])
-    kept, texts = np.asarray(found, np.int32), {to_text(table.space, cell) for cell in found}
+    kept = np.asarray(found, np.int32)
     for own in np.log(table_costs(table, found)[:, 0]):
         order = np.argsort(np.maximum(np.abs(log_params - own), math.log(1 + _BAND)), kind="stable")
-        wanted = len(kept) + count
-        for cell in pool[order]:
-            with_it, text = np.concatenate([kept, cell[None]]), to_text(table.space, cell)
-            if text not in texts and representatives(table.space, with_it)[-1] == len(kept):
-                kept = with_it
-            texts.add(text)
-            if len(kept) == wanted:
-                break
-        else:
+        drawn = _different(table.space, kept, pool[order], count, len(pool))
+        if len(drawn) < count:
             raise UserError(f"{table.space.name} has too few cells for {count} random ones beside each of {len(found)}")
+        kept = np.concatenate([kept, drawn])
     return kept[len(found) :].reshape(len(found), count, -1)
 
 
@@ -299,6 +283,23 @@ def plan_of(entrants: Entrants, recipe: Recipe, seeds: int) -> str:
     """Returns in words what is trained, and for how long."""
     cells = f"{len(entrants.found)} found and {len(entrants.random)} random cells and a plain residual network"
     return f"{cells}, {seeds} seeds, {recipe.steps} steps each, batch {recipe.batch_size}"
+
+
+def _different(space: Space, known: np.ndarray, cells: Iterable[np.ndarray], count: int, patience: int) -> np.ndarray:
+    """Returns the first `count` cells that are networks of their own, beside each other and the known ones [M, L].
+
+    They are fewer where the cells end, or more than `patience` in a row are none.
+    """
+    kept, texts, misses = np.asarray(known, np.int32), {to_text(space, cell) for cell in known}, 0
+    wanted = len(kept) + count
+    for cell in cells:
+        if len(kept) == wanted or misses > patience:
+            break
+        with_it, text = np.concatenate([kept, np.asarray(cell, np.int32)[None]]), to_text(space, cell)
+        new = text not in texts and representatives(space, with_it)[-1] == len(kept)
+        texts.add(text)
+        kept, misses = (with_it, 0) if new else (kept, misses + 1)
+    return kept[len(known) :]
 
 
 def _parse(seeds: int, line: Any) -> tuple[str, np.ndarray]:

@@ -19,7 +19,7 @@ import orbax.checkpoint as ocp
 
 from parsec.devices import place
 from parsec.errors import UserError
-from parsec.run.multihost import bytes_from_first, from_first, wait_for_all
+from parsec.run.agreement import bytes_from_first, from_first, wait_for_all
 
 
 class Restored(NamedTuple):

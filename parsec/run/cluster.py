@@ -39,11 +39,11 @@ def check_address(address: str) -> None:
 
 
 def check_cluster(address: str) -> None:
-    """Raises `UserError` where a cluster cannot be joined, as far as is known at once; an empty address is none."""
-    check_address(address)
+    """Raises `UserError` where there is no Ray, or no cluster answers at HOST:PORT; an empty address is none."""
     if address:
         _import_ray()
         _knock(address)
+        _check_head(address)
 
 
 @contextmanager
@@ -58,11 +58,10 @@ def cluster_workers(address: str, make: Make, count: int) -> Iterator[Callable[[
       count: of workers.
 
     Raises:
-      UserError: Ray is not installed, the cluster cannot be reached, or it has no place for so many.
+      UserError: Ray is not installed, the cluster cannot be reached, which `check_cluster` finds out in seconds and Ray
+        in minutes, or it has no place for so many.
     """
-    check_cluster(address)
     ray = _import_ray()
-    _check_head(address)
     settings: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     if address == LOCAL:
         # What this process imports, its workers find.

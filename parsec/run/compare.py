@@ -18,19 +18,10 @@ from parsec.report.regret import draw_regret
 from parsec.run.benchmarks import Source, load_benchmark
 from parsec.run.compare_settings import CompareConfig
 from parsec.run.footprint import check_compare_memory
-from parsec.run.progress import announce
+from parsec.run.job import begin, report_finished
 from parsec.run.saved_trials import make_tasks, run_saved, write_npz
 from parsec.run.trials import Trials
-from parsec.run.workdir import (
-    RESULT,
-    claim,
-    finished_result,
-    locate,
-    reporting,
-    write_json_atomic,
-    write_text_atomic,
-    writing,
-)
+from parsec.run.workdir import RESULT, write_json_atomic, write_text_atomic, writing
 from parsec.tables.table import Table
 
 CURVES, PLOT, TEXT = "curves.npz", "regret.png", "table.md"
@@ -52,30 +43,22 @@ def run_compare(config: CompareConfig, workdir: Path) -> dict[str, Any]:
         written.
       StoppedError: if a signal asked to stop; the strategies finished so far are saved.
     """
-    path = locate(workdir)
-    result = finished_result(path, config)
+    result = report_finished(config, workdir, functools.partial(_show, config))
     if result is not None:
-        with reporting(path):
-            _show(config, result, path)
         return result
     check_compare_memory(config.seeds, config.budget)
     load = functools.partial(load_benchmark, source_of(config))
     table, domain = load()
     scores, report = table.objective(config.objective), table.objective(config.report or config.objective)
     tasks = make_tasks(config, (config.objective,), table, domain)
-    with claim(path, config, {"table": table.digest}) as run:
-        for note in run.notes:
-            print(note)
-        announce(
-            f"Comparing {len(tasks)} strategies on {table.name}",
-            {
-                "architectures": f"{len(table)}, of which {int(np.isnan(scores).sum())} have no finite score (failed)",
-                "objective": f"{config.objective}, best {np.nanmax(scores):.6g}",
-                "reported": f"{config.report or config.objective}, best {np.nanmax(report):.6g}",
-                "budget": f"{config.budget} queries ({config.count} proposals are charged), {config.seeds} seeds",
-                "run directory": run.path,
-            },
-        )
+    plan = {
+        "architectures": f"{len(table)}, of which {int(np.isnan(scores).sum())} have no finite score (failed)",
+        "objective": f"{config.objective}, best {np.nanmax(scores):.6g}",
+        "reported": f"{config.report or config.objective}, best {np.nanmax(report):.6g}",
+        "budget": f"{config.budget} queries ({config.count} proposals are charged), {config.seeds} seeds",
+    }
+    title = f"Comparing {len(tasks)} strategies on {table.name}"
+    with begin(config, workdir, {"table": table.digest}, title, plan) as run:
         trials = run_saved(load, tasks, len(table), config.seeds, config.workers, run.path)
         result = _conclude(config, table, trials, run.path)
         _show(config, result, run.path)

@@ -188,7 +188,7 @@ def derive_architecture(
     return candidates[int(np.nanargmax(scores))] if np.isfinite(scores).any() else mode
 
 
-def show_result(workdir: Path, result: dict[str, Any]) -> None:
+def show_result(result: dict[str, Any], workdir: Path) -> None:
     """Prints a finished search: the cell as text and drawing, its figures, and where everything lies."""
     space = get_space(result["space"])
     print()

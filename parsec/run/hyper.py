@@ -10,6 +10,7 @@ the front of all), `table.md`, `front.md` and `front.json` (that front, with tes
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,21 +34,12 @@ from parsec.report.searches import searches_text, summarise_searches
 from parsec.run.hyper_problem import Problem, load_problem
 from parsec.run.hyper_runs import Network, Watch, play_bulk_and_cut, play_strategy
 from parsec.run.hyper_settings import BULK_AND_CUT, HyperConfig
+from parsec.run.job import begin, report_finished
 from parsec.run.loop import timed
-from parsec.run.progress import Progress, announce
+from parsec.run.progress import Progress
 from parsec.run.saved_trials import parse_options, write_npz
 from parsec.run.signals import StoppedError, graceful_stop
-from parsec.run.workdir import (
-    RESULT,
-    Claim,
-    claim,
-    finished_result,
-    locate,
-    reporting,
-    write_json_atomic,
-    write_text_atomic,
-    writing,
-)
+from parsec.run.workdir import RESULT, Claim, write_json_atomic, write_text_atomic, writing
 from parsec.search.contract import Strategy
 from parsec.search.registry import STRATEGIES, make_strategy
 
@@ -92,21 +84,16 @@ def run_hyper(config: HyperConfig, workdir: Path) -> dict[str, Any]:
         to another config. All but the last before anything is written.
       StoppedError: if a signal asked to stop; every network trained so far is kept.
     """
-    path = locate(workdir)
-    result = finished_result(path, config)
+    result = report_finished(config, workdir, partial(_show, config))
     if result is not None:
-        with reporting(path):
-            _show(config, result, path)
         return result
     problem = load_problem(config)
     strategies = _make_strategies(config, problem)
-    with claim(path, config, {"dataset": problem.digest}) as run:
-        for note in (*run.notes, *problem.notes):
-            print(note)
-        _announce(config, problem, path)
+    title = f"Searching networks and their training on {config.dataset} with {len(strategies)} strategies"
+    with begin(config, workdir, {"dataset": problem.digest}, title, _plan(config, problem), problem.notes) as run:
         runs = _play(config, problem, strategies, run)
-        result = _conclude(config, problem, runs, path)
-        _show(config, result, path)
+        result = _conclude(config, problem, runs, run.path)
+        _show(config, result, run.path)
         return result
 
 
@@ -287,23 +274,19 @@ def _entry(problem: Problem, network: Network, met: dict[str, int]) -> dict[str,
     }
 
 
-def _announce(config: HyperConfig, problem: Problem, path: Path) -> None:
+def _plan(config: HyperConfig, problem: Problem) -> dict[str, Any]:
     task, goals, epochs = problem.task, problem.goals, ", ".join(map(str, config.epochs))
     least, most = extreme_counts(problem.space, task.image, task.classes)
-    announce(
-        f"Searching networks and their training on {config.dataset} with {len(config.strategies)} strategies",
-        {
-            "networks": f"{problem.space.cardinality:.3g} on the grid, of {least:,} to {most:,} parameters",
-            "images": f"{task.train.num_examples} train, {task.valid.num_examples} judge, "
-            f"{task.test.num_examples} test the front",
-            "objectives": ", ".join(config.objectives),
-            "reference point": f"{point_text(goals.signs * goals.reference)}; what does not surpass it in every "
-            "objective counts nothing",
-            "budget": f"{problem.total} epochs for each of {config.seeds} seeds; some strategies choose among "
-            f"{epochs}, the others train for {problem.longest}",
-            "run directory": path,
-        },
-    )
+    return {
+        "networks": f"{problem.space.cardinality:.3g} on the grid, of {least:,} to {most:,} parameters",
+        "images": f"{task.train.num_examples} train, {task.valid.num_examples} judge, "
+        f"{task.test.num_examples} test the front",
+        "objectives": ", ".join(config.objectives),
+        "reference point": f"{point_text(goals.signs * goals.reference)}; what does not surpass it in every "
+        "objective counts nothing",
+        "budget": f"{problem.total} epochs for each of {config.seeds} seeds; some strategies choose among "
+        f"{epochs}, the others train for {problem.longest}",
+    }
 
 
 def _show(config: HyperConfig, result: Mapping[str, Any], workdir: Path) -> None:

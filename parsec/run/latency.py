@@ -17,13 +17,14 @@ from parsec.errors import UserError
 from parsec.evaluate.latency import Call, LatencyModel, compile_network, fit_latency, measure, predict_latency
 from parsec.report.ranking import rank_correlation
 from parsec.run.cell_source import cell_of_run
+from parsec.run.job import begin, report_finished
 from parsec.run.latency_model import MODEL, describe_model
 from parsec.run.latency_settings import LatencyConfig
 from parsec.run.problem import check_cells
 from parsec.run.progress import Progress, announce
 from parsec.run.signals import StoppedError, graceful_stop
 from parsec.run.table import choose_rows
-from parsec.run.workdir import RESULT, claim, finished_result, locate, reporting, write_json_atomic, writing
+from parsec.run.workdir import RESULT, write_json_atomic, writing
 from parsec.tables.table import make_table, save_table
 
 TABLE = "latency.npz"
@@ -46,20 +47,15 @@ def run_latency(config: LatencyConfig, workdir: Path) -> dict[str, Any]:
         the directory belongs to another run.
       StoppedError: when SIGTERM or Ctrl-C asked for a stop.
     """
-    space, path = get_space(config.space), locate(workdir)
-    result = finished_result(path, config)
+    space = get_space(config.space)
+    result = report_finished(config, workdir, _show)
     if result is not None:
-        with reporting(path):
-            _show(result, path)
         return result
     shape = Shape(num_classes=config.num_classes, **asdict(config.network))
     found = np.array([_found(run, space) for run in config.from_runs], np.int32).reshape(-1, len(space.sizes))
     drawn = _draw(config, space, shape, found)
     cells, image = np.concatenate([drawn, found]), (config.image_size, config.image_size, 3)
-    with claim(path, config, {}) as run:
-        announce(f"latencies of {space.name}", _plan(config, len(found), run.path))
-        for note in run.notes:
-            print(note)
+    with begin(config, workdir, {}, f"latencies of {space.name}", _plan(config, len(found))) as run:
         rounds = _measure(
             config, [partial(compile_network, space, cell, shape, image, config.batch_size) for cell in cells]
         )
@@ -123,14 +119,13 @@ def _measure(config: LatencyConfig, compilers: list[Callable[[], Call]]) -> np.n
     return np.stack(rounds)
 
 
-def _plan(config: LatencyConfig, found: int, path: Path) -> dict[str, Any]:
+def _plan(config: LatencyConfig, found: int) -> dict[str, Any]:
     return {
         "cells": f"{config.cells} random ones" + f", {found} found ones" * bool(found),
         "network": f"{config.network.cells} cells, {config.network.channels} channels, {config.network.dtype}",
         "batch": f"{config.batch_size} x {config.image_size} x {config.image_size} x 3",
         "rounds": config.rounds,
         "device": f"{jax.devices()[0].device_kind}, jax {jax.__version__}",
-        "run directory": path,
     }
 
 

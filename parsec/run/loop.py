@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from parsec.errors import UserError
+from parsec.run.agreement import Agreement
 from parsec.run.checkpoint import Checkpoints, Restored
 from parsec.run.metrics import MetricsFile, Sinks, TensorBoard, count_lines, has_tensorboard, truncate_after
-from parsec.run.multihost import Agreement
 from parsec.run.progress import Progress
 from parsec.run.signals import StoppedError, graceful_stop
 from parsec.run.workdir import CHECKPOINTS, METRICS, TIMING, Claim, read_json, write_json_atomic

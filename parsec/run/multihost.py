@@ -2,12 +2,12 @@
 
 All run the same programs in the same order, because a step needs all the devices. Process 0 alone works in the run
 directory and speaks; the others do its work beside it in a folder that is thrown away, and say nothing but errors. What
-could differ among them is agreed on through the key-value store of JAX's coordination service, which process 0 holds:
-what a run goes on from is what process 0 found, and all save or stop after the same step.
+could differ among them is agreed on (`parsec.run.agreement`).
 
-A process that dies would leave the others waiting in a sum over all devices. So each tells the store every second that
-it lives, and a thread in each ends its process with a line once another has been silent for half a minute. Where
-process 0 dies, and the store with it, JAX aborts the others at once with a page of its own; the same line replaces it.
+A process that dies would leave the others waiting in a sum over all devices. So each tells the store, which process 0
+holds, every second that it lives, and a thread in each ends its process with a line once another has been silent for
+half a minute. Where process 0 dies, and the store with it, JAX aborts the others at once with a page of its own; the
+same line replaces it.
 """
 
 import contextlib
@@ -22,20 +22,15 @@ import tempfile
 import threading
 import time
 import traceback
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
-
-# Private: JAX has no other way to the store.
-from jax._src import distributed
-from jax.experimental import multihost_utils
 
 from parsec.errors import UserError, one_line
-from parsec.run.signals import StoppedError
+from parsec.run.agreement import from_first, joined, store, wait_for_all
+from parsec.run.signals import StoppedError, last_acts
 from parsec.run.terminal import outcome, say
 
 ADDRESS, COUNT, INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
@@ -49,8 +44,6 @@ _HEARTBEAT_SECONDS = 45
 _LEFT = "left"
 # Time for the others to come to the end of a run that was stopped.
 _FAREWELL_SECONDS = 10.0
-# Steps from one at which process 0 says that all are to save, to the one after which they do; see `Agreement`.
-_LEAD = 2
 
 
 def run_together(run: Callable[[Path], Any], path: Path, command: str, finished: bool) -> None:
@@ -69,9 +62,11 @@ def run_together(run: Callable[[Path], Any], path: Path, command: str, finished:
     Any other error of one process ends that process here, with its line and exit code, and so do the others within a
     minute.
     """
-    index, count = _join()
+    _join()
+    index, count = joined()
     directory = path if index == 0 else Path(tempfile.mkdtemp(prefix="parsec-process-"))
     watch = _Watch(index, count, directory if index else None)
+    last_acts.append(watch.clear)
     stopped = None
     if index:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -94,99 +89,6 @@ def run_together(run: Callable[[Path], Any], path: Path, command: str, finished:
         watch.clear()
     if stopped is not None:
         raise stopped if index == 0 else SystemExit(128 + stopped.signal)
-
-
-def from_first(name: str, value: str) -> str:
-    """Returns what process 0 says under a name, its `value`; the others wait for it. One process is its own first."""
-    if jax.process_count() == 1:
-        return value
-    key = f"parsec/first/{name}/{next(_turns[name])}"
-    if jax.process_index() == 0:
-        _store().key_value_set(key, value)
-        return value
-    while (found := _find(key)) is None:
-        time.sleep(0.05)
-    return found
-
-
-def bytes_from_first(content: bytes) -> bytes:
-    """Returns the content that process 0 gives; the others give one of the same length."""
-    if jax.process_count() == 1:
-        return content
-    # As whole words: the sum that it is broadcast by would widen bytes fourfold.
-    words = np.frombuffer(content + bytes(-len(content) % 4), np.uint32)
-    found = np.asarray(multihost_utils.broadcast_one_to_all(words)).astype(np.uint32)
-    return found.tobytes()[: len(content)]
-
-
-def wait_for_all(name: str, seconds: float | None = None) -> bool:
-    """Returns True once all processes have come here, or False where that takes longer."""
-    if jax.process_count() == 1:
-        return True
-    folder, began = f"parsec/wait/{name}/{next(_turns[name])}", time.monotonic()
-    _store().key_value_set(f"{folder}/{jax.process_index()}", "")
-    while len(_store().key_value_dir_get(folder)) < jax.process_count():
-        if seconds is not None and time.monotonic() - began > seconds:
-            return False
-        time.sleep(0.05)
-    return True
-
-
-def check_same(name: str, value: str) -> None:
-    """Raises `UserError` where this process found something else than process 0."""
-    if from_first(name, value) != value:
-        raise UserError(f"the {name} of this process are others than those of process 0; give all processes the same")
-
-
-class Agreement:
-    """After which steps a run is saved or stopped: the same in all processes, though clocks and signals are each's own.
-
-    Process 0 decides, and says so `_LEAD` steps ahead. Nobody can miss it: a process that has begun step i waits for
-    the end of step i - 1, which process 0 has begun too, and not before it said what it says beside step i - 2.
-    """
-
-    def __init__(self) -> None:
-        self._folder = f"parsec/due/{next(_turns['due'])}"
-        self._said, self._asked = itertools.count(), False
-        self._next: tuple[int, int] | None = None
-        self._signal: int | None = None
-        self._key = f"{self._folder}/{next(self._said)}"
-
-    def due(self, done: int, save: bool, signal: int | None, before: Any) -> bool:
-        """Returns whether the run is to be saved now that `done` steps were taken.
-
-        Args:
-          done: number of steps taken.
-          save: whether this process's clock says that it is time.
-          signal: that asked this process to stop, or None.
-          before: what the last step but one computed, or None at the first.
-        """
-        if jax.process_count() == 1:
-            return save or signal is not None
-        jax.block_until_ready(before)
-        if jax.process_index():
-            self._ask(signal)
-            if self._next is None and (said := _find(self._key)) is not None:
-                step, number = said.split()
-                self._next = int(step), int(number)
-        elif self._next is None:
-            asked = [signal or 0, *(int(value) for _, value in _store().key_value_dir_get(f"{self._folder}/asked"))]
-            if save or any(asked):
-                self._next = done + _LEAD, max(asked)
-                _store().key_value_set(self._key, f"{self._next[0]} {self._next[1]}")
-        if self._next is None or done != self._next[0]:
-            return False
-        self._signal, self._next, self._key = self._next[1] or None, None, f"{self._folder}/{next(self._said)}"
-        return True
-
-    def signal(self, own: int | None) -> int | None:
-        """Returns the signal that stops the run where it was saved just now, or None where it goes on."""
-        return own if jax.process_count() == 1 else self._signal
-
-    def _ask(self, signal: int | None) -> None:
-        if signal is not None and not self._asked:
-            _store().key_value_set(f"{self._folder}/asked/{jax.process_index()}", str(signal))
-            self._asked = True
 
 
 class _Watch:
@@ -226,7 +128,7 @@ class _Watch:
             whose = f"error: process {self._index} of {self._count}: "
             say(answered[1].replace("error: ", whose, 1) if self._index else answered[1])
         with self._telling, contextlib.suppress(Exception):
-            _store().key_value_set(f"{_BEATS}/{self._index}", _LEFT, allow_overwrite=True)
+            store().key_value_set(f"{_BEATS}/{self._index}", _LEFT, allow_overwrite=True)
             # The store ends with process 0.
             time.sleep(0 if self._index else 3 * _BEAT_SECONDS)
         self._end(1 if answered is None else answered[0])
@@ -243,8 +145,8 @@ class _Watch:
             with contextlib.suppress(Exception), self._telling:
                 if self._over.is_set():
                     return
-                _store().key_value_set(f"{_BEATS}/{self._index}", str(beat), allow_overwrite=True)
-                for key, told in _store().key_value_dir_get(_BEATS):
+                store().key_value_set(f"{_BEATS}/{self._index}", str(beat), allow_overwrite=True)
+                for key, told in store().key_value_dir_get(_BEATS):
                     process = key.rpartition("/")[2]
                     if told != last[process][0]:
                         last[process] = told, time.monotonic()
@@ -285,12 +187,10 @@ class _Watch:
 
 
 _BEATS = "parsec/beat"
-# How often each name was used so far, which is the same in all processes.
-_turns: defaultdict[str, Iterator[int]] = defaultdict(itertools.count)
 
 
-def _join() -> tuple[int, int]:
-    """Joins the processes and returns the number of this one and of all; raises `UserError`."""
+def _join() -> None:
+    """Joins the processes; raises `UserError`."""
     given: dict[str, Any] = {name: os.environ[name] for name in (ADDRESS, COUNT, INDEX) if os.environ.get(name)}
     if given and len(given) < 3:
         missing = next(name for name in (ADDRESS, COUNT, INDEX) if name not in given)
@@ -323,18 +223,3 @@ def _join() -> tuple[int, int]:
         ) from error
     except RuntimeError as error:
         raise UserError(f"--multihost: the processes do not find each other: {one_line(error)}") from error
-    return distributed.global_state.process_id, distributed.global_state.num_processes
-
-
-def _store() -> Any:
-    return distributed.global_state.client
-
-
-def _find(key: str) -> str | None:
-    """Returns the value of a key in the store, or None where there is none yet."""
-    try:
-        return _store().key_value_try_get(key)
-    except RuntimeError as error:
-        if "NOT_FOUND" not in str(error):
-            raise
-        return None

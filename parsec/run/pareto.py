@@ -35,20 +35,11 @@ from parsec.report.pareto import (
 from parsec.report.pareto_plots import draw_fronts, draw_hypervolume
 from parsec.run.benchmarks import Source, load_benchmark
 from parsec.run.footprint import check_compare_memory
+from parsec.run.job import begin, report_finished
 from parsec.run.pareto_settings import ParetoConfig
-from parsec.run.progress import announce
 from parsec.run.saved_trials import make_tasks, run_saved, write_npz
 from parsec.run.trials import Trials
-from parsec.run.workdir import (
-    RESULT,
-    claim,
-    finished_result,
-    locate,
-    reporting,
-    write_json_atomic,
-    write_text_atomic,
-    writing,
-)
+from parsec.run.workdir import RESULT, write_json_atomic, write_text_atomic, writing
 from parsec.search.registry import STRATEGIES
 from parsec.tables.fidelities import read_fidelities, scaled_columns
 from parsec.tables.objectives import Objectives, constrain, read_objectives
@@ -90,11 +81,8 @@ def run_pareto(config: ParetoConfig, workdir: Path) -> dict[str, Any]:
         a run directory that is in use or belongs to another config. All but the last before anything is written.
       StoppedError: if a signal asked to stop; the strategies finished so far are saved.
     """
-    path = locate(workdir)
-    result = finished_result(path, config)
+    result = report_finished(config, workdir, functools.partial(_show, config))
     if result is not None:
-        with reporting(path):
-            _show(config, result, path)
         return result
     check_compare_memory(config.seeds, config.budget)
     problem = load_problem(config)
@@ -102,23 +90,17 @@ def run_pareto(config: ParetoConfig, workdir: Path) -> dict[str, Any]:
     load = functools.partial(load_told, config)
     told, domain = load()
     tasks = make_tasks(config, objectives.names, told, domain)
-    with claim(path, config, {"table": table.digest}) as run:
-        for note in run.notes:
-            print(note)
-        beyond = objectives.beyond
-        announce(
-            f"Searching {table.name} for a front with {len(tasks)} strategies",
-            {
-                "architectures": f"{len(table)}" + f" with {', '.join(config.constraints)}" * bool(config.constraints),
-                "objectives": ", ".join(config.objectives),
-                "reference point": point_text(objectives.reference)
-                + f", which {beyond} architectures do not surpass in every objective; they count nothing"
-                * bool(beyond),
-                "budget": f"{config.budget} queries ({config.count} proposals are charged), {config.seeds} seeds"
-                + _choice(domain.fidelities),
-                "run directory": run.path,
-            },
-        )
+    beyond = objectives.beyond
+    plan = {
+        "architectures": f"{len(table)}" + f" with {', '.join(config.constraints)}" * bool(config.constraints),
+        "objectives": ", ".join(config.objectives),
+        "reference point": point_text(objectives.reference)
+        + f", which {beyond} architectures do not surpass in every objective; they count nothing" * bool(beyond),
+        "budget": f"{config.budget} queries ({config.count} proposals are charged), {config.seeds} seeds"
+        + _choice(domain.fidelities),
+    }
+    title = f"Searching {table.name} for a front with {len(tasks)} strategies"
+    with begin(config, workdir, {"table": table.digest}, title, plan) as run:
         trials = run_saved(load, tasks, len(table), config.seeds, config.workers, run.path)
         result = _conclude(config, problem, trials, run.path)
         _show(config, result, run.path)

@@ -25,6 +25,7 @@ from parsec.run.budget import fit_search, fit_trainings, read_budget, shortened,
 from parsec.run.cell_source import CellSource, any_cell, chosen_cell
 from parsec.run.coherence import check_search
 from parsec.run.export import PROGRAM
+from parsec.run.job import report_finished
 from parsec.run.pipeline_settings import RESIDUAL, SEARCH, TRAIN, PipelineConfig
 from parsec.run.problem import Problem, in_memory, load_problem
 from parsec.run.progress import announce
@@ -34,16 +35,7 @@ from parsec.run.train import run_train
 from parsec.run.train_settings import TrainConfig
 from parsec.run.train_task import check_task, make_task
 from parsec.run.verify import plan_verification
-from parsec.run.workdir import (
-    RESULT,
-    TIMING,
-    claim,
-    finished_result,
-    locate,
-    read_json,
-    reporting,
-    write_json_atomic,
-)
+from parsec.run.workdir import RESULT, TIMING, claim, finished_result, locate, read_json, write_json_atomic
 from parsec.train.model_file import WEIGHTS
 from parsec.train.residual import RESIDUAL as PLAIN
 
@@ -83,16 +75,14 @@ def run_pipeline(config: PipelineConfig, workdir: Path) -> dict[str, Any]:
     """
     began = time.monotonic()
     stages = make_stages(config)
-    path = locate(workdir)
-    result = finished_result(path, config)
+    result = report_finished(config, workdir, show_result)
     if result is not None:
-        with reporting(path):
-            show_result(path, result)
         return result
     with _of_stage(SEARCH, stages.search):
         check_search(stages.search, get_space(stages.search.space))
         problem = load_problem(stages.search)
     check_trainings(stages, problem)
+    path = locate(workdir)
     announce(f"from {config.dataset} to a trained network", _plan(config, stages, problem, path))
     settled = read_budget(path)
     if config.minutes and SEARCH not in settled:
@@ -120,7 +110,7 @@ def run_pipeline(config: PipelineConfig, workdir: Path) -> dict[str, Any]:
         result = _describe(config, searched, found, plain, problem)
         write_json_atomic(path / RESULT, result)
         result = read_json(path / RESULT)
-        show_result(path, result)
+        show_result(result, path)
         return result
 
 
@@ -155,7 +145,7 @@ def check_trainings(stages: Stages, problem: Problem) -> None:
             check_task(make_task(config, dataset, source, cell))
 
 
-def show_result(path: Path, result: Mapping[str, Any]) -> None:
+def show_result(result: Mapping[str, Any], path: Path) -> None:
     """Prints what came out: the verdict on the search, both networks, and how the trained one is used."""
     found, plain = result["found"], result["residual"]
     retrained = result["retrained"]

@@ -34,9 +34,10 @@ from parsec.run.alike import (
     Accuracies,
     Entrants,
     alike_evaluator,
-    choose_entrants,
+    draw_random,
     make_recipe,
     plain_evaluator,
+    plain_network,
     plan_of,
     residual_params,
     train_alike,
@@ -44,6 +45,7 @@ from parsec.run.alike import (
 )
 from parsec.run.finished_searches import check_images, check_sizes, read_searches
 from parsec.run.footprint import network_needs
+from parsec.run.job import begin, report_finished
 from parsec.run.latency_model import read_model
 from parsec.run.problem import check_cells
 from parsec.run.progress import announce
@@ -51,18 +53,9 @@ from parsec.run.retrain_settings import RetrainConfig
 from parsec.run.search_domain import known_costs, search_domain
 from parsec.run.settings import NetworkSettings, SearchConfig
 from parsec.run.shared_out import OpenedEvaluator
-from parsec.run.workdir import (
-    RESULT,
-    claim,
-    finished_result,
-    locate,
-    read_json,
-    reporting,
-    write_json_atomic,
-    write_text_atomic,
-    writing,
-)
-from parsec.train.many import Parts, make_trainer
+from parsec.run.workdir import RESULT, read_json, write_json_atomic, write_text_atomic, writing
+from parsec.train.each import Parts
+from parsec.train.many import make_trainer
 from parsec.train.recipe import Recipe
 
 TABLE, PLOT = "table.md", "accuracies.png"
@@ -83,11 +76,8 @@ def run_retrain(config: RetrainConfig, workdir: Path) -> dict[str, Any]:
         run directory that belongs to another run.
       StoppedError: when SIGTERM or Ctrl-C asked for a stop; what was trained is kept.
     """
-    path = locate(workdir)
-    result = finished_result(path, config)
+    result = report_finished(config, workdir, show_comparison)
     if result is not None:
-        with reporting(path):
-            show_comparison(path, result)
         return result
     searches = read_searches(config.from_runs)
     check_sizes(config.network, searches)
@@ -105,17 +95,13 @@ def run_retrain(config: RetrainConfig, workdir: Path) -> dict[str, Any]:
     by_text = {to_text(space, each.architecture): each for each in searches}
     found = np.stack([each.architecture for each in by_text.values()])
     domain = _domain(config, space, shape, image, found)
-    entrants = choose_entrants(space, shape, found, config.random, config.seed, image, domain)
+    random = draw_random(space, found, config.random, config.seed, domain)
+    entrants = Entrants(space, shape, found, random, plain_network(space, shape, found, image))
     digests = {"images": dataset.digest, "cells": sha256("\n".join(by_text).encode()).hexdigest()}
     if config.latency:
         digests["latency"] = read_model(config.latency, space).digest
-    with claim(path, config, digests) as run:
-        announce(
-            f"found against random cells of {space.name} on {first.dataset}",
-            _plan(config, entrants, recipe, parts, run.path),
-        )
-        for note in (*run.notes, *dataset.notes):
-            print(note)
+    title = f"found against random cells of {space.name} on {first.dataset}"
+    with begin(config, workdir, digests, title, _plan(config, entrants, recipe, parts), dataset.notes) as run:
 
         def open_cells() -> AbstractContextManager[OpenedEvaluator]:
             trainer = make_trainer(entrants.space, entrants.shape, recipe, parts.train)
@@ -130,7 +116,7 @@ def run_retrain(config: RetrainConfig, workdir: Path) -> dict[str, Any]:
         write_text_atomic(run.path / TABLE, table_text(result))
         write_json_atomic(run.path / RESULT, result)
         result = read_json(run.path / RESULT)
-        show_comparison(run.path, result)
+        show_comparison(result, run.path)
         return result
 
 
@@ -152,7 +138,7 @@ def _domain(
     return domain
 
 
-def show_comparison(workdir: Path, result: dict[str, Any]) -> None:
+def show_comparison(result: dict[str, Any], workdir: Path) -> None:
     """Prints a finished comparison: the verdict first, then the figures of each network."""
     summary, residual = result["summary"], result["residual"]
     low, high = summary["beaten_interval"]
@@ -206,7 +192,7 @@ def _check_memory(config: RetrainConfig, shape: Shape, space: Space, image: tupl
     )
 
 
-def _plan(config: RetrainConfig, entrants: Entrants, recipe: Recipe, parts: Parts, path: Path) -> dict[str, Any]:
+def _plan(config: RetrainConfig, entrants: Entrants, recipe: Recipe, parts: Parts) -> dict[str, Any]:
     test = 0 if parts.test is None else len(parts.test.labels)
     size = entrants.shape
     return {
@@ -215,7 +201,6 @@ def _plan(config: RetrainConfig, entrants: Entrants, recipe: Recipe, parts: Part
         "cells": f"{size.cells} cells, {size.channels} channels, {size.dtype}",
         "plain network": f"{entrants.residual.cells} blocks a stage, {entrants.residual.channels} channels",
         "device": f"{jax.local_device_count()} x {jax.devices()[0].device_kind}, jax {jax.__version__}",
-        "run directory": path,
     }
 
 

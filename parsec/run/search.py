@@ -31,6 +31,7 @@ from parsec.run.evaluators import EVALUATORS
 from parsec.run.factories import search_costs, search_goals, told_capacity, told_objectives, training_cost
 from parsec.run.finals import COMPARED, choose_finalists, decide, remembered
 from parsec.run.front import find_front, settle_front, write_front
+from parsec.run.job import begin, report_finished
 from parsec.run.latency_model import Latencies, read_model
 from parsec.run.loop import run_steps
 from parsec.run.problem import (
@@ -46,13 +47,12 @@ from parsec.run.problem import (
     open_table,
     start_state,
 )
-from parsec.run.progress import announce
 from parsec.run.search_domain import search_domain
 from parsec.run.settings import SearchConfig, joint_entry
 from parsec.run.shared_out import open_evaluator
 from parsec.run.strategy_search import best, run_strategy
 from parsec.run.verify import plan_verification, verify, verify_front
-from parsec.run.workdir import Claim, claim, finished_result, locate, reporting
+from parsec.run.workdir import Claim, locate
 from parsec.transfer.prior import Carried, carry_logits, read_prior
 
 
@@ -73,15 +73,12 @@ def run_search(config: SearchConfig, workdir: Path) -> dict[str, Any]:
     """
     space = get_space(config.space)
     check_search(config, space)
-    path = locate(workdir)
-    result = finished_result(path, config)
+    result = report_finished(config, workdir, show_result)
     if result is not None:
-        with reporting(path):
-            show_result(path, result)
         return result
     check_cluster(config.cluster)
     table = open_table(config)
-    initial = initial_logits(config, space, path)
+    initial = initial_logits(config, space, locate(workdir))
     problem = load_problem(config)
     check_cells(space, problem.shape)
     domain = search_domain(space, partial(search_costs, config), config.constraints, capacity=told_capacity(config))
@@ -90,10 +87,8 @@ def run_search(config: SearchConfig, workdir: Path) -> dict[str, Any]:
     digests = {"images": problem.dataset.digest} | {
         name: each.digest for name, each in read.items() if each is not None
     }
-    with claim(path, config, digests) as run:
-        announce(f"search on {config.dataset} in {space.name}", _plan(config, space, problem, latencies, run.path))
-        for note in (*run.notes, *problem.dataset.notes, *initial.notes):
-            print(note)
+    title, plan = f"search on {config.dataset} in {space.name}", _plan(config, space, problem, latencies)
+    with begin(config, workdir, digests, title, plan, (*problem.dataset.notes, *initial.notes)) as run:
         problem = naming_unreadable(config, problem, run.path)
         print("compiling the supernet: one program for any child, half a minute or so on a CPU", flush=True)
         if joint_entry(config) is None:
@@ -106,7 +101,7 @@ def run_search(config: SearchConfig, workdir: Path) -> dict[str, Any]:
             retrained = verify_front(config, space, problem, outcome.front.architectures, run, domain)
             write_front(outcome.front, space, retrained, run.path)
         result = conclude(config, space, problem.shape, outcome, problem.image, table, run.path, retrained)
-        show_result(run.path, result)
+        show_result(result, run.path)
         return result
 
 
@@ -217,9 +212,7 @@ def _judge(names: Sequence[str], scores: Callable[[np.ndarray], np.ndarray]) -> 
     return judge
 
 
-def _plan(
-    config: SearchConfig, space: Space, problem: Problem, latencies: Latencies | None, path: Path
-) -> dict[str, Any]:
+def _plan(config: SearchConfig, space: Space, problem: Problem, latencies: Latencies | None) -> dict[str, Any]:
     train, valid = problem.train.num_examples, problem.valid.num_examples
     budget = f"{config.sampler.budget}, K = {config.sampler.num_children}"
     warmup = round(config.prior.warmup * problem.steps)
@@ -254,7 +247,6 @@ def _plan(
         "verification": plan_verification(config, problem).words,
         "device": f"{devices}{jax.devices()[0].device_kind}, jax {jax.__version__}",
         "seed": config.seed,
-        "run directory": path,
     }
 
 

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -59,6 +59,9 @@ class Answer:
         self.signal: int | None = None
         self.over = False
 
+
+# What is done before the process is ended from here, where no `finally` runs.
+last_acts: list[Callable[[], None]] = []
 
 # The `graceful_stop` that is entered, as signals are the process's; None outside.
 _entered: Stop | None = None
@@ -166,6 +169,9 @@ def _end(number: int) -> None:
 
     for child in multiprocessing.active_children():
         child.terminate()
+    for act in last_acts:
+        with contextlib.suppress(Exception):
+            act()
     with contextlib.suppress(OSError, ValueError):
         # A progress bar hides the cursor.
         shown = "\x1b[?25h" if sys.stdout.isatty() else ""

@@ -26,13 +26,15 @@ from parsec.errors import UserError
 from parsec.files import replacing
 from parsec.run.alike import make_recipe
 from parsec.run.footprint import check_table_memory
+from parsec.run.job import begin, report_finished
 from parsec.run.loop import run_steps
 from parsec.run.problem import check_cells
 from parsec.run.progress import announce
 from parsec.run.table_settings import TableConfig
-from parsec.run.workdir import RESULT, Claim, claim, finished_result, locate, reporting, write_json_atomic, writing
+from parsec.run.workdir import RESULT, Claim, write_json_atomic, writing
 from parsec.tables.table import Table, make_table, save_table
-from parsec.train.many import Outcome, Parts, make_trainer, train_each
+from parsec.train.each import Outcome, Parts, train_each
+from parsec.train.many import make_trainer
 from parsec.train.recipe import Recipe
 
 TABLE = "table.npz"
@@ -72,11 +74,8 @@ def run_build_table(config: TableConfig, workdir: Path) -> dict[str, Any]:
       StoppedError: when SIGTERM or Ctrl-C asked for a stop; what was trained is saved.
     """
     space = get_space(config.space)
-    path = locate(workdir)
-    result = finished_result(path, config)
+    result = report_finished(config, workdir, _show)
     if result is not None:
-        with reporting(path):
-            _show(result, path)
         return result
     check_table_memory(config, space)
     rows = choose_rows(space, config.architectures, config.seed)
@@ -85,10 +84,8 @@ def run_build_table(config: TableConfig, workdir: Path) -> dict[str, Any]:
     shape = Shape(num_classes=len(dataset.class_names), **asdict(config.network))
     check_cells(space, shape)
     recipe = make_recipe(config.training, len(parts.train.labels))
-    with claim(path, config, {"images": dataset.digest}) as run:
-        announce(f"training {space.name} on {config.dataset}", _plan(config, rows, parts, recipe, run.path))
-        for note in (*run.notes, *dataset.notes):
-            print(note)
+    title, plan = f"training {space.name} on {config.dataset}", _plan(config, rows, parts, recipe)
+    with begin(config, workdir, {"images": dataset.digest}, title, plan, dataset.notes) as run:
         costs = table_costs(cost_table(space, shape, dataset.images.shape[1:]), rows.architectures)
         print("compiling one program for every architecture, a minute or so on a CPU", flush=True)
         keys = jax.random.split(jax.random.key(config.seed), config.seeds)
@@ -229,7 +226,7 @@ def _clock() -> float:
     return time.monotonic() * jax.local_device_count()
 
 
-def _plan(config: TableConfig, rows: Rows, parts: Parts, recipe: Recipe, path: Path) -> dict[str, Any]:
+def _plan(config: TableConfig, rows: Rows, parts: Parts, recipe: Recipe) -> dict[str, Any]:
     train, valid, test = (0 if part is None else len(part.labels) for part in parts)
     return {
         "architectures": f"{len(rows.trained)} networks to train for {len(rows.architectures)} rows",
@@ -237,7 +234,6 @@ def _plan(config: TableConfig, rows: Rows, parts: Parts, recipe: Recipe, path: P
         "network": f"{config.network.cells} cells, {config.network.channels} channels, {config.network.dtype}",
         "training": f"{config.seeds} seeds, {recipe.steps} steps, batch {recipe.batch_size}",
         "device": f"{jax.local_device_count()} x {jax.devices()[0].device_kind}, jax {jax.__version__}",
-        "run directory": path,
     }
 
 

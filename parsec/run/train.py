@@ -25,12 +25,13 @@ from parsec.footprint import readable
 from parsec.keys import fold
 from parsec.run.cell_source import chosen_cell
 from parsec.run.export import export_model
+from parsec.run.job import begin, report_finished
 from parsec.run.loop import run_steps
 from parsec.run.progress import announce
 from parsec.run.train_settings import TrainConfig
 from parsec.run.train_task import Task, check_task, load_task
 from parsec.run.unreadable import Unreadable
-from parsec.run.workdir import RESULT, Claim, claim, finished_result, locate, read_json, reporting, write_json_atomic
+from parsec.run.workdir import RESULT, Claim, locate, read_json, write_json_atomic
 from parsec.train.derived import (
     Blueprint,
     Variables,
@@ -58,17 +59,13 @@ def run_train(config: TrainConfig, workdir: Path) -> dict[str, Any]:
       UserError: for an unusable cell, unusable data, a network that is too large, or a directory of another run.
       StoppedError: when SIGTERM or Ctrl-C asked for a stop; the state is saved.
     """
-    finished = finished_result(workdir, config)
-    if finished is not None:
-        with reporting(workdir):
-            show_result(finished, workdir)
-        return finished
+    result = report_finished(config, workdir, show_result)
+    if result is not None:
+        return result
     task = load_task(config, *chosen_cell(config.from_run, config.genotype, locate(workdir)))
     needed = check_task(task)
-    with claim(workdir, config, task.digests) as run:
-        announce(f"training on {config.dataset}", _plan(config, task, needed, run.path))
-        for note in (*run.notes, *task.notes):
-            print(note)
+    title, plan = f"training on {config.dataset}", _plan(config, task, needed)
+    with begin(config, workdir, task.digests, title, plan, task.notes) as run:
         unreadable = None
         if isinstance(task.train, StreamedPart):
             unreadable = Unreadable(run.path, config.data.unreadable_limit)
@@ -215,7 +212,7 @@ def _conclude(
     return read_json(path / RESULT)
 
 
-def _plan(config: TrainConfig, task: Task, needed: int, path: Path) -> dict[str, Any]:
+def _plan(config: TrainConfig, task: Task, needed: int) -> dict[str, Any]:
     train, valid, test = (0 if part is None else part.num_examples for part in (task.train, task.valid, task.test))
     recipe = task.recipe
     per_epoch = steps_per_epoch(train, recipe.batch_size)
@@ -227,7 +224,6 @@ def _plan(config: TrainConfig, task: Task, needed: int, path: Path) -> dict[str,
         "memory": f"at least {readable(needed)}",
         "device": f"{task.mesh.size} x {jax.devices()[0].device_kind}, jax {jax.__version__}",
         "seed": config.seed,
-        "run directory": path,
     }
 
 

@@ -20,24 +20,25 @@ from parsec.data.memory import held_out_batches, steps_per_epoch
 from parsec.evaluate.contract import Evaluator
 from parsec.report.matched import summarise_matched
 from parsec.report.verdict import summarise
+from parsec.run.agreement import wait_for_all
 from parsec.run.alike import (
     Accuracies,
     Entrants,
     alike_evaluator,
-    choose_entrants,
     draw_matched,
+    draw_random,
     plain_evaluator,
     plain_network,
     train_alike,
 )
 from parsec.run.evaluators import EVALUATORS
 from parsec.run.factories import make_trainer_of, search_costs, search_steps
-from parsec.run.multihost import wait_for_all
 from parsec.run.problem import Problem, in_memory, load_problem, search_recipe
 from parsec.run.settings import SearchConfig, joint_entry
 from parsec.run.shared_out import open_evaluator
 from parsec.run.workdir import Claim
-from parsec.train.many import Parts, make_trainer
+from parsec.train.each import Parts
+from parsec.train.many import make_trainer
 from parsec.train.recipe import Recipe
 
 # Fewer steps, where the cost decides them, tell too little to be worth a compilation.
@@ -125,8 +126,9 @@ def verify(
         # The trainings are process 0's, on devices of its own, and so is the result.
         wait_for_all("verified")
         return None
-    entrants = choose_entrants(space, problem.shape, found[None], settings.random, config.seed, problem.image, domain)
-    accuracies = _train(config, problem, entrants, steps, run)
+    residual = plain_network(space, problem.shape, found[None], problem.image)
+    random = draw_random(space, found[None], settings.random, config.seed, domain)
+    accuracies = _train(config, problem, Entrants(space, problem.shape, found[None], random, residual), steps, run)
     wait_for_all("verified")
     return {"steps": steps, **summarise(*accuracies, len(in_memory(problem).dataset.test_labels))}
 

@@ -131,7 +131,7 @@ def claim(workdir: str | Path, config: Any, digests: Mapping[str, str] | None = 
     path = locate(workdir)
     inspect(path, config, digests)
     # Imported late: a refused directory is reported without waiting for JAX.
-    from parsec.run.multihost import check_same
+    from parsec.run.agreement import check_same
 
     check_same("data", json.dumps(dict(digests or {}), sort_keys=True))
     with writing(path):
@@ -160,18 +160,6 @@ def finished_result(workdir: str | Path, config: Any) -> Any | None:
     if inspect(path, config) is None or not (path / RESULT).is_file():
         return None
     return read_json(path / RESULT)
-
-
-@contextlib.contextmanager
-def reporting(path: Path) -> Iterator[None]:
-    """Turns the errors of showing a result that was read back, and lacks what a result has, into a `UserError`."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise UserError(
-            f"{path / RESULT} is not a result of this job ({type(error).__name__}: {error}); remove it and give the "
-            "same command to have it written again"
-        ) from error
 
 
 def writes(config: Any) -> tuple[str, ...]:

@@ -26,7 +26,8 @@ from parsec.run.table import choose_rows, run_build_table
 from parsec.run.table_settings import TableConfig, TrainingSettings
 from parsec.run.workdir import read_json
 from parsec.tables.table import load_table
-from parsec.train.many import Outcome, Trainer, train_each
+from parsec.train.each import Outcome, train_each
+from parsec.train.many import Trainer
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1")
 CONFIG = TableConfig(

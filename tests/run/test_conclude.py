@@ -45,7 +45,7 @@ def test_scores_that_are_not_finite_are_null_and_left_out_of_means(
     result = json.loads((tmp_path / "result.json").read_text(), parse_constant=refuse)
     assert result["valid_accuracy"] is None
     assert (result["random_valid_accuracy"], result["random_valid_deviation"]) == (mean, deviation)
-    show_result(tmp_path, result)
+    show_result(result, tmp_path)
     assert "not finite" in capsys.readouterr().out
 
 
@@ -81,7 +81,7 @@ def test_scores_are_compared_with_the_table_over_all_cells_and_among_its_best(
     assert (record["cells"], record["drawn_from"], record["failed"]) == (300, "space", 0)
     assert record["accuracy"]["best_third"] < -0.9 < 0 < record["accuracy"]["all"] < 1
     assert record["log_likelihood"] == {"all": -1.0, "best_third": -1.0}
-    show_result(tmp_path, result)
+    show_result(result, tmp_path)
     shown = capsys.readouterr().out
     assert "-1.000 with test of 300 cells" in shown and "share_above" in shown
     assert "-1.000 with test of 300 cells" in (tmp_path / "report.html").read_text()

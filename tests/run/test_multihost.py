@@ -22,8 +22,9 @@ import pytest
 from safetensors.numpy import load_file
 
 import main
-from parsec.run import multihost
-from parsec.run.multihost import ADDRESS, COUNT, INDEX, Agreement
+from parsec.run import agreement
+from parsec.run.agreement import Agreement
+from parsec.run.multihost import ADDRESS, COUNT, INDEX
 
 ROOT = Path(__file__).parents[2]
 TRAINING = [
@@ -76,7 +77,7 @@ class Pair:
 
 @pytest.fixture(autouse=True)
 def no_strangers(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Folders of other processes are removed, however these end; a killed one's own is left."""
+    """Folders of other processes are removed, however these end; one that is killed leaves its own."""
     for name in (ADDRESS, COUNT, INDEX):
         monkeypatch.delenv(name, raising=False)
     folder = tmp_path_factory.mktemp("temporary")
@@ -172,7 +173,7 @@ def start_in_threads(monkeypatch: pytest.MonkeyPatch) -> Any:
                     raise RuntimeError(f"NOT_FOUND: {key}")
                 return store[key]
 
-    monkeypatch.setattr(multihost, "_store", Store)
+    monkeypatch.setattr(agreement, "store", Store)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(jax, "process_index", lambda: own.index)
     return own
@@ -183,8 +184,8 @@ def test_all_save_and_stop_after_the_same_step(monkeypatch: pytest.MonkeyPatch, 
     """However far one is behind the other, which is two steps at most: a step ends where both have begun it."""
     own, begun, changed = start_in_threads(monkeypatch), [0, 0], threading.Condition()
     agreements = [Agreement() for _ in range(2)]
-    for agreement in agreements:
-        agreement._folder, agreement._key = "due", "due/0"
+    for each in agreements:
+        each._folder, each._key = "due", "due/0"
     saved: list[list[tuple[int, int | None]]] = [[], []]
 
     def wait(step: int | None) -> None:
@@ -217,7 +218,7 @@ def test_all_save_and_stop_after_the_same_step(monkeypatch: pytest.MonkeyPatch, 
         thread.join(timeout=60)
     assert saved[0] == saved[1]
     first, (last, number) = saved[0]
-    assert first == (11 + multihost._LEAD, None) and number == signal.SIGTERM and 31 <= last <= 36
+    assert first == (11 + agreement._LEAD, None) and number == signal.SIGTERM and 31 <= last <= 36
 
 
 @pytest.mark.parametrize(

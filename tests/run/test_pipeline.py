@@ -136,7 +136,7 @@ def test_a_finished_run_is_reported_and_its_network_is_used_by_the_same_name(
 
 def test_the_verdict_of_the_search_leads_what_is_printed(finished: Path, capsys: pytest.CaptureFixture[str]):
     result = read(finished / "result.json") | {"retrained": {"sentence": "The found cell is fine"}}
-    pipeline.show_result(finished, result)
+    pipeline.show_result(result, finished)
     printed = capsys.readouterr().out
     assert printed.index("The found cell is fine.") < printed.index("found cell, test")
 
@@ -271,7 +271,7 @@ def test_a_clock_counts_what_killed_stages_saved(tmp_path: Path):
 def test_the_network_that_is_better_is_the_one_to_predict_with(
     finished: Path, capsys: pytest.CaptureFixture[str], difference: float, told: bool
 ):
-    pipeline.show_result(finished, read(finished / "result.json") | {"difference": difference})
+    pipeline.show_result(read(finished / "result.json") | {"difference": difference}, finished)
     assert (f"--predict={finished / 'residual'} " in capsys.readouterr().out.replace("'", "")) == told
 
 

@@ -23,7 +23,7 @@ from parsec.data.memory import Batches
 from parsec.errors import UserError
 from parsec.report.verdict import summarise
 from parsec.run import alike, retrain
-from parsec.run.alike import choose_entrants, draw_random, residual_params, train_alike
+from parsec.run.alike import Entrants, draw_random, plain_network, residual_params, train_alike
 from parsec.run.latency_model import MODEL, describe_model
 from parsec.run.problem import Problem
 from parsec.run.retrain import run_retrain
@@ -225,7 +225,9 @@ def test_no_run_and_too_little_for_the_test_are_refused(tmp_path: Path):
 
 
 def test_a_damaged_journal_is_refused(finished: tuple[RetrainConfig, Path, dict[str, Any]], tmp_path: Path):
-    entrants = choose_entrants(NASBENCH201, Shape(2, 1, 10, stem_stride=2), FOUND[None], 5, 0, (8, 8, 1))
+    shape, found = Shape(2, 1, 10, stem_stride=2), FOUND[None]
+    plain = plain_network(NASBENCH201, shape, found, (8, 8, 1))
+    entrants = Entrants(NASBENCH201, shape, found, draw_random(NASBENCH201, found, 5, 0), plain)
     assert residual_params(entrants, (8, 8, 1)) == finished[2]["residual"]["params"]
     write_json_atomic(tmp_path / "config.json", {"job": RetrainConfig.JOB, "config": json.loads(to_json(CONFIG))})
     for line in ("[]", '{"network": "resnet", "test": [1.0]}', '{"network": 3, "test": [1.0, 1.0, 1.0]}'):

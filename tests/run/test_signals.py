@@ -59,6 +59,7 @@ import hashlib, sys, time
 from dataclasses import dataclass
 from typing import ClassVar
 from parsec.config import option
+from parsec.run.signals import last_acts
 
 @dataclass(frozen=True)
 class Busy:
@@ -91,6 +92,7 @@ def busy(how):
 
 def run(config, workdir):
     if type(config) is Busy:
+        last_acts.append(lambda: open("acted", "w").close())
         busy("library")
     if type(config) is Other:
         Lost()
@@ -127,6 +129,7 @@ def test_a_signal_is_answered_whatever_is_under_way(tmp_path: Path, number: int,
             command.kill()
     assert command.returncode == 128 + number
     assert error == f"{INTERRUPTED}\n"
+    assert (tmp_path / "acted").exists() == (under_way == "library")
 
 
 def test_handlers_and_hooks_of_before_return():

@@ -20,7 +20,8 @@ from parsec.data.source import Batch
 from parsec.errors import UserError
 from parsec.supernet.objective import ChildResult, classification, static_child
 from parsec.supernet.supernet import child_weights, make_supernet
-from parsec.train.many import Outcome, Parts, Trainer, eval_starts, make_trainer, make_trainer_of, train_each
+from parsec.train.each import Outcome, Parts, train_each
+from parsec.train.many import Trainer, eval_starts, make_trainer, make_trainer_of
 from parsec.train.recipe import Recipe
 from parsec.train.residual import ResidualNetwork
 
