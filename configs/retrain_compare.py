@@ -1,6 +1,6 @@
 """Was a search worth its time? Its cell, random cells and a plain residual network, trained alike from scratch.
 
-Command: python main.py --config=retrain_compare --config.from_runs=RUN,RUN --config.random=16
+Command: python main.py --config=retrain_compare --config.from_runs=RUN,RUN --config.random=19
 Result: under runs/retrain_compare one sentence of verdict, table.md with the test accuracies of every network, their
 plot accuracies.png, and result.json.
 
@@ -16,7 +16,7 @@ from parsec.run.retrain_settings import RetrainConfig, RetrainTrainingSettings
 
 
 def get_config(variant: str = "") -> RetrainConfig:
-    """Returns the comparison with 16 random cells, or `quick`, with 8 and shorter trainings."""
+    """Returns the comparison with 19 random cells, or `quick`, with 8 and shorter trainings."""
     full = RetrainConfig()
     if variant == "":
         return full
