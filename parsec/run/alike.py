@@ -7,7 +7,7 @@ soon as it is known, so that a run that was stopped or killed goes on there and 
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ from parsec.data import Dataset, channel_statistics
 from parsec.data.memory import held_out_batches, steps_per_epoch, training_batches
 from parsec.errors import UserError
 from parsec.keys import fold
-from parsec.run.lines import read_lines
+from parsec.run.lines import numbers, plain, read_lines
 from parsec.run.loop import timed
 from parsec.run.progress import Progress
 from parsec.run.retrain_settings import RetrainTrainingSettings
@@ -222,10 +222,10 @@ def train_alike(
         def keep(trained: list[str], outcome: Outcome) -> None:
             lines = ""
             for name, loss, test in zip(trained, outcome.loss, outcome.test, strict=True):
-                entry = {"network": name, "loss": _plain(loss), "test": _plain(test)}
+                entry = {"network": name, "loss": plain(loss), "test": plain(test)}
                 lines += json.dumps(entry) + "\n"
                 # As a run that goes on reads it.
-                known[name] = _numbers(entry["test"])
+                known[name] = numbers(entry["test"])
             append(path, lines)
             finite = outcome.test[np.isfinite(outcome.test)]
             progress.update(len(known), {"accuracy": float(finite.mean()) if finite.size else math.nan})
@@ -287,16 +287,7 @@ def _different(space: Space, known: np.ndarray, cells: Iterable[np.ndarray], cou
 
 
 def _parse(seeds: int, line: Any) -> tuple[str, np.ndarray]:
-    name, test = line["network"], _numbers(line["test"])
+    name, test = line["network"], numbers(line["test"])
     if not isinstance(name, str) or len(test) != seeds:
         raise ValueError
     return name, test
-
-
-def _numbers(values: Sequence[float | None]) -> np.ndarray:
-    return np.array([math.nan if value is None else float(value) for value in values], np.float64)
-
-
-def _plain(values: Any) -> list[float | None]:
-    """Returns float32 values as JSON holds them: in their own shortest form, None where they are not finite."""
-    return [float(str(value)) if np.isfinite(value) else None for value in np.asarray(values, np.float32)]

@@ -20,7 +20,7 @@ from parsec.cells import Space
 from parsec.cells.domain import Domain, add_up
 from parsec.evaluate.contract import Evaluated, Evaluator, Pause
 from parsec.evaluate.training import LIKELIHOOD, VALUE
-from parsec.run.lines import read_lines
+from parsec.run.lines import numbers, plain, read_lines
 from parsec.run.loop import timed
 from parsec.run.progress import Progress
 from parsec.run.signals import StoppedError, graceful_stop
@@ -125,17 +125,13 @@ def remembered(path: Path, evaluator: Evaluator) -> FinalScores:
             pause()
             found = evaluator.evaluate(np.array(some, np.int32), nothing, pause)
             for name, row in zip(some, found, strict=True):
-                plain = [float(str(value)) if math.isfinite(value) else None for value in row]
-                append(path, json.dumps({"architecture": list(name), "scores": plain}) + "\n")
-                known[name] = _numbers(plain)
+                told = plain(row)
+                append(path, json.dumps({"architecture": list(name), "scores": told}) + "\n")
+                known[name] = numbers(told)
         return np.stack([known[name] for name in names])
 
     return scores
 
 
 def _parse_scores(line: Any) -> tuple[tuple[int, ...], np.ndarray]:
-    return tuple(map(int, line["architecture"])), _numbers(line["scores"])
-
-
-def _numbers(scores: list[float | None]) -> np.ndarray:
-    return np.array([math.nan if score is None else float(score) for score in scores])
+    return tuple(map(int, line["architecture"])), numbers(line["scores"])
