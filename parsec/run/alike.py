@@ -31,7 +31,7 @@ from parsec.run.lines import numbers, plain, read_lines
 from parsec.run.loop import timed
 from parsec.run.progress import Progress
 from parsec.run.retrain_settings import RetrainTrainingSettings
-from parsec.run.signals import StoppedError, graceful_stop
+from parsec.run.signals import graceful_stop
 from parsec.run.table_settings import TrainingSettings
 from parsec.run.workdir import Claim, append
 from parsec.train.each import Outcome, Parts, train_each
@@ -231,8 +231,7 @@ def train_alike(
             progress.update(len(known), {"accuracy": float(finite.mean()) if finite.size else math.nan})
 
         def pause() -> None:
-            if stop.signal is not None:
-                raise StoppedError(stop.signal, len(known))
+            stop.heed(len(known))
 
         def train_some(trainer: Trainer, architectures: np.ndarray) -> Outcome:
             return train_each(trainer, architectures, keys, recipe.steps, None, parts.test, pause=pause)

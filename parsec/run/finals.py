@@ -23,7 +23,7 @@ from parsec.evaluate.training import LIKELIHOOD, VALUE
 from parsec.run.lines import numbers, plain, read_lines
 from parsec.run.loop import timed
 from parsec.run.progress import Progress
-from parsec.run.signals import StoppedError, graceful_stop
+from parsec.run.signals import graceful_stop
 from parsec.run.strategy_search import Searched
 from parsec.run.workdir import Claim, append
 
@@ -102,8 +102,7 @@ def train_again(run: Claim, finalists: np.ndarray, scores: FinalScores, together
     ):
 
         def pause() -> None:
-            if stop.signal is not None:
-                raise StoppedError(stop.signal, len(known))
+            stop.heed(len(known))
 
         for first in range(0, len(finalists), together):
             known += list(scores(finalists[first : first + together], pause))
