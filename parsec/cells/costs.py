@@ -10,7 +10,7 @@ of its skeleton and of the operations in its cells; each operation is traced onc
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -22,13 +22,15 @@ from flax import linen as nn
 from jax.extend import core
 
 from parsec.cells.convolution import use_form
-from parsec.cells.network import BuildCell, Shape, cell_output
+from parsec.cells.network import Shape, cell_output
 from parsec.cells.operations import make_operation
 from parsec.cells.space import Space
 from parsec.errors import UserError, unknown
 
 # Predicted from measurements on a device, in milliseconds; parameters and FLOPs are counted.
 LATENCY = "latency_ms"
+# Architectures that mean effects are estimated from.
+_DRAWN = 256
 
 
 class Cost(NamedTuple):
@@ -80,11 +82,12 @@ def network_cost(
     Raises:
       UserError: the architecture is not one of this space.
     """
-    genotype, parts = space.decode(architecture), network_parts(space, shape, image)
-    total = np.array(parts.cost)
-    for cell in parts.cells.values():
+    genotype = space.decode(architecture)
+    skeleton, placed, operation_cost = _parts(space, shape, image)
+    total = np.array(skeleton)
+    for cell in placed:
         for edge in genotype[cell.kind].edges:
-            total += parts.operation_cost(cell, edge.source, edge.operation)
+            total += operation_cost(cell, edge.source, edge.operation)
     return Cost(*total.tolist())
 
 
@@ -96,8 +99,18 @@ def cost_table(space: Space, shape: Shape, image: tuple[int, int, int] = (32, 32
       shape: size of the network.
       image: height, width and channels of the images.
     """
-    parts = network_parts(space, shape, image)
-    return CostTable(space, parts.cost, slot_costs(space, parts, parts.cells))
+    skeleton, placed, operation_cost = _parts(space, shape, image)
+    slots = {}
+    for kind, layout in space.cells.items():
+        costs = np.zeros((len(layout.slots), layout.num_inputs + layout.num_nodes, len(space.operations), 2), np.int64)
+        for at, slot in enumerate(layout.slots):
+            for source in [slot.source] if slot.source_choice < 0 else range(slot.target):
+                for which, operation in enumerate(space.operations):
+                    for cell in placed:
+                        if cell.kind == kind:
+                            costs[at, source, which] += operation_cost(cell, source, operation)
+        slots[kind] = costs
+    return CostTable(space, skeleton, slots)
 
 
 def table_costs(table: CostTable, architectures: np.ndarray) -> np.ndarray:
@@ -159,79 +172,20 @@ def unknown_cost(setting: str, name: str, allowed: Sequence[str]) -> UserError:
     return unknown(f"cost in {setting}", name, allowed)
 
 
-class PlacedCell(NamedTuple):
-    """A cell where the skeleton put it: what it is built with, and the shapes of its nodes."""
+def log_params_effects(table: CostTable) -> np.ndarray:
+    """Returns what each option adds to the logarithm of the parameters in the mean, float32 [L, O]; zero where masked.
 
-    kind: str
-    num_inputs: int
-    channels: int
-    stride: int
-    nodes: tuple[jax.ShapeDtypeStruct, ...]
-
-
-class NetworkParts(NamedTuple):
-    """What the networks of a space are made of at one size, traced and not run.
-
-    Attributes:
-      skeleton: from what builds a cell to the Flax module that places the cells.
-      cost: of the skeleton alone.
-      cells: by name.
-      operation_cost: `operation_cost(cell, node, operation)` of an operation that reads the node.
+    These are the main effects among uniform architectures, estimated from some hundred of them, the same always.
     """
-
-    skeleton: Callable[[BuildCell], Any]
-    cost: Cost
-    cells: dict[str, PlacedCell]
-    operation_cost: Callable[[PlacedCell, int, str], Cost]
-
-
-def network_parts(space: Space, shape: Shape, image: tuple[int, int, int]) -> NetworkParts:
-    """Returns the parts of a space's networks of a size, for images of that height, width and channels."""
-    shape = replace(shape, dtype="float32")  # no cost depends on the precision
-    norm = partial(nn.BatchNorm, use_running_average=True)
-    placed: dict[str, PlacedCell] = {}
-
-    def build_cell(kind: str, channels: int, stride: int, name: str) -> Callable[..., jax.Array]:
-        def empty_cell(inputs: tuple[jax.Array, ...], routes: Any = None) -> jax.Array:
-            del routes
-            layout = space.cells[kind]
-            batch, height, width, _ = inputs[0].shape
-            node = jnp.zeros((batch, -(-height // stride), -(-width // stride), channels), inputs[0].dtype)
-            nodes = [*inputs, *([node] * layout.num_nodes)]
-            shapes = tuple(jax.ShapeDtypeStruct(each.shape, each.dtype) for each in nodes)
-            placed[name] = PlacedCell(kind, layout.num_inputs, channels, stride, shapes)
-            return cell_output(nodes, layout.concat)
-
-        return empty_cell
-
-    @cache
-    def traced(operation: str, channels: int, stride: int, source: jax.ShapeDtypeStruct) -> Cost:
-        return module_cost(make_operation(operation, channels=channels, stride=stride, norm=norm), source)
-
-    def operation_cost(cell: PlacedCell, source: int, operation: str) -> Cost:
-        stride = cell.stride if source < cell.num_inputs else 1
-        return traced(operation, cell.channels, stride, cell.nodes[source])
-
-    def skeleton(build: BuildCell) -> Any:
-        return space.network(shape=shape, build_cell=build, norm=norm)
-
-    cost = module_cost(skeleton(build_cell), jax.ShapeDtypeStruct((1, *image), jnp.float32))
-    return NetworkParts(skeleton, cost, placed, operation_cost)
-
-
-def slot_costs(space: Space, parts: NetworkParts, names: Iterable[str]) -> dict[str, np.ndarray]:
-    """Returns the slots of a `CostTable` over the cells of those names, int64 [S, N, O, 2] for each kind."""
-    slots = {}
-    for kind, layout in space.cells.items():
-        costs = np.zeros((len(layout.slots), layout.num_inputs + layout.num_nodes, len(space.operations), 2), np.int64)
-        cells = [parts.cells[name] for name in names if parts.cells[name].kind == kind]
-        for at, slot in enumerate(layout.slots):
-            for source in [slot.source] if slot.source_choice < 0 else range(slot.target):
-                for which, operation in enumerate(space.operations):
-                    for cell in cells:
-                        costs[at, source, which] += parts.operation_cost(cell, source, operation)
-        slots[kind] = costs
-    return slots
+    sizes, mask = table.space.sizes, table.space.mask
+    drawn = np.random.default_rng(0).integers(0, sizes, (_DRAWN, len(sizes)))
+    effects = np.zeros(mask.shape, np.float32)
+    for choice, option in np.argwhere(mask):
+        drawn_with = drawn.copy()
+        drawn_with[:, choice] = option
+        effects[choice, option] = np.log(table_costs(table, drawn_with)[:, 0]).mean()
+    means = effects.sum(1, keepdims=True) / mask.sum(1, keepdims=True, dtype=np.float32)
+    return np.where(mask, effects - means, np.float32(0))
 
 
 def count_flops(jaxpr: core.Jaxpr) -> int:
@@ -262,6 +216,50 @@ def count_flops(jaxpr: core.Jaxpr) -> int:
                 total += math.prod(_shape(equation.outvars[0]))
         total += _inner_flops(equation)
     return total
+
+
+class _PlacedCell(NamedTuple):
+    """A cell where the skeleton put it: what it is built with, and the shapes of its nodes."""
+
+    kind: str
+    num_inputs: int
+    channels: int
+    stride: int
+    nodes: tuple[jax.ShapeDtypeStruct, ...]
+
+
+def _parts(
+    space: Space, shape: Shape, image: tuple[int, int, int]
+) -> tuple[Cost, list[_PlacedCell], Callable[[_PlacedCell, int, str], Cost]]:
+    """Returns the skeleton's cost, its cells, and the cost of an operation in a cell by the node that it reads."""
+    shape = replace(shape, dtype="float32")  # no cost depends on the precision
+    norm = partial(nn.BatchNorm, use_running_average=True)
+    placed: dict[str, _PlacedCell] = {}
+
+    def build_cell(kind: str, channels: int, stride: int, name: str) -> Callable[..., jax.Array]:
+        def empty_cell(inputs: tuple[jax.Array, ...], routes: Any = None) -> jax.Array:
+            del routes
+            layout = space.cells[kind]
+            batch, height, width, _ = inputs[0].shape
+            node = jnp.zeros((batch, -(-height // stride), -(-width // stride), channels), inputs[0].dtype)
+            nodes = [*inputs, *([node] * layout.num_nodes)]
+            shapes = tuple(jax.ShapeDtypeStruct(each.shape, each.dtype) for each in nodes)
+            placed[name] = _PlacedCell(kind, layout.num_inputs, channels, stride, shapes)
+            return cell_output(nodes, layout.concat)
+
+        return empty_cell
+
+    @cache
+    def traced(operation: str, channels: int, stride: int, source: jax.ShapeDtypeStruct) -> Cost:
+        return module_cost(make_operation(operation, channels=channels, stride=stride, norm=norm), source)
+
+    def operation_cost(cell: _PlacedCell, source: int, operation: str) -> Cost:
+        stride = cell.stride if source < cell.num_inputs else 1
+        return traced(operation, cell.channels, stride, cell.nodes[source])
+
+    skeleton = space.network(shape=shape, build_cell=build_cell, norm=norm)
+    cost = module_cost(skeleton, jax.ShapeDtypeStruct((1, *image), jnp.float32))
+    return cost, list(placed.values()), operation_cost
 
 
 def _inner_flops(equation: core.JaxprEqn) -> int:

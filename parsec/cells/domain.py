@@ -14,8 +14,6 @@ import numpy as np
 
 # Architectures int32 [B, L] or scores float32 [B, M]; numpy or jax.
 ArrayLike = jax.Array | np.ndarray
-# Vectors that mean effects are estimated from.
-_DRAWN = 256
 
 
 @dataclass(frozen=True)
@@ -70,26 +68,6 @@ class Domain:
 def add_up(effects: np.ndarray, architectures: np.ndarray) -> np.ndarray:
     """Returns the sums of the effects [L, O] of the options taken, for each architecture int32 [N, L]; float64 [N]."""
     return effects[np.arange(len(effects)), architectures].sum(1, dtype=np.float64)
-
-
-def main_effects(domain: Domain, value: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Returns what each option adds to a function of vectors of options in the mean, float32 [L, O]; zero where masked.
-
-    These are the effects among uniform vectors, estimated from some hundred of them, the same always.
-
-    Args:
-      domain: of the vectors.
-      value: the function, int32 [N, L] -> [N].
-    """
-    drawn = np.random.default_rng(0).integers(0, domain.sizes, (_DRAWN, len(domain.sizes))).astype(np.int32)
-    options = np.argwhere(domain.mask)
-    with_each = np.tile(drawn[None], (len(options), 1, 1))
-    for rows, (choice, option) in zip(with_each, options, strict=True):
-        rows[:, choice] = option
-    effects = np.zeros(domain.mask.shape, np.float64)
-    effects[domain.mask] = value(with_each.reshape(-1, len(domain.sizes))).reshape(len(options), -1).mean(1)
-    means = effects.sum(1, keepdims=True) / domain.mask.sum(1, keepdims=True)
-    return np.where(domain.mask, effects - means, 0.0).astype(np.float32)
 
 
 def product_domain(sizes: tuple[int, ...], *, largest_pool: int = 100_000, common: np.ndarray | None = None) -> Domain:

@@ -35,7 +35,7 @@ def training_evaluator(
     *,
     steps: int,
     objectives: tuple[str, ...],
-    bonus: Callable[[np.ndarray], np.ndarray] | None,
+    bonus: Callable[[np.ndarray], np.ndarray],
     cost: Callable[[np.ndarray], np.ndarray],
     key: jax.Array,
     folder: Path | None,
@@ -52,7 +52,7 @@ def training_evaluator(
       steps: of each training.
       objectives: some of `OBJECTIVE`, the accuracy in percent, `LIKELIHOOD`, the mean log-likelihood of an image in
         nats, and `VALUE`, in the order in which they are told.
-      bonus: `bonus(architectures int32 [B, L]) -> [B]` in nats is added to `VALUE`; None adds nothing.
+      bonus: `bonus(architectures int32 [B, L]) -> [B]` in nats is added to `VALUE`.
       cost: as of `Evaluator`.
       key: what every child's weights and batches are drawn from, so that children differ by themselves alone.
       folder: where the weights of each trained child are kept, for later ones to inherit from, by their order; None
@@ -71,7 +71,7 @@ def training_evaluator(
             weights = _inherited(weights, rows[0], evaluated, folder)
         trained = trainer.train(weights, rows, keys, steps, pause)
         scores = trainer.score(trained.weights, rows, part)
-        value = scores.log_likelihood + (np.float32(0) if bonus is None else np.asarray(bonus(rows), np.float32))
+        value = scores.log_likelihood + np.asarray(bonus(rows), np.float32)
         named = {OBJECTIVE: scores.accuracy, LIKELIHOOD: scores.log_likelihood, VALUE: value}
         told = np.stack([named[name] for name in objectives], 1)
         told[np.isnan(trained.loss) | np.isnan(scores.accuracy)] = np.nan

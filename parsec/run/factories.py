@@ -11,8 +11,6 @@ import numpy as np
 
 from parsec.cells import get_space
 from parsec.cells.costs import CostTable, table_costs
-from parsec.cells.network import Shape
-from parsec.cells.read_params import count_read
 from parsec.data.memory import Batches, steps_per_epoch, take
 from parsec.errors import UserError
 from parsec.evaluate.contract import Evaluator
@@ -113,26 +111,14 @@ def training_cost(config: SearchConfig) -> Callable[[np.ndarray], np.ndarray]:
     return cost
 
 
-def search_bonus(config: SearchConfig) -> Callable[[np.ndarray], np.ndarray] | None:
-    """Returns what is added to the log-likelihood of architectures int32 [N, L], nats [N], or None where nothing is.
+def told_capacity(config: SearchConfig) -> float:
+    """Returns what scores hold of the logarithm of a network's parameters, in nats for each e-fold; 0 for nothing.
 
     Where costs are objectives of their own, nothing is added for them.
     """
-    strategy, problem = config.strategy, load_problem(config)
+    strategy = config.strategy
     told = strategy.evaluator == "train" and strategy.objective == "log_likelihood" and not config.objectives
-    if not told or not strategy.capacity:
-        return None
-    count = _count_read(config.space, problem.shape, problem.image)
-
-    def bonus(architectures: np.ndarray) -> np.ndarray:
-        return strategy.capacity * np.log(count(architectures))
-
-    return bonus
-
-
-@lru_cache(maxsize=1)
-def _count_read(space: str, shape: Shape, image: tuple[int, int, int]) -> Callable[[np.ndarray], np.ndarray]:
-    return count_read(get_space(space), shape, image)
+    return strategy.capacity if told else 0.0
 
 
 def make_trainer_of(config: SearchConfig) -> Trainer:
@@ -153,9 +139,13 @@ def _trainer(config: SearchConfig) -> Trainer:
 
 def _training(config: SearchConfig, steps: int, key: jax.Array, folder: Path | None) -> Evaluator:
     space, problem = get_space(config.space), load_problem(config)
-    bonus = search_bonus(config)
-    names = MEASURED | ({"log_likelihood": VALUE} if bonus else {})
+    capacity, costs = told_capacity(config), search_costs(config)
+    names = MEASURED | ({"log_likelihood": VALUE} if capacity else {})
     first = MEASURED[config.objectives[0]] if config.objectives else names[config.strategy.objective]
+
+    def bonus(architectures: np.ndarray) -> np.ndarray:
+        return capacity * np.log(table_costs(costs, architectures)[:, 0])
+
     return training_evaluator(
         space,
         problem.shape,

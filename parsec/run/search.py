@@ -29,7 +29,7 @@ from parsec.run.cluster import check_cluster, cluster_workers
 from parsec.run.coherence import check_search
 from parsec.run.conclude import Judge, Outcome, conclude, derive_architecture, show_result
 from parsec.run.evaluators import EVALUATORS
-from parsec.run.factories import search_bonus, search_costs, search_goals, training_cost
+from parsec.run.factories import search_costs, search_goals, told_capacity, training_cost
 from parsec.run.finals import COMPARED, choose_finalists, decide, remembered
 from parsec.run.front import find_front, settle_front, write_front
 from parsec.run.job import begin, report_finished
@@ -82,7 +82,7 @@ def run_search(config: SearchConfig, workdir: Path) -> dict[str, Any]:
     initial = initial_logits(config, space, locate(workdir))
     problem = load_problem(config)
     check_cells(space, problem.shape)
-    domain = search_domain(space, partial(search_costs, config), config.constraints, bonus=search_bonus(config))
+    domain = search_domain(space, partial(search_costs, config), config.constraints, capacity=told_capacity(config))
     latencies = read_model(config.latency, space) if config.latency else None
     read = {"table": table, "latency": latencies}
     digests = {"images": problem.dataset.digest} | {

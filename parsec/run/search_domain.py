@@ -8,11 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-import numpy as np
-
 from parsec.cells import Space, get_space
-from parsec.cells.costs import CostTable, cost_table, unknown_cost
-from parsec.cells.domain import Domain, main_effects, product_domain
+from parsec.cells.costs import CostTable, cost_table, log_params_effects, unknown_cost
+from parsec.cells.domain import Domain, product_domain
 from parsec.cells.limits import UNLIMITED, limit
 from parsec.cells.network import Shape
 from parsec.errors import UserError
@@ -44,11 +42,7 @@ def whole_domain(space: Space) -> Domain:
 
 
 def search_domain(
-    space: Space,
-    costs: Callable[[], CostTable],
-    constraints: Sequence[str],
-    *,
-    bonus: Callable[[np.ndarray], np.ndarray] | None = None,
+    space: Space, costs: Callable[[], CostTable], constraints: Sequence[str], *, capacity: float = 0.0
 ) -> Domain:
     """Returns the domain of a search.
 
@@ -56,18 +50,18 @@ def search_domain(
       space: of the architectures.
       costs: returns the costs of their networks; called where they matter.
       constraints: as of `read_limits`.
-      bonus: what is added to the scores of architectures int32 [N, L], float [N]; None where nothing is.
+      capacity: what scores hold of the logarithm of the parameters, in nats for each e-fold.
 
     Raises:
       UserError: as of `read_limits`, or where nothing meets the constraints.
     """
     domain = whole_domain(space)
-    if bonus is not None:
-        domain = replace(domain, known=main_effects(domain, bonus))
-    if not constraints:
+    if not constraints and not capacity:
         return domain
     table = costs()
-    return limit(domain, table, read_limits(constraints, table))
+    if capacity:
+        domain = replace(domain, known=capacity * log_params_effects(table))
+    return limit(domain, table, read_limits(constraints, table)) if constraints else domain
 
 
 def read_limits(constraints: Sequence[str], table: CostTable) -> tuple[int, ...]:

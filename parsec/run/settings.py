@@ -158,8 +158,8 @@ class StrategySettings:
     )
     capacity: float = option(
         0.0,
-        "of train by log-likelihood, nats added for each e-fold of the parameters that a child's output depends on: "
-        "what a training that is too short for large networks withholds from them",
+        "of train by log-likelihood, nats added for each e-fold of a child's parameters: what a training that is too "
+        "short for large networks withholds from them",
         minimum=0,
     )
     inherit: bool = option(True, "of train, whether a child starts with the tensors it shares with its nearest")

@@ -13,13 +13,14 @@ from parsec.cells.costs import (
     CostTable,
     cost_table,
     count_flops,
+    log_params_effects,
     module_cost,
     named_costs,
     network_cost,
     table_costs,
     with_effects,
 )
-from parsec.cells.domain import add_up, main_effects, product_domain
+from parsec.cells.domain import add_up
 from parsec.cells.genotypes import from_text
 from parsec.cells.network import Shape, derive
 from parsec.errors import UserError
@@ -54,8 +55,7 @@ def test_every_nasbench201_cell_costs_what_the_benchmark_says(table: CostTable) 
 
 
 def test_effects_on_parameters_add_up_to_their_logarithm(table: CostTable) -> None:
-    domain = product_domain(tuple(NASBENCH201.sizes.tolist()))
-    effects = main_effects(domain, lambda rows: np.log(table_costs(table, rows)[:, 0]))
+    effects = log_params_effects(table)
     everything = np.stack(np.unravel_index(np.arange(5**6), [5] * 6), 1).astype(np.int32)
     logarithms = np.log(table_costs(table, everything)[:, 0])
     # Main effects of all architectures, exactly: means with an option, less the mean of all.

@@ -40,7 +40,7 @@ class Parts(NamedTuple):
         options: dict[str, Any] = {
             "steps": STEPS,
             "objectives": ("valid_accuracy",),
-            "bonus": None,
+            "bonus": lambda architectures: np.zeros(len(architectures)),
             "cost": lambda architectures: architectures[:, 0].astype(np.float64),
             "key": jax.random.key(3),
             "folder": folder,

@@ -12,16 +12,14 @@ import numpy as np
 import pytest
 
 from parsec.cells import get_space
-from parsec.cells.costs import cost_table, network_cost
-from parsec.cells.domain import main_effects
+from parsec.cells.costs import cost_table, log_params_effects, network_cost
 from parsec.cells.network import Shape
-from parsec.cells.read_params import count_read
 from parsec.data.memory import Batches
 from parsec.errors import UserError
 from parsec.evaluate.contract import Evaluated, Evaluator
 from parsec.run import factories
 from parsec.run import search as search_job
-from parsec.run.factories import from_fresh_training, from_training, search_bonus
+from parsec.run.factories import from_fresh_training, from_training, told_capacity
 from parsec.run.journal import JOURNAL, Journal, Scored
 from parsec.run.problem import load_problem
 from parsec.run.search import run_search
@@ -153,7 +151,7 @@ def test_nats_for_parameters_are_told_and_known_where_a_search_adds_them(
     changes: dict, capacity: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     config, domains = replace(CONFIG, strategy=replace(TOLD, **changes)), []
-    assert (search_bonus(config) is not None) == bool(capacity)
+    assert told_capacity(config) == capacity
 
     def stop(config: SearchConfig, space: Any, domain: Any, *others: Any) -> None:
         domains.append(domain)
@@ -167,9 +165,8 @@ def test_nats_for_parameters_are_told_and_known_where_a_search_adds_them(
         assert domains[0].known is None
         return
     problem = load_problem(config)
-    count = count_read(SPACE, problem.shape, problem.image)
-    effects = main_effects(domains[0], lambda rows: capacity * np.log(count(rows)))
-    np.testing.assert_allclose(domains[0].known, effects, rtol=1e-5)
+    effects = log_params_effects(cost_table(SPACE, problem.shape, problem.image))
+    np.testing.assert_allclose(domains[0].known, capacity * effects, rtol=1e-5)
     assert from_training(config, tmp_path).objectives[0] == "value"
     assert from_fresh_training(config, tmp_path).objectives[0] == "value"
 
