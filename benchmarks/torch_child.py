@@ -1,6 +1,6 @@
 """The yardstick: one child of a space as an ordinary eager PyTorch network, in channels_last layout.
 
-The same operations in the same order as `parsec.supernet.supernet.static_child`, written with PyTorch's own
+The same operations in the same order as `parsec.supernet.objective.static_child`, written with PyTorch's own
 convolutions, poolings and batch normalisation (batch statistics, no affine parameters). Its weights are those that
 `child_weights` picks from a supernet, so the two compute the same loss. Import it only where torch is installed.
 """

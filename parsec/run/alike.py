@@ -7,7 +7,7 @@ soon as it is known, so that a run that was stopped or killed goes on there and 
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -28,12 +28,12 @@ from parsec.data.memory import Batches, held_out_batches, steps_per_epoch, train
 from parsec.errors import UserError
 from parsec.evaluate.contract import Evaluated, Evaluator, Pause
 from parsec.keys import fold
-from parsec.run.lines import read_lines
+from parsec.run.lines import numbers, plain, read_lines
 from parsec.run.loop import timed
 from parsec.run.progress import Progress
 from parsec.run.retrain_settings import RetrainTrainingSettings
 from parsec.run.shared_out import Opened, OpenedEvaluator, evaluate_afresh
-from parsec.run.signals import StoppedError, graceful_stop
+from parsec.run.signals import graceful_stop
 from parsec.run.table_settings import TrainingSettings
 from parsec.run.workdir import Claim, append
 from parsec.train.each import Parts, train_each
@@ -212,7 +212,7 @@ def plain_evaluator(entrants: Entrants, recipe: Recipe, parts: Parts, seed: int,
 
 
 def train_alike(
-    run: Claim, entrants: Entrants, opened: Opened, plain: Callable[[], Evaluator], seeds: int
+    run: Claim, entrants: Entrants, opened: Opened, residual: Callable[[], Evaluator], seeds: int
 ) -> Accuracies:
     """Returns the test accuracies of all networks, going on where retrained.jsonl ends.
 
@@ -220,7 +220,7 @@ def train_alike(
       run: the claimed run directory.
       entrants: the networks.
       opened: an `alike_evaluator` of the cells, and whose it is; opened where there are cells left to train.
-      plain: returns the `plain_evaluator`.
+      residual: returns the `plain_evaluator`.
       seeds: S, of both.
 
     Raises:
@@ -241,18 +241,17 @@ def train_alike(
     ):
 
         def pause() -> None:
-            if stop.signal is not None:
-                raise StoppedError(stop.signal, len(known))
+            stop.heed(len(known))
 
         def train_some(opened: OpenedEvaluator, trained: list[str], architectures: np.ndarray) -> None:
             stop.at_stake = True
             scores = evaluate_afresh(*opened, architectures, pause, progress.note)
             lines, losses, tests = "", scores[:, :seeds], scores[:, seeds:]
             for name, loss, test in zip(trained, losses, tests, strict=True):
-                entry = {"network": name, "loss": _plain(loss), "test": _plain(test)}
+                entry = {"network": name, "loss": plain(loss), "test": plain(test)}
                 lines += json.dumps(entry) + "\n"
                 # As a run that goes on reads it.
-                known[name] = _numbers(entry["test"])
+                known[name] = numbers(entry["test"])
             append(path, lines)
             finite = tests[np.isfinite(tests)]
             progress.update(len(known), {"accuracy": float(finite.mean()) if finite.size else math.nan})
@@ -267,7 +266,7 @@ def train_alike(
                     train_some((evaluator, workers), [names[at] for at in places], cells[places])
         if RESIDUAL not in known:
             progress.note("compiling the plain residual network")
-            train_some((plain(), None), [RESIDUAL], np.zeros((1, 1), np.int32))
+            train_some((residual(), None), [RESIDUAL], np.zeros((1, 1), np.int32))
     count = len(entrants.found)
     found, random = (np.stack([known[name] for name in some]) for some in (names[:count], names[count:]))
     return Accuracies(found, random, known[RESIDUAL])
@@ -303,16 +302,7 @@ def _different(space: Space, known: np.ndarray, cells: Iterable[np.ndarray], cou
 
 
 def _parse(seeds: int, line: Any) -> tuple[str, np.ndarray]:
-    name, test = line["network"], _numbers(line["test"])
+    name, test = line["network"], numbers(line["test"])
     if not isinstance(name, str) or len(test) != seeds:
         raise ValueError
     return name, test
-
-
-def _numbers(values: Sequence[float | None]) -> np.ndarray:
-    return np.array([math.nan if value is None else float(value) for value in values], np.float64)
-
-
-def _plain(values: Any) -> list[float | None]:
-    """Returns float32 values as JSON holds them: in their own shortest form, None where they are not finite."""
-    return [float(str(value)) if np.isfinite(value) else None for value in np.asarray(values, np.float32)]

@@ -12,7 +12,7 @@ from parsec.evaluate.goals import check_goals
 from parsec.joint.registry import JOINTS
 from parsec.run.cluster import check_address
 from parsec.run.evaluators import EVALUATORS
-from parsec.run.settings import LEAST_CELLS, SearchConfig, joint_entry
+from parsec.run.settings import LEAST_CELLS, STREAMED, SearchConfig, joint_entry
 from parsec.run.strategy_search import check_strategy
 from parsec.search.registry import STRATEGIES, names
 
@@ -73,7 +73,7 @@ _LEARNING = ("prior.update", "prior.learning_rate", "prior.b1", "prior.warmup")
 # What verify.random=0 and derive.finalists=0 switch off keeps its settings: a preset's need not be taken back singly.
 CONDITIONS = (
     Condition(
-        ("data.crop_area", "data.workers", "data.unreadable_limit"),
+        tuple(f"data.{name}" for name in STREAMED),
         lambda config: is_streamed(config.dataset),
         "a streamed dataset: config.dataset=imagenet, stream:images or stream:tfds:NAME",
     ),

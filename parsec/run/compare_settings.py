@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from parsec.config import option
-from parsec.search.registry import STRATEGIES, describe_options, names
+from parsec.search.registry import STRATEGIES, explain_options, names
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,4 @@ class CompareConfig:
 
     def explain(self) -> list[str]:
         """Returns the paragraphs that `--help` adds: the options of every strategy of one objective."""
-        return [
-            "Options of strategies, set as --config.options=NAME.OPTION=VALUE:",
-            *map(describe_options, names(many=False)),
-        ]
+        return explain_options(names(many=False))

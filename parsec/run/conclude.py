@@ -25,7 +25,7 @@ from parsec.evaluate.supernet import Scored
 from parsec.keys import fold
 from parsec.report.page import NEEDED, report_page
 from parsec.report.ranking import ranking, ranking_words
-from parsec.report.verdict import percent
+from parsec.report.verdict import number_or_none, percent
 from parsec.run.factories import search_costs
 from parsec.run.front import FRONT, Front, describe_front
 from parsec.run.metrics import read_metrics
@@ -118,9 +118,9 @@ def conclude(
         "seed": config.seed,
         "num_classes": shape.num_classes,
         "retrained": None if retrained is None else dict(retrained),
-        "valid_accuracy": _finite(outcome.score(found).accuracy),
-        "random_valid_accuracy": _finite(np.mean(finite) if finite else np.nan),
-        "random_valid_deviation": _finite(np.std(finite) if finite else np.nan),
+        "valid_accuracy": number_or_none(outcome.score(found).accuracy),
+        "random_valid_accuracy": number_or_none(np.mean(finite) if finite else np.nan),
+        "random_valid_deviation": number_or_none(np.std(finite) if finite else np.nan),
         "entropy": None if logits is None else float(priors.entropy(logits, space.mask)),
         "control_entropy": None if outcome.control is None else float(priors.entropy(outcome.control, space.mask)),
         "params": cost.params,
@@ -243,11 +243,6 @@ def _proof(retrained: Mapping[str, Any]) -> dict[str, str]:
         f"{retrained['beaten']:.0%} of {retrained['random_cells']}, or {low:.0%} to {high:.0%} of all (95 %)",
         "plain residual network": percent(retrained["residual"], retrained["residual_deviation"]),
     }
-
-
-def _finite(value: Any) -> float | None:
-    """Returns a number as JSON can hold it: None where it is not finite."""
-    return float(value) if np.isfinite(value) else None
 
 
 def _percent(value: float | None) -> str:

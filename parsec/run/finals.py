@@ -20,11 +20,11 @@ from parsec.cells import Space
 from parsec.cells.domain import Domain, add_up
 from parsec.evaluate.contract import Pause, no_pause
 from parsec.evaluate.training import LIKELIHOOD, VALUE
-from parsec.run.lines import read_lines
+from parsec.run.lines import numbers, plain, read_lines
 from parsec.run.loop import timed
 from parsec.run.progress import Progress
 from parsec.run.shared_out import Opened, evaluate_afresh
-from parsec.run.signals import StoppedError, graceful_stop
+from parsec.run.signals import graceful_stop
 from parsec.run.strategy_search import Searched
 from parsec.run.workdir import Claim, append
 
@@ -125,8 +125,7 @@ def train_again(run: Claim, finalists: np.ndarray, scores: FinalScores) -> np.nd
     ):
 
         def pause() -> None:
-            if stop.signal is not None:
-                raise StoppedError(stop.signal, len(known))
+            stop.heed(len(known))
 
         def watch(row: np.ndarray) -> None:
             known.append(row[0])
@@ -156,9 +155,9 @@ def remembered(path: Path, opened: Opened) -> FinalScores:
                     rows = np.array(some, np.int32)
                     found = evaluate_afresh(evaluator, workers, rows, watch.pause, watch.note)
                     for name, row in zip(some, found, strict=True):
-                        plain = [float(str(value)) if math.isfinite(value) else None for value in row]
-                        append(path, json.dumps({"architecture": list(name), "scores": plain}) + "\n")
-                        known[name] = _numbers(plain)
+                        told = plain(row)
+                        append(path, json.dumps({"architecture": list(name), "scores": told}) + "\n")
+                        known[name] = numbers(told)
                         watch.scored(known[name])
         return np.stack([known[tuple(row.tolist())] for row in np.asarray(architectures)])
 
@@ -166,8 +165,4 @@ def remembered(path: Path, opened: Opened) -> FinalScores:
 
 
 def _parse_scores(line: Any) -> tuple[tuple[int, ...], np.ndarray]:
-    return tuple(map(int, line["architecture"])), _numbers(line["scores"])
-
-
-def _numbers(scores: list[float | None]) -> np.ndarray:
-    return np.array([math.nan if score is None else float(score) for score in scores])
+    return tuple(map(int, line["architecture"])), numbers(line["scores"])

@@ -38,7 +38,7 @@ from parsec.run.job import begin, report_finished
 from parsec.run.loop import timed
 from parsec.run.progress import Progress
 from parsec.run.saved_trials import parse_options, write_npz
-from parsec.run.signals import StoppedError, graceful_stop
+from parsec.run.signals import graceful_stop
 from parsec.run.workdir import RESULT, Claim, write_json_atomic, write_text_atomic, writing
 from parsec.search.contract import Strategy
 from parsec.search.registry import STRATEGIES, make_strategy
@@ -131,8 +131,7 @@ def _play(
     ):
 
         def pause() -> None:
-            if stop.signal is not None:
-                raise StoppedError(stop.signal, done)
+            stop.heed(done)
 
         def watcher(name: str, seed: int) -> Watch:
             before = problem.total * sum(map(len, runs.values()))

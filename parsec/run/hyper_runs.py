@@ -6,7 +6,6 @@ trains what was under way again, and nothing else.
 """
 
 import json
-import math
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -26,7 +25,7 @@ from parsec.keys import fold
 from parsec.run.hyper_problem import Problem
 from parsec.run.journal import JOURNAL, Journal
 from parsec.run.ledger import Ledger, Rule
-from parsec.run.lines import read_lines
+from parsec.run.lines import numbers, plain, read_lines
 from parsec.run.play import play
 from parsec.run.workdir import append, writing
 from parsec.search.contract import Strategy
@@ -110,7 +109,7 @@ def play_bulk_and_cut(problem: Problem, seed: int, folder: Path, watch: Watch, p
         member, variables = trained
         # Before the line is written, so that whoever reads it finds them.
         save_child(child_file(weights, len(members)), variables)
-        append(path, json.dumps(_plain(member)) + "\n")
+        append(path, json.dumps(_describe(member)) + "\n")
         members.append(member)
         watch(sum(each.epochs for each in members))
     # A run that is over has no more children.
@@ -123,14 +122,13 @@ def play_bulk_and_cut(problem: Problem, seed: int, folder: Path, watch: Watch, p
     return found
 
 
-def _plain(member: Member) -> dict[str, Any]:
-    scores = [score if math.isfinite(score) else None for score in member.scores.tolist()]
-    return {**member._asdict(), "hyper": asdict(member.hyper), "scores": scores}
+def _describe(member: Member) -> dict[str, Any]:
+    return {**member._asdict(), "hyper": asdict(member.hyper), "scores": plain(member.scores)}
 
 
 def _parse(line: Mapping[str, Any]) -> Member:
     given: dict[str, Any] = {
         name: tuple(each) if isinstance(each, list) else each for name, each in line["hyper"].items()
     }
-    scores = np.array([math.nan if score is None else float(score) for score in line["scores"]])
-    return Member(str(line["stage"]), int(line["parent"]), HyperParameters(**given), int(line["epochs"]), scores)
+    hyper, scores = HyperParameters(**given), numbers(line["scores"])
+    return Member(str(line["stage"]), int(line["parent"]), hyper, int(line["epochs"]), scores)

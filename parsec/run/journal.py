@@ -7,14 +7,13 @@ and is in no line is evaluated again.
 """
 
 import json
-import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from parsec.errors import UserError
-from parsec.run.lines import read_lines
+from parsec.run.lines import numbers, plain, read_lines
 from parsec.run.workdir import append
 
 JOURNAL = "journal.jsonl"
@@ -57,21 +56,19 @@ class Journal:
 
     def write(self, entry: Entry) -> None:
         """Adds an entry; raises `UserError` where it cannot be written."""
-        append(self.path, json.dumps(_plain(entry)) + "\n")
+        append(self.path, json.dumps(_describe(entry)) + "\n")
 
     def mismatch(self, at: int) -> UserError:
         """Returns the error for an entry, counted from 0, that this run would not have written."""
         return UserError(f"line {at + 1} of {self.path} is not what this run does; choose another --workdir")
 
 
-def _plain(entry: Entry) -> dict[str, Any]:
+def _describe(entry: Entry) -> dict[str, Any]:
     if isinstance(entry, Asked):
         return {"ask": entry.ask, "architectures": entry.architectures.tolist()}
     if isinstance(entry, Told):
         return {"tell": entry.ask}
-    # The shortest text that reads back as the same float32.
-    scores = [float(str(score)) if math.isfinite(score) else None for score in np.asarray(entry.scores, np.float32)]
-    return {"architecture": entry.architecture.tolist(), "scores": scores}
+    return {"architecture": entry.architecture.tolist(), "scores": plain(np.asarray(entry.scores, np.float32))}
 
 
 def _parse(line: dict[str, Any]) -> Entry:
@@ -82,5 +79,4 @@ def _parse(line: dict[str, Any]) -> Entry:
         return Asked(int(line["ask"]), architectures)
     if "tell" in line:
         return Told(int(line["tell"]))
-    scores = [math.nan if score is None else float(score) for score in line["scores"]]
-    return Scored(np.array(line["architecture"], np.int32), np.array(scores, np.float32))
+    return Scored(np.array(line["architecture"], np.int32), numbers(line["scores"]).astype(np.float32))

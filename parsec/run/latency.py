@@ -22,7 +22,7 @@ from parsec.run.latency_model import MODEL, describe_model
 from parsec.run.latency_settings import LatencyConfig
 from parsec.run.problem import check_cells
 from parsec.run.progress import Progress, announce
-from parsec.run.signals import StoppedError, graceful_stop
+from parsec.run.signals import graceful_stop
 from parsec.run.table import choose_rows
 from parsec.run.workdir import RESULT, write_json_atomic, writing
 from parsec.tables.table import make_table, save_table
@@ -108,14 +108,12 @@ def _measure(config: LatencyConfig, compilers: list[Callable[[], Call]]) -> np.n
             for compiler in compilers:
                 calls.append(compiler())
                 progress.update(len(calls), {})
-                if stop.signal is not None:
-                    raise StoppedError(stop.signal, 0)
+                stop.heed(0)
         with Progress(config.rounds, label="rounds") as progress:
             for seconds in measure(calls, config.rounds):
                 rounds.append(seconds)
                 progress.update(len(rounds), {"median ms": 1e3 * float(np.median(seconds))})
-                if stop.signal is not None:
-                    raise StoppedError(stop.signal, 0)
+                stop.heed(0)
     return np.stack(rounds)
 
 

@@ -1,9 +1,12 @@
 """Files of JSON lines that a run appends to, one for each thing that must not be done twice."""
 
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
+
+import numpy as np
 
 from parsec.errors import UserError
 from parsec.run.workdir import write_text_atomic
@@ -40,3 +43,23 @@ def read_lines(path: Path, parse: Callable[[Any], T], what: str) -> list[T]:
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(f"line {number} of {path} is not {what}; choose another --workdir") from error
     return found
+
+
+def plain(value: Any) -> Any:
+    """Returns the value in JSON's types; float32 and narrower are written in their own shortest form, not float64's."""
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    array = np.asarray(value)
+    if array.ndim:
+        return [plain(entry) for entry in array]
+    if array.dtype.kind in "iub":
+        return array.item()
+    number = float(array) if array.dtype == np.float64 else float(str(array.astype(np.float32)))
+    return number if math.isfinite(number) else None
+
+
+def numbers(values: Sequence[float | None]) -> np.ndarray:
+    """Returns the numbers that `plain` wrote, float64 [N]; NaN for those that were not finite."""
+    return np.array([math.nan if value is None else float(value) for value in values], np.float64)

@@ -15,9 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-import numpy as np
-
 from parsec.files import read_bytes
+from parsec.run.lines import plain
 from parsec.run.workdir import METRICS, TENSORBOARD, append, write_text_atomic, writing
 
 # Time after which events are handed to the disk.
@@ -81,9 +80,9 @@ class TensorBoard:
 
         with writing(self._folder):
             for name, value in values.items():
-                plain = _plain(value)
-                if isinstance(plain, int | float) and not isinstance(plain, bool):
-                    event = self._event(wall_time=time.time(), step=step, summary=scalar(name, plain))
+                number = plain(value)
+                if isinstance(number, int | float) and not isinstance(number, bool):
+                    event = self._event(wall_time=time.time(), step=step, summary=scalar(name, number))
                     self._writer.write_event(event)
             # It waits for the disk, so not after every line.
             if time.monotonic() - self._flushed > _FLUSH_SECONDS:
@@ -129,7 +128,7 @@ class Sinks:
 
 def format_line(step: int, values: Mapping[str, Any]) -> str:
     """Returns the line of metrics.jsonl for a step; equal numbers give equal text, shortest in their own precision."""
-    return json.dumps({"step": int(step), **{name: _plain(value) for name, value in values.items()}}) + "\n"
+    return json.dumps({"step": int(step), **{name: plain(value) for name, value in values.items()}}) + "\n"
 
 
 def truncate_after(workdir: Path, step: int) -> None:
@@ -171,18 +170,3 @@ def _step(line: bytes) -> float:
     except (ValueError, KeyError, TypeError, RecursionError):
         return math.inf
     return step if isinstance(step, int) else math.inf
-
-
-def _plain(value: Any) -> Any:
-    """Returns the value in JSON's types; float32 and narrower are written in their own shortest form, not float64's."""
-    if value is None or isinstance(value, bool | str):
-        return value
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    array = np.asarray(value)
-    if array.ndim:
-        return [_plain(entry) for entry in array]
-    if array.dtype.kind in "iub":
-        return array.item()
-    number = float(array) if array.dtype == np.float64 else float(str(array.astype(np.float32)))
-    return number if math.isfinite(number) else None

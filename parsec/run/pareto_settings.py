@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from parsec.config import option
-from parsec.search.registry import STRATEGIES, describe_options, names
+from parsec.search.registry import STRATEGIES, explain_options, names
 
 
 @dataclass(frozen=True)
@@ -67,5 +67,4 @@ class ParetoConfig:
 
     def explain(self) -> list[str]:
         """Returns the paragraphs that `--help` adds: the options of the strategies of several objectives."""
-        listed = map(describe_options, ("random", *names(many=True), *names(many=True, multi_fidelity=True)))
-        return ["Options of strategies, set as --config.options=NAME.OPTION=VALUE:", *listed]
+        return explain_options(("random", *names(many=True), *names(many=True, multi_fidelity=True)))

@@ -16,7 +16,7 @@ import numpy as np
 from parsec.cells.domain import Domain
 from parsec.errors import UserError, unknown
 from parsec.files import replacing
-from parsec.run.signals import StoppedError, graceful_stop
+from parsec.run.signals import graceful_stop
 from parsec.run.trials import Load, Task, Trials, run_trials
 from parsec.run.workdir import TIMING, read_json, write_json_atomic, writing
 from parsec.search.registry import STRATEGIES, make_strategy
@@ -136,8 +136,8 @@ def run_saved(
             else:
                 print(f"{name} was finished before", flush=True)
             trials[name] = saved
-            if stop.signal is not None and at + 1 < len(tasks):
-                raise StoppedError(stop.signal, at + 1)
+            if at + 1 < len(tasks):
+                stop.heed(at + 1)
     return trials
 
 

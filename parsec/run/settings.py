@@ -30,6 +30,8 @@ __all__ = [
 
 # The keys of `parsec.data.augment.AUGMENTATIONS`, written out: reading options must not wait for JAX.
 AUGMENTATION_NAMES = ("none", "flip", "shift", "crop_flip")
+# Of the settings of data, a search's and a training's, those that mean something for a streamed dataset alone.
+STREAMED = ("crop_area", "workers", "unreadable_limit")
 # Those of `parsec.report.verdict`, written out as well.
 LEAST_CELLS, LEAST_SEEDS = 5, 3
 

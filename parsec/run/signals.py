@@ -43,8 +43,10 @@ class Stop:
         self.signal: int | None = None
         self.at_stake = at_stake
 
-    def __bool__(self) -> bool:
-        return self.signal is not None
+    def heed(self, done: int) -> None:
+        """Raises `StoppedError`, after so many steps, where a stop was asked for; what they did must be saved."""
+        if self.signal is not None:
+            raise StoppedError(self.signal, done)
 
 
 class Answer:

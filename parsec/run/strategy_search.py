@@ -25,7 +25,7 @@ from parsec.run.play import play
 from parsec.run.progress import Progress
 from parsec.run.search_domain import whole_domain
 from parsec.run.settings import StrategySettings
-from parsec.run.signals import StoppedError, graceful_stop
+from parsec.run.signals import graceful_stop
 from parsec.run.workdir import Claim
 from parsec.run.workers import Workers
 from parsec.search.contract import Strategy
@@ -124,8 +124,7 @@ def run_strategy(
         def pause() -> None:
             while workers is not None and not workers.notes.empty():
                 progress.note(workers.notes.get())
-            if stop.signal is not None:
-                raise StoppedError(stop.signal, after + len(ledger.finished().scores))
+            stop.heed(after + len(ledger.finished().scores))
 
         def watch(scores: np.ndarray) -> None:
             told = ledger.finished().scores[:, 0]

@@ -13,7 +13,8 @@ from parsec.data.stream import MEAN, STD, Part, StreamedPart
 from parsec.devices import batch_mesh, place, whole
 from parsec.errors import UserError
 from parsec.run.cell_source import CellSource, make_blueprint
-from parsec.run.train_settings import TrainConfig
+from parsec.run.settings import STREAMED
+from parsec.run.train_settings import TrainConfig, TrainDataSettings
 from parsec.train.derived import Blueprint, dropped_paths
 from parsec.train.footprint import check_memory, training_needs
 from parsec.train.model_file import Metadata
@@ -63,11 +64,12 @@ def make_task(config: TrainConfig, dataset: Dataset, cell: CellSource, like: Cel
       cell: what is trained.
       like: whose size the plain network is to have.
     """
-    if config.data.crop_area != 1:
-        raise UserError(
-            f"config.data.crop_area={config.data.crop_area} is for streamed datasets, which {dataset.name!r} is not; "
-            "leave it out"
-        )
+    for name in STREAMED:
+        given = getattr(config.data, name)
+        if given != getattr(TrainDataSettings(), name):
+            raise UserError(
+                f"config.data.{name}={given} is for streamed datasets, which {dataset.name!r} is not; leave it out"
+            )
     mesh = make_mesh(config)
     train, valid = part_rows(config, dataset)
     mean, std = channel_statistics(dataset.images[train])

@@ -44,14 +44,10 @@ class Claim(NamedTuple):
 
     Attributes:
       path: the directory, absolute.
-      fresh: whether the run starts here; False where an earlier process began it.
-      finished: whether result.json is there.
       notes: lines to show the user, such as versions that changed since the run began.
     """
 
     path: Path
-    fresh: bool
-    finished: bool
     notes: tuple[str, ...]
 
 
@@ -145,7 +141,7 @@ def claim(workdir: str | Path, config: Any, digests: Mapping[str, str] | None = 
         if stored is None:
             write_json_atomic(path / CONFIG, now)
         notes = () if stored is None else _changed_machine(stored, now)
-        yield Claim(path, stored is None, (path / RESULT).is_file(), notes)
+        yield Claim(path, notes)
 
 
 def finished_result(workdir: str | Path, config: Any) -> Any | None:

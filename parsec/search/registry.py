@@ -7,7 +7,7 @@ are in its `PRESETS`, and the option `preset` chooses one of them. A strategy of
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -195,6 +195,11 @@ def read_options(name: str, options: Mapping[str, Any]) -> Any:
         if option not in known:
             raise unknown(f"option of strategy {name}", option, known + [_PRESET] * bool(presets))
     return amend(base, given, f"{name}.")
+
+
+def explain_options(strategies: Iterable[str]) -> list[str]:
+    """Returns the paragraphs that `--help` has on the options of the strategies that a config may name."""
+    return ["Options of strategies, set as --config.options=NAME.OPTION=VALUE:", *map(describe_options, strategies)]
 
 
 def describe_options(name: str) -> str:

@@ -51,7 +51,7 @@ def run(config: Walk, workdir: Path) -> None:
     from parsec.run.workdir import claim, write_json_atomic
 
     with claim(workdir, config) as claimed:
-        if claimed.finished:
+        if (claimed.path / "result.json").exists():
             print(f"finished: {claimed.path}")
             return
         key = jax.random.key(config.seed)

@@ -20,18 +20,19 @@ ROOT = Path(__file__).parents[2]
 def test_a_signal_sets_the_flag_once_and_the_old_handlers_return(number: int):
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with graceful_stop() as stop:
-        assert not stop
+        stop.heed(3)
         assert signal.getsignal(number) is not before[0]
         signal.raise_signal(number)
-        assert stop
         assert stop.signal == number
+        with pytest.raises(StoppedError, match="after step 3, saved"):
+            stop.heed(3)
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
 def test_a_second_ctrl_c_stops_at_once():
     with pytest.raises(KeyboardInterrupt), graceful_stop() as stop:
         signal.raise_signal(signal.SIGINT)
-        assert stop
+        assert stop.signal == signal.SIGINT
         signal.raise_signal(signal.SIGINT)
 
 
@@ -41,12 +42,12 @@ def test_outside_the_main_thread_nothing_is_installed():
 
     def work() -> None:
         with graceful_stop() as stop:
-            seen.append((bool(stop), signal.getsignal(signal.SIGTERM)))
+            seen.append((stop.signal, signal.getsignal(signal.SIGTERM)))
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert seen == [(False, before)]
+    assert seen == [(None, before)]
 
 
 def test_the_error_says_what_asked_and_where_it_stopped():

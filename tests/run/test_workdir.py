@@ -45,7 +45,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_a_new_directory_gets_the_resolved_config_and_a_second_claim_resumes(tmp_path: Path):
     with claim(tmp_path / "a" / "b", Settings(seed=4)) as run:
-        assert run == (tmp_path / "a" / "b", True, False, ())
+        assert run == (tmp_path / "a" / "b", ())
         stored = read_json(run.path / "config.json")
         assert stored["config"] == {"seed": 4, "folder": "", "inner": {"rate": 0.1}}
         assert stored["seed"] == 4
@@ -54,8 +54,7 @@ def test_a_new_directory_gets_the_resolved_config_and_a_second_claim_resumes(tmp
         assert stored["device"]["platform"] == "cpu"
         write_json_atomic(run.path / "result.json", {"accuracy": 1.0})
     with claim(tmp_path / "a" / "b", Settings(seed=4)) as run:
-        assert not run.fresh
-        assert run.finished
+        assert read_json(run.path / "result.json") == {"accuracy": 1.0}
 
 
 def test_a_relative_directory_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -139,16 +138,16 @@ def test_a_name_that_the_job_would_write_is_refused_where_there_is_no_run(tmp_pa
 
 def test_other_files_in_a_directory_stay_beside_the_run(tmp_path: Path):
     (tmp_path / "notes.txt").write_text("mine\n")
-    with claim(tmp_path, Settings()) as run:
-        assert run.fresh
+    with claim(tmp_path, Settings()):
+        assert (tmp_path / "config.json").exists()
     assert (tmp_path / "notes.txt").read_text() == "mine\n"
 
 
 def test_what_does_not_affect_results_may_change_and_the_run_keeps_what_it_began_with(tmp_path: Path):
     with claim(tmp_path, Settings(folder="here")):
         pass
-    with claim(tmp_path, Settings(folder="there")) as run:
-        assert not run.fresh
+    with claim(tmp_path, Settings(folder="there")):
+        pass
     assert read_json(tmp_path / "config.json")["config"]["folder"] == "here"
 
 
@@ -173,15 +172,16 @@ def test_a_run_goes_on_with_the_data_it_began_with_and_no_other(tmp_path: Path):
     with pytest.raises(UserError, match="another images: its sha256 was aaaaaaaaaaaa, now none"):
         inspect(tmp_path, Settings(), {})
     assert contents(tmp_path) == before
-    with claim(tmp_path, Settings(), images) as run:
-        assert not run.fresh
+    with claim(tmp_path, Settings(), images):
+        assert contents(tmp_path) == before
 
 
 def test_a_run_that_stored_no_digests_goes_on(tmp_path: Path):
     with claim(tmp_path, Settings()):
         pass
-    with claim(tmp_path, Settings(), {"images": "a" * 64}) as run:
-        assert not run.fresh
+    before = contents(tmp_path)
+    with claim(tmp_path, Settings(), {"images": "a" * 64}):
+        assert contents(tmp_path) == before
 
 
 def test_a_finished_run_is_reported_without_claiming_it(tmp_path: Path):
