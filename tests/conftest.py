@@ -4,6 +4,7 @@ Four virtual CPU devices exercise the sharded code; dtype and rank promotion are
 silently.
 """
 
+import gc
 import os
 import tempfile
 from pathlib import Path
@@ -30,6 +31,13 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # A loaded machine is no failure.
 hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
+
+
+def pytest_collection_finish() -> None:
+    """Leaves what is imported alone and collects seldom: tracing makes few cycles, and looking for them takes long."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 @pytest.fixture

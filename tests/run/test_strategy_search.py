@@ -270,6 +270,7 @@ def test_only_failures_and_a_budget_beyond_the_space_are_one_line(tmp_path: Path
         check_strategy(replace(settings, evaluations=15626), SPACE)
 
 
+@pytest.mark.usefixtures("one_program")
 def test_on_the_supernet_the_best_child_is_found_and_the_same_command_ends_alike(tmp_path: Path):
     result = run_search(CONFIG, tmp_path / "run")
     scored = [entry for entry in Journal(tmp_path / "run").entries if isinstance(entry, Scored)]
