@@ -27,9 +27,8 @@ TEXT = "|nor_conv_1x1~0|+|skip_connect~0|none~1|+|nor_conv_1x1~0|avg_pool_3x3~1|
 CONFIG: TrainConfig = replace(
     digits_train.get_config(),
     genotype=TEXT,
-    steps=12,
+    steps=24,
     metrics_every=1,
-    save_minutes=0.0,
     data=TrainDataSettings(batch_size=128, valid_fraction=0.15, augmentation="shift", cutout=2),
     network=TrainNetworkSettings(channels=4, cells=2),
     regularisation=RegularisationSettings(drop_path=0.2, auxiliary_weight=0.4, label_smoothing=0.1, average=0.8),
@@ -54,20 +53,20 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_training_ends_with_weights_that_do_what_the_result_says(finished: Path, capsys: pytest.CaptureFixture[str]):
     result = json.loads((finished / "result.json").read_text())
     assert (result["space"], result["genotype"]) == ("nasbench201", TEXT)
-    assert result["steps"] == 12 and result["tested"] == "best"
+    assert result["steps"] == 24 and result["tested"] == "best"
     digits = load("digits")
     model = load_model(finished)
     correct = np.asarray(jax.jit(partial(logits, model))(digits.test_images).argmax(-1)) == digits.test_labels
     assert result["test_accuracy"] == pytest.approx(100 * correct.mean(), abs=1e-3)
     assert result["test_accuracy"] > 15  # a guess is right for 10
     lines = read_metrics(finished)
-    assert [line["step"] for line in lines] == list(range(1, 13))
+    assert [line["step"] for line in lines] == list(range(1, 25))
     assert lines[-1]["loss"] < lines[0]["loss"]
     rates = [line["learning_rate"] for line in lines]
-    np.testing.assert_allclose(rates, [0.025 * (1 + np.cos(np.pi * at / 12)) for at in range(12)], rtol=1e-4)
+    np.testing.assert_allclose(rates, [0.025 * (1 + np.cos(np.pi * at / 24)) for at in range(24)], rtol=1e-4)
     # An epoch is nine batches of 1,222 images; it is judged at its end, and after the last step.
     judged = [line["step"] for line in lines if "valid_accuracy" in line]
-    assert judged == list(range(9, 13))
+    assert judged == list(range(9, 25))
     assert result["valid_accuracy"] == pytest.approx(max(line["valid_accuracy"] for line in lines[8:]))
     assert result["last_valid_accuracy"] == pytest.approx(lines[-1]["valid_accuracy"])
     run_train(CONFIG, finished)
@@ -143,9 +142,9 @@ def test_weights_of_other_classes_or_another_network_are_refused(finished: Path,
     description = json.loads((finished / "model.json").read_text())
     for name in (WEIGHTS, LAST):
         (tmp_path / name).write_bytes((finished / name).read_bytes())
-    wide = replace(CONFIG, weights=str(finished), network=TrainNetworkSettings(channels=6, cells=2))
+    short = replace(CONFIG, weights=str(finished), network=TrainNetworkSettings(channels=4, cells=1))
     with pytest.raises(UserError, match="its network is another: nasbench201, 2 cells, 4 channels"):
-        run_train(wide, tmp_path / "wide")
+        run_train(short, tmp_path / "short")
     weights = {name: value[..., :7] if "head.linear" in name else value for name, value in load_file(finished / WEIGHTS).items()}  # fmt: skip  # noqa: E501
     from safetensors.numpy import save_file
 
