@@ -1,6 +1,7 @@
 """Published cells cost what was published, and a genotype's text tells its space or what is wrong with it."""
 
 import math
+from functools import cache
 from typing import Any
 
 import jax
@@ -16,6 +17,8 @@ from parsec.cells.published import PUBLISHED, recognise
 from parsec.errors import UserError
 from parsec.train.derived import Blueprint, make_network, network_costs
 
+# Counted once, however many tests ask.
+costs_of = cache(network_costs)
 CIFAR = Shape(channels=36, cells=20, num_classes=10)
 IMAGENET = Shape(channels=48, cells=14, num_classes=1000, stem="imagenet")
 
@@ -30,22 +33,22 @@ IMAGENET = Shape(channels=48, cells=14, num_classes=1000, stem="imagenet")
     ],
 )
 def test_on_cifar_they_have_their_published_size(name: str, params: int, megaflops: int | None):
-    cost = network_costs(Blueprint("darts", PUBLISHED[name].text, CIFAR), (32, 32, 3))
+    cost = costs_of(Blueprint("darts", PUBLISHED[name].text, CIFAR), (32, 32, 3))
     assert cost.params == params
     assert megaflops is None or round(cost.flops / 1e6) == megaflops
 
 
 def test_the_auxiliary_head_is_that_of_darts():
     blueprint = Blueprint("darts", PUBLISHED["DARTS_V2"].text, CIFAR)
-    with_head = network_costs(blueprint, (32, 32, 3), auxiliary=True)
+    with_head = costs_of(blueprint, (32, 32, 3), auxiliary=True)
     # 1x1 convolution from 576 to 128 channels and 2x2 to 768, both normalised, and a linear layer.
     head = 576 * 128 + 2 * 128 + 4 * 128 * 768 + 2 * 768 + 768 * 10 + 10
     assert with_head.params == 3_349_342 + head
-    assert with_head.flops == network_costs(blueprint, (32, 32, 3)).flops + 4 * 576 * 128 + 4 * 128 * 768 + 7_690
+    assert with_head.flops == costs_of(blueprint, (32, 32, 3)).flops + 4 * 576 * 128 + 4 * 128 * 768 + 7_690
 
 
 def test_on_imagenet_darts_has_its_published_size():
-    cost = network_costs(Blueprint("darts", PUBLISHED["DARTS_V2"].text, IMAGENET), (224, 224, 3))
+    cost = costs_of(Blueprint("darts", PUBLISHED["DARTS_V2"].text, IMAGENET), (224, 224, 3))
     assert cost.params == 4_718_752
     assert cost.flops == 529_912_552
 
@@ -66,7 +69,7 @@ def test_with_elementwise_work_that_of_pc_darts_has_the_multiply_adds_published_
     with use_form("lax"), nn.intercept_methods(note):
         program = jax.make_jaxpr(network.init_with_output)(jax.random.key(0), image)
     elementwise = 2 * sum(normalised) + _outputs(program.jaxpr)
-    assert round((network_costs(blueprint, (224, 224, 3)).flops + elementwise) / 1e6) == 597
+    assert round((costs_of(blueprint, (224, 224, 3)).flops + elementwise) / 1e6) == 597
 
 
 def _outputs(jaxpr: Any) -> int:

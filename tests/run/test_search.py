@@ -118,7 +118,7 @@ def test_unusable_data_is_one_line_and_leaves_no_result(changes: dict, message: 
 def test_a_search_whose_children_all_fail_fails_again_and_concludes_nothing(tmp_path: Path):
     wild = replace(
         CONFIG,
-        steps=3,
+        steps=2,
         optimizer=replace(CONFIG.optimizer, learning_rate=1e30, final_learning_rate=1e30, clip=1e30, weight_decay=1e4),
     )
     # Its last step is the first that fails; what a checkpoint of it held would look like a finished search.
