@@ -229,7 +229,8 @@ def test_one_network_of_its_own_is_trained_likewise():
         outputs: Any = network.apply({"params": weights}, batch.images)
         return classification(outputs, batch)
 
-    weights = jax.jit(network.init)(jax.random.fold_in(KEYS[1], 0), jnp.zeros((8, 6, 6, 1)))["params"]
+    image = jax.ShapeDtypeStruct((8, 6, 6, 1), jnp.float32)
+    weights = network.lazy_init(jax.random.fold_in(KEYS[1], 0), image)["params"]
     loss, accuracies = trained_by_hand(run, weights, KEYS[1])
     np.testing.assert_allclose(found.loss[0, 1], loss, rtol=2e-4)
     np.testing.assert_allclose([found.valid[0, 1], found.test[0, 1]], accuracies, atol=1e-4)
