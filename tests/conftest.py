@@ -4,19 +4,21 @@ Four virtual CPU devices exercise the sharded code; dtype and rank promotion are
 silently.
 """
 
+import gc
 import os
 import tempfile
 from pathlib import Path
 
-# Tests compile far more than they compute, so the compiler is told not to try hard, and what took it long is kept for
-# other processes: those of pytest-xdist, and the commands that tests start, which inherit all of this.
+# Tests compile far more than they compute, so the compiler is told not to try hard, and what it made is kept: for the
+# next program that is the same, and for other processes, those of pytest-xdist and the commands that tests start, which
+# inherit all of this.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
     " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
 )
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(tempfile.gettempdir()) / "parsec-test-compile-cache"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -30,6 +32,13 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # A loaded machine is no failure.
 hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
+
+
+def pytest_collection_finish() -> None:
+    """Leaves what is imported alone and collects seldom: tracing makes few cycles, and looking for them takes long."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 @pytest.fixture

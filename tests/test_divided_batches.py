@@ -150,23 +150,23 @@ def compare_groups(devices: int, groups: int) -> None:
 
 
 def compare_eight() -> None:
-    compare(8)
+    for devices in (2, 8):
+        compare(devices)
+    compare_groups(2, 2)
     compare_groups(8, 2)
     compare_groups(8, 4)
 
 
-@pytest.mark.parametrize("devices", [2, 4])
-def test_losses_gradients_and_states_are_those_of_one_device(devices: int):
-    compare(devices)
+def test_losses_gradients_and_states_are_those_of_one_device():
+    compare(4)
 
 
-@pytest.mark.parametrize(("devices", "groups"), [(2, 2), (4, 2)])
-def test_groups_of_devices_that_share_the_children_do_so_too(devices: int, groups: int):
-    compare_groups(devices, groups)
+def test_groups_of_devices_that_share_the_children_do_so_too():
+    compare_groups(4, 2)
 
 
 @pytest.mark.slow
-def test_eight_devices_do_so_too():
+def test_two_and_eight_devices_do_so_too():
     flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=1"
     code = "import tests.conftest; from tests.test_divided_batches import compare_eight; compare_eight()"
     done = subprocess.run(

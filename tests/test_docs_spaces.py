@@ -16,7 +16,7 @@ def test_an_operation_of_ones_own_is_searched_counted_and_drawn(tmp_path: Path):
     config.write_text(BLOCKS[0])
     command = [sys.executable, "main.py", f"--config={config}", "--config.steps=3", f"--workdir={tmp_path / 'run'}"]
     done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
     assert '"gated_conv_1x1"' in (tmp_path / "run" / "prior.json").read_text()
     assert (tmp_path / "run" / "cell.png").stat().st_size > 1000
 

@@ -76,9 +76,9 @@ def test_what_is_told_is_measured_first_then_the_costs_in_their_order():
     assert told.objectives == ("valid_accuracy", "-flops", "-params", "valid_log_likelihood")
     scores = told.evaluate(ROWS, Evaluated(ROWS[:0], np.zeros((0, 4))), no_pause)
     assert scores.dtype == np.float32
-    costs = np.array([network_cost(SPACE, row, SHAPE, IMAGE) for row in ROWS[:20]])
-    np.testing.assert_array_equal(scores[:20, 1], -costs[:, 1])
-    np.testing.assert_array_equal(scores[:20, 2], -costs[:, 0])
+    costs = np.array([network_cost(SPACE, row, SHAPE, IMAGE) for row in ROWS[:3]])
+    np.testing.assert_array_equal(scores[:3, 1], -costs[:, 1])
+    np.testing.assert_array_equal(scores[:3, 2], -costs[:, 0])
     failed = ROWS[:, 0] == 0
     np.testing.assert_array_equal(np.isnan(scores[:, 0]), failed)
     np.testing.assert_array_equal(scores[~failed, 0], ROWS[~failed].sum(1))

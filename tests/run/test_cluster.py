@@ -30,24 +30,23 @@ def test_on_ray_a_run_ends_as_in_one_process_and_survives_deaths(tmp_path: Path,
     alone = search(tmp_path / "alone", here(tmp_path), settings)
     (tmp_path / "log").unlink()
     asked = [tuple(row) for row in alone.architectures.tolist()]
-    unlucky, deadly = np.flatnonzero(np.isfinite(alone.scores[:, 0]))[1:3]
-    make = scored.maker(tmp_path, 0.02, {asked[unlucky]: 1, asked[deadly]: 2})
+    # What dies again and again counts as failed wherever its workers are, and is tested on this machine's own.
+    unlucky = np.flatnonzero(np.isfinite(alone.scores[:, 0]))[1]
+    make = scored.maker(tmp_path, 0.02, {asked[unlucky]: 1})
     with cluster_workers("local", make, 2) as hire, open_workers(hire, 2) as workers:
         found = search(tmp_path / "deaths", workers.evaluator, settings, workers=workers)
         first = [name for _, name in scored.begun(tmp_path)]
         told = capsys.readouterr().out
         again = search(tmp_path / "whole", workers.evaluator, settings, workers=workers)
-    expected = alone.scores.copy()
-    expected[deadly] = np.nan
-    np.testing.assert_array_equal(found.scores, expected)
-    assert [first.count(name) for name in asked] == [1 + (at in (unlucky, deadly)) for at in range(8)]
-    assert told.count("it is evaluated again") == 2 and told.count("it counts as failed") == 1
+    np.testing.assert_array_equal(found.scores, alone.scores)
+    assert [first.count(name) for name in asked] == [1 + (at == unlucky) for at in range(8)]
+    assert told.count("it is evaluated again") == 1 and "it counts as failed" not in told
     np.testing.assert_array_equal(again.scores, alone.scores)
     for file in (JOURNAL, "metrics.jsonl"):
         assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "alone" / file).read_bytes()
-    # Two at first, and one for each death.
+    # Two at first, and one for the death.
     processes = {process for process, _ in scored.begun(tmp_path)}
-    assert len(processes) == 5
+    assert len(processes) == 3
 
 
 @pytest.mark.parametrize("form", ["127.0.0.1:{}", "ray://127.0.0.1:{}"])

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import main
 from configs import images, images_search, images_train
-from parsec.config import check
+from parsec.config import check, to_json
 from parsec.errors import UserError
-from parsec.run import budget, pipeline
+from parsec.run import budget, launch, pipeline
 from parsec.run.budget import BUDGET, Speed
 from parsec.run.cell_source import cell_of_run
 from parsec.run.export import run_export
@@ -33,16 +32,7 @@ from parsec.run.settings import (
 )
 from parsec.run.train_settings import RegularisationSettings, TrainConfig, TrainDataSettings, TrainNetworkSettings
 
-ROOT = Path(__file__).parents[2]
 SIZE = 8
-# Of a stage: what must be the same however often it was stopped.
-LASTING = (
-    "result.json",
-    "train/result.json",
-    "train/model.safetensors",
-    "train/metrics.jsonl",
-    "train/model.stablehlo",
-)
 
 
 def photos(folder: Path, classes: int = 3) -> Path:
@@ -141,7 +131,20 @@ def test_the_verdict_of_the_search_leads_what_is_printed(finished: Path, capsys:
     assert printed.index("The found cell is fine.") < printed.index("found cell, test")
 
 
-@pytest.mark.parametrize("done", [("search",), ("search", "train"), ("search", "train", "residual")], ids="/".join)
+def stage_of(finished: Path, ran: list[str]) -> Any:
+    """Returns a stage that takes the finished run's own results, if it is given that stage's config and its length."""
+
+    def stage(given: SearchConfig | TrainConfig, path: Path) -> Any:
+        ran.append(path.name)
+        stored, told = read(finished / path.name / "config.json")["config"], json.loads(to_json(given))
+        assert stored | {"steps": told["steps"], "epochs": told["epochs"]} == told
+        shutil.copytree(finished / path.name, path)
+        return read(path / "result.json") | {"steps": given.steps or read(path / "result.json")["steps"]}
+
+    return stage
+
+
+@pytest.mark.parametrize("done", [(), ("search",), ("search", "train"), ("search", "train", "residual")], ids="/".join)
 def test_a_run_killed_between_stages_skips_what_is_finished_and_ends_in_the_same_bytes(
     finished: Path,
     config: PipelineConfig,
@@ -154,16 +157,14 @@ def test_a_run_killed_between_stages_skips_what_is_finished_and_ends_in_the_same
     shutil.copy(finished / "config.json", tmp_path)
     for name in done:
         shutil.copytree(finished / name, tmp_path / name)
-    ran = []
+    ran: list[str] = []
     for name in ("run_search", "run_train"):
-        job = getattr(pipeline, name)
-        monkeypatch.setattr(pipeline, name, lambda given, path, job=job: ran.append(path.name) or job(given, path))
+        monkeypatch.setattr(pipeline, name, stage_of(finished, ran))
     run_pipeline(config, tmp_path)
     assert ran == [name for name in ("search", "train", "residual") if name not in done]
     printed = capsys.readouterr().out
     assert [name for name in done if f"{name}: finished before, in " in printed] == list(done)
-    for name in LASTING:
-        assert (tmp_path / name).read_bytes() == (finished / name).read_bytes(), name
+    assert (tmp_path / "result.json").read_bytes() == (finished / "result.json").read_bytes()
 
 
 def test_what_the_minutes_allow_is_chosen_once_and_kept_by_a_run_that_goes_on(
@@ -176,14 +177,14 @@ def test_what_the_minutes_allow_is_chosen_once_and_kept_by_a_run_that_goes_on(
         return read(path / "result.json")
 
     monkeypatch.setattr(pipeline, "run_search", searched)
-    monkeypatch.setattr(budget, "measure", lambda step, state: Speed(1.0, 0.001))
-    real, fail = pipeline.run_train, [True]
+    monkeypatch.setattr(budget, "training_speed", lambda task: Speed(1.0, 0.001))
+    fail, ran = [True], []
 
     def killed(given: TrainConfig, path: Path) -> Any:
         assert "train" in read(tmp_path / BUDGET)
         if fail.pop():
             raise KeyboardInterrupt
-        return real(given, path)
+        return stage_of(finished, ran)(given, path)
 
     monkeypatch.setattr(pipeline, "run_train", killed)
     with pytest.raises(KeyboardInterrupt):
@@ -192,10 +193,11 @@ def test_what_the_minutes_allow_is_chosen_once_and_kept_by_a_run_that_goes_on(
     # Two trainings at a thousandth of a second a step: never more than the minute, and most of it.
     assert 10_000 < chosen < 30_000
     # A machine of another speed, and a number that can be waited for.
-    monkeypatch.setattr(budget, "measure", lambda step, state: pytest.fail("measured again"))
+    monkeypatch.setattr(budget, "training_speed", lambda task: pytest.fail("measured again"))
     (tmp_path / BUDGET).write_text(json.dumps({"search": {}, "train": {"steps": "5"}}))
     fail[:] = [False, False]
     result = run_pipeline(limited, tmp_path)
+    assert ran == ["train", "residual"]
     assert result["found"]["steps"] == result["residual"]["steps"] == 5
     assert read(tmp_path / "timing.json")["seconds"] > 0
 
@@ -218,7 +220,7 @@ def test_trainings_keep_half_of_their_time_where_the_search_overran(
 
     monkeypatch.setattr(pipeline.Clock, "spent", lambda clock: 100.0)
     monkeypatch.setattr(pipeline, "run_search", searched)
-    monkeypatch.setattr(budget, "measure", lambda step, state: Speed(1.0, 0.001))
+    monkeypatch.setattr(budget, "training_speed", lambda task: Speed(1.0, 0.001))
     monkeypatch.setattr(pipeline, "run_train", killed)
     with pytest.raises(KeyboardInterrupt):
         run_pipeline(limited, tmp_path)
@@ -231,7 +233,8 @@ def test_a_search_is_shortened_before_it_begins(
     config: PipelineConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     limited = replace(config, minutes=10.0, search=replace(config.search, steps=1000))
-    monkeypatch.setattr(budget, "measure", lambda step, state: Speed(1.0, 1.0))
+    # A second a step: as many images as two children of eight that learn and eight that are only looked at.
+    monkeypatch.setattr(budget, "search_speed", lambda config, problem: Speed(1.0, 1 / (2 * (8 + 8 / 3))))
     given = []
 
     def searches(search: SearchConfig, path: Path) -> Any:
@@ -243,7 +246,7 @@ def test_a_search_is_shortened_before_it_begins(
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             run_pipeline(limited, tmp_path)
-        monkeypatch.setattr(budget, "measure", lambda step, state: pytest.fail("measured again"))
+        monkeypatch.setattr(budget, "search_speed", lambda config, problem: pytest.fail("measured again"))
     # A step takes a second, of 0.6 x 10 minutes.
     assert given[0] == given[1] and 250 < given[0] < 360
 
@@ -390,11 +393,12 @@ def test_a_result_that_is_none_of_this_job_is_told_in_a_line(finished: Path, con
         run_pipeline(config, tmp_path)
 
 
-def test_a_mistake_reaches_the_command_line_as_a_line_and_exit_code_2(tmp_path: Path):
+def test_a_mistake_reaches_the_command_line_as_a_line_and_exit_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(launch, "prepare_process", lambda: None)
     photos(tmp_path / "one", classes=1)
-    command = [sys.executable, str(ROOT / "main.py"), "--config=images", f"--config.data_dir={tmp_path / 'one'}"]
-    done = subprocess.run(
-        [*command, f"--workdir={tmp_path / 'run'}"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2
-    assert "at least 2 classes" in done.stderr and len(done.stderr.splitlines()) == 1
+    command = ["--config=images", f"--config.data_dir={tmp_path / 'one'}", f"--workdir={tmp_path / 'run'}"]
+    assert main.main(command) == 2
+    told = capsys.readouterr().err
+    assert "at least 2 classes" in told and len(told.splitlines()) == 1

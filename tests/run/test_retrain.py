@@ -1,7 +1,7 @@
 """Found cells against random ones: what is trained and written, going on after any end, and mistakes told in a line."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from parsec.data.memory import Batches
 from parsec.errors import UserError
 from parsec.report.verdict import summarise
 from parsec.run import alike, retrain
-from parsec.run.alike import Entrants, draw_random, plain_network, residual_params, train_alike
+from parsec.run.alike import Accuracies, Entrants, draw_random, plain_network, residual_params, train_alike
 from parsec.run.latency_model import MODEL, describe_model
 from parsec.run.problem import Problem
 from parsec.run.retrain import run_retrain
@@ -32,6 +32,8 @@ from parsec.run.search import run_search
 from parsec.run.settings import NetworkSettings, SamplerSettings, SearchConfig
 from parsec.run.verify import LEAST_STEPS, Plan, plan_verification, searched_images
 from parsec.run.workdir import claim, read_json, write_json_atomic
+from parsec.train import many
+from parsec.train.many import Trainer
 
 FOUND = np.array([3, 1, 3, 2, 0, 3], np.int32)
 DARTS_CELL = np.zeros(len(DARTS.sizes), np.int32)
@@ -50,6 +52,28 @@ def searched(
     write_json_atomic(folder / "config.json", stored)
     write_json_atomic(folder / "result.json", {"space": space.name, "genotype": to_text(space, found)})
     return str(folder)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_program() -> Iterator[None]:
+    """Comparisons of one recipe, on the same images, have one program of the cells and one of the plain network."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(retrain, "make_trainer", once(many.make_trainer))
+        patch.setattr(alike, "make_trainer_of", once(many.make_trainer_of))
+        yield
+
+
+def once(make: Callable[..., Trainer]) -> Callable[..., Trainer]:
+    made: dict[str, Trainer] = {}
+
+    def make_once(*given: Any) -> Trainer:
+        *others, images = given
+        name = f"{others} {images.images.shape}"
+        if name not in made:
+            made[name] = make(*given)
+        return made[name]
+
+    return make_once
 
 
 @pytest.fixture(scope="module")
@@ -121,9 +145,11 @@ def test_random_cells_are_distinct_networks_that_no_search_found():
 
 
 def test_cells_are_compared_with_none_that_costs_more(
-    finished: tuple[RetrainConfig, Path, dict[str, Any]], tmp_path: Path
+    finished: tuple[RetrainConfig, Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     config, _, whole = finished
+    untrained = Accuracies(*(50 + np.zeros((count, 3)) for count in (1, 5)), np.zeros(3))
+    monkeypatch.setattr(retrain, "train_alike", lambda *given: untrained)
     own, seed = whole["found"][0]["params"], 4
     drawn = draw_random(NASBENCH201, FOUND[None], 5, seed)
     assert (

@@ -1,5 +1,7 @@
 """The main job as a user meets it: a found cell and its files, exact resume, and one line for what cannot work."""
 
+import contextlib
+import io
 import json
 import signal
 import subprocess
@@ -15,6 +17,7 @@ from configs.digits_search import get_config
 from parsec.cells import get_space
 from parsec.cells.genotypes import from_text
 from parsec.errors import UserError
+from parsec.run.metrics import read_metrics
 from parsec.run.problem import load_problem, make_joint, make_step, open_sources, start_state
 from parsec.run.search import run_search
 from parsec.run.settings import SearchConfig
@@ -32,10 +35,10 @@ def begin(workdir: Path, *more: str) -> "subprocess.Popen[str]":
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """An uninterrupted run, and what it printed."""
-    workdir = tmp_path_factory.mktemp("finished") / "run"
-    out, err = finish(begin(workdir))
-    assert err == ""
-    return workdir, out
+    workdir, out = tmp_path_factory.mktemp("finished") / "run", io.StringIO()
+    with contextlib.redirect_stdout(out):
+        run_search(CONFIG, workdir)
+    return workdir, out.getvalue()
 
 
 def test_a_run_says_what_it_does_and_ends_with_a_cell(finished: tuple[Path, str]):
@@ -67,8 +70,10 @@ def test_a_run_says_what_it_does_and_ends_with_a_cell(finished: tuple[Path, str]
     assert "where likelihoods say nothing" in out
 
 
-def test_killed_anywhere_the_same_command_ends_in_the_same_bytes(finished: tuple[Path, str], tmp_path: Path):
-    workdir = tmp_path / "run"
+@pytest.mark.slow
+def test_killed_anywhere_the_same_command_ends_in_the_same_bytes(tmp_path: Path):
+    workdir, whole = tmp_path / "run", tmp_path / "whole"
+    assert finish(begin(whole))[1] == ""
     # The second is killed steps after its last checkpoint: how often to save is nothing that results depend on.
     for lines, how, more in ((2, signal.SIGTERM, ()), (5, signal.SIGKILL, ("--config.save_minutes=60",))):
         stop_after(lines, begin(workdir, *more), workdir, how)
@@ -76,30 +81,22 @@ def test_killed_anywhere_the_same_command_ends_in_the_same_bytes(finished: tuple
     assert saved < len((workdir / "metrics.jsonl").read_text().splitlines())
     out, _ = finish(begin(workdir))
     assert "resuming" in out
-    assert_same_bytes(workdir, finished[0], LASTING)
+    assert_same_bytes(workdir, whole, LASTING)
 
 
-def test_the_same_command_on_a_finished_run_reports_it(finished: tuple[Path, str]):
+def test_the_same_config_on_a_finished_run_reports_it(finished: tuple[Path, str], capsys: pytest.CaptureFixture[str]):
     before = {path: path.read_bytes() for path in finished[0].iterdir() if path.is_file() and path.name != ".lock"}
-    process = begin(finished[0])
-    out, err = process.communicate(timeout=600)
-    assert (process.returncode, err) == (0, "")
-    assert "found cell" in out
+    result = run_search(CONFIG, finished[0])
+    assert result == json.loads((finished[0] / "result.json").read_text())
+    assert "found cell" in capsys.readouterr().out
     assert {path: path.read_bytes() for path in before} == before
 
 
 def test_another_config_in_a_used_directory_is_refused_by_key(finished: tuple[Path, str]):
-    process = begin(finished[0], "--config.optimizer.learning_rate=0.5")
-    _, err = process.communicate(timeout=600)
-    assert process.returncode == 2
-    assert "optimizer.learning_rate" in err
-    assert len(err.strip().splitlines()) == 1
-
-
-def test_another_seed_gives_another_history(finished: tuple[Path, str], tmp_path: Path):
-    run_search(replace(CONFIG, seed=1, steps=2), tmp_path / "run")
-    first = (finished[0] / "metrics.jsonl").read_text().splitlines()[0]
-    assert (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0] != first
+    other = replace(CONFIG, optimizer=replace(CONFIG.optimizer, learning_rate=0.5))
+    with pytest.raises(UserError, match=r"optimizer\.learning_rate") as refused:
+        run_search(other, finished[0])
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -118,10 +115,11 @@ def test_unusable_data_is_one_line_and_leaves_no_result(changes: dict, message: 
     assert not (tmp_path / "run" / "result.json").exists()
 
 
+@pytest.mark.usefixtures("one_program")
 def test_a_search_whose_children_all_fail_fails_again_and_concludes_nothing(tmp_path: Path):
     wild = replace(
         CONFIG,
-        steps=3,
+        steps=2,
         optimizer=replace(CONFIG.optimizer, learning_rate=1e30, final_learning_rate=1e30, clip=1e30, weight_decay=1e4),
     )
     # Its last step is the first that fails; what a checkpoint of it held would look like a finished search.
@@ -161,12 +159,20 @@ def test_the_parts_of_a_problem_are_disjoint_and_the_test_part_is_every_seeds():
     assert parts[0][2] == parts[1][2] and parts[0][0] != parts[1][0]
 
 
-def test_a_step_takes_over_the_memory_of_the_state_before_it():
-    problem, joint = load_problem(CONFIG), make_joint(CONFIG)
-    before = start_state(CONFIG, joint, problem)
-    with open_sources(CONFIG, problem) as sources:
-        make_step(CONFIG, joint, problem, sources)(before, 0)
-    assert all(leaf.is_deleted() for leaf in jax.tree.leaves((before.weights, before.optimizer)) if leaf.size > 1)
+@pytest.mark.usefixtures("one_program")
+def test_a_step_takes_over_the_memory_of_the_state_before_it_and_the_seed_decides_what_it_is(
+    finished: tuple[Path, str],
+):
+    losses = []
+    for seed in (0, 1):
+        config = replace(CONFIG, seed=seed)
+        problem, joint = load_problem(config), make_joint(config)
+        before = start_state(config, joint, problem)
+        with open_sources(config, problem) as sources:
+            _, info = make_step(config, joint, problem, sources)(before, 0)
+        assert all(leaf.is_deleted() for leaf in jax.tree.leaves((before.weights, before.optimizer)) if leaf.size > 1)
+        losses.append(float(info["loss"]))
+    assert losses[0] == pytest.approx(read_metrics(finished[0])[0]["loss"], rel=1e-6) != losses[1]
 
 
 def test_the_found_cell_is_the_mode_of_the_prior_that_was_saved(finished: tuple[Path, str]):

@@ -105,7 +105,11 @@ def test_more_unreadable_images_than_allowed_end_the_run_and_a_higher_limit_goes
         (["--config.data_dir=NOWHERE"], "does not exist"),
         (["--config.data_dir=EMPTY"], "for each of at least 2 classes; it has none"),
         (["--config.data_dir=images", "--config.data.batch_size=41"], "batch_size 41 is larger than the 40 images"),
-        (["--config.data_dir=images", "--config.data.unreadable_limit=1"], "2 unreadable files, more than config.data"),
+        # All in the first batch, so that nothing is compiled.
+        (
+            ["--config.data_dir=images", "--config.data.unreadable_limit=1", "--config.data.batch_size=40"],
+            "2 unreadable files, more than config.data",
+        ),
         (
             ["--config.data_dir=images", "--config.dataset=images"],
             "config.data.crop_area=0.25 is for streamed datasets",

@@ -43,10 +43,11 @@ SOURCE = SearchConfig(
     prior=PriorSettings(learning_rate=0.5),
     derive=DeriveSettings(random_children=2, valid_images=64),
 )
-# The same program, so that it is compiled once: only the seed differs.
+# The same program: only the seed differs.
 TARGET = replace(SOURCE, seed=1)
 
 
+@pytest.mark.usefixtures("one_program")
 def test_the_target_starts_from_the_carried_prior(tmp_path: Path):
     result = run_transfer(SOURCE, TARGET, tmp_path)
     assert json.loads((tmp_path / "target" / "result.json").read_text()) == result

@@ -117,17 +117,20 @@ def test_trainings_of_all_lengths_are_asked_for(name: str, key: jax.Array) -> No
     assert counts.min() > 0 and (counts[0] > counts[1] or name == "mo_bohb")
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_more_of_the_front_is_found_than_by_full_trainings_of_random_cells_in_the_same_epochs(name: str) -> None:
+@functools.cache
+def volume_within_budget(name: str) -> float:
+    """Returns the mean hypervolume of what is found within 40 queries, as a fraction of the whole front's."""
     table = landscape()
     gains = np.stack([table.columns[each] for each in OBJECTIVES], 1)
-    found = {}
-    for each in ("random", name):
-        task = Task(each, QUICK.get(each, {}), OBJECTIVES, 40, "unique", 0)
-        rows = run_trials(lambda: (table, domain()), task, 4).rows
-        assert rows.shape == (4, 40)
-        found[each] = hypervolume_curves(rows, gains)[:, -1].mean() / hypervolume(gains)
-    assert found[name] > found["random"] + 0.03
+    task = Task(name, QUICK.get(name, {}), OBJECTIVES, 40, "unique", 0)
+    rows = run_trials(lambda: (table, domain()), task, 4).rows
+    assert rows.shape == (4, 40)
+    return hypervolume_curves(rows, gains)[:, -1].mean() / hypervolume(gains)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_more_of_the_front_is_found_than_by_full_trainings_of_random_cells_in_the_same_epochs(name: str) -> None:
+    assert volume_within_budget(name) > volume_within_budget("random") + 0.03
 
 
 def test_hyperbands_brackets_are_those_of_the_paper() -> None:

@@ -265,14 +265,18 @@ def test_respects_the_budget(name: str) -> None:
     assert proposals >= 33
 
 
+@functools.cache
+def mean_best(name: str) -> float:
+    """Returns the mean over runs of the best score within 80 queries; of what the host plays, slowly, fewer runs."""
+    table = PRODUCT()
+    runs = 12 if strategy_of(name).jittable else 4
+    found = run_trials(lambda: (table, table_domain(table)), task(name, 80), runs)
+    return float(table.columns["score"][found.rows].max(1).mean())
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "random"])
 def test_is_better_than_random_search(name: str) -> None:
-    table = PRODUCT()
-    best = {}
-    for each in ("random", name):
-        found = run_trials(lambda: (table, table_domain(table)), task(each, 80), 12)
-        best[each] = np.sort(table.columns["score"][found.rows].max(1))
-    assert best[name].mean() > best["random"].mean()
+    assert mean_best(name) > mean_best("random")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,5 +1,6 @@
 """Weights of a parent: what fits is copied to the number, what does not is left fresh."""
 
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -20,6 +21,7 @@ SHAPE = Shape(channels=4, cells=1, num_classes=5)
 PARENT = np.array([3, 2, 1, 3, 0, 2], np.int32)
 
 
+@cache
 def fresh(seed: int, shape: Shape = SHAPE) -> dict:
     weights = make_supernet(SPACE, shape).init(jax.random.key(seed), jnp.zeros((2, 8, 8, 1)))
     return jax.device_get(weights)

@@ -1,6 +1,7 @@
 """Training in one program: equal to training each network by itself, whatever runs beside it, on any devices."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import flax.linen as nn
@@ -70,17 +71,16 @@ def make_part(seed: int, count: int) -> Batches:
 PARTS = Parts(make_part(0, 24), make_part(1, 21), make_part(2, 10))
 
 
-def trained_by_hand(
-    run: Callable[[Any, Batch], ChildResult], weights: Any, key: jax.Array, steps: int = 6
-) -> tuple[Any, list[float]]:
-    """Returns the mean loss of the last three steps, and the accuracies in percent on the two held-out parts."""
+@cache
+def programs_by_hand(run: Callable[[Any, Batch], ChildResult], steps: int) -> tuple[Any, Any, Any]:
+    """Returns an optimiser, a step with it and the count of right answers, compiled once for all seeds."""
     rates = jnp.array([0.1 * (1 + np.cos(np.pi * index / steps)) / 2 for index in range(steps)], jnp.float32)
     optimizer = optax.chain(
         optax.add_decayed_weights(5e-4), optax.sgd(lambda step: rates[jnp.asarray(step)], 0.9, nesterov=True)
     )
 
     @jax.jit
-    def step(weights: Any, state: Any, index: jax.Array) -> tuple[Any, Any, jax.Array]:
+    def step(weights: Any, state: Any, index: jax.Array, key: jax.Array) -> tuple[Any, Any, jax.Array]:
         batch = draw(PARTS.train, jax.random.fold_in(key, 1), index, 8)
         loss, slope = jax.value_and_grad(lambda weights: -run(weights, batch).log_likelihood / 8)(weights)
         updates, state = optimizer.update(slope, state, weights)
@@ -90,10 +90,18 @@ def trained_by_hand(
     def count(weights: Any, part: Batches) -> jax.Array:
         return run(weights, Batch(normalise(part.images, part.mean, part.std), part.labels)).correct
 
+    return optimizer, step, count
+
+
+def trained_by_hand(
+    run: Callable[[Any, Batch], ChildResult], weights: Any, key: jax.Array, steps: int = 6
+) -> tuple[Any, list[float]]:
+    """Returns the mean loss of the last three steps, and the accuracies in percent on the two held-out parts."""
+    optimizer, step, count = programs_by_hand(run, steps)
     state: Any = optimizer.init(weights)
     losses = []
     for index in range(steps):
-        weights, state, loss = step(weights, state, jnp.array(index))
+        weights, state, loss = step(weights, state, jnp.array(index), key)
         losses.append(float(loss))
     parts = (PARTS.valid, PARTS.test)
     accuracies = [100 * int(count(weights, part)) / len(part.labels) for part in parts if part is not None]
@@ -104,6 +112,7 @@ def outcome_of(trainer: Trainer, architectures: np.ndarray, parts: Parts = PARTS
     return train_each(trainer, architectures, KEYS, steps, parts.valid, parts.test)
 
 
+@cache
 def trainer_of(recipe: Recipe = RECIPE, devices: int = 1) -> Trainer:
     return make_trainer(SPACE, SHAPE, recipe, PARTS.train, devices=jax.devices()[:devices])
 
@@ -221,7 +230,8 @@ def test_one_network_of_its_own_is_trained_likewise():
         outputs: Any = network.apply({"params": weights}, batch.images)
         return classification(outputs, batch)
 
-    weights = jax.jit(network.init)(jax.random.fold_in(KEYS[1], 0), jnp.zeros((8, 6, 6, 1)))["params"]
+    image = jax.ShapeDtypeStruct((8, 6, 6, 1), jnp.float32)
+    weights = network.lazy_init(jax.random.fold_in(KEYS[1], 0), image)["params"]
     loss, accuracies = trained_by_hand(run, weights, KEYS[1])
     np.testing.assert_allclose(found.loss[0, 1], loss, rtol=2e-4)
     np.testing.assert_allclose([found.valid[0, 1], found.test[0, 1]], accuracies, atol=1e-4)
