@@ -56,7 +56,7 @@ def test_the_error_says_what_asked_and_where_it_stopped():
 
 # A config whose import, or whose job, is under way when the signal comes.
 UNDER_WAY = """
-import hashlib, sys, time
+import hashlib, sys, threading, time
 from dataclasses import dataclass
 from typing import ClassVar
 from parsec.config import option
@@ -84,10 +84,12 @@ class Lost:
         busy("sleep")
 
 def busy(how):
-    print("busy", flush=True)
     if how == "sleep":
+        print("busy", flush=True)
         time.sleep(60)
     else:
+        # Said once the main thread is in it.
+        threading.Timer(0.3, print, ("busy",), {"flush": True}).start()
         # As a compiler does: minutes without a step of Python's.
         hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
 
