@@ -284,8 +284,15 @@ def test_a_strategy_that_leaves_workers_idle_is_told_of(tmp_path: Path, capsys: 
 
 
 @pytest.mark.slow
-def test_short_trainings_in_processes_are_those_of_one_process(tmp_path: Path):
+def test_short_trainings_in_processes_are_those_of_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The last comparison and the proof beside random cells are shared out as well."""
+    hired: list[int] = []
+
+    def count_hired(make: Callable[[], Evaluator], count: int) -> Any:
+        hired.append(count)
+        return local_workers(make, count)
+
+    monkeypatch.setattr(shared_out, "local_workers", count_hired)
     files = ("result.json", "metrics.jsonl", JOURNAL, COMPARED, RETRAINED)
     config = replace(
         CONFIG,
@@ -295,6 +302,7 @@ def test_short_trainings_in_processes_are_those_of_one_process(tmp_path: Path):
     run_search(config, tmp_path / "run")
     alone = [(tmp_path / "run" / file).read_bytes() for file in files]
     result = run_search(replace(config, workers=2), tmp_path / "many")
+    assert hired == [2, 2, 2]
     assert [(tmp_path / "many" / file).read_bytes() for file in files] == alone
     assert result["evaluations"] == 5 and not any("not reproducible" in text for text in result["warnings"])
 
