@@ -22,11 +22,11 @@ from parsec.data.memory import steps_per_epoch
 from parsec.data.stream import feeding
 from parsec.devices import whole
 from parsec.errors import UserError
-from parsec.evaluate.contract import Evaluated, no_pause
 from parsec.keys import fold
 from parsec.run.evaluators import EVALUATORS
 from parsec.run.problem import Problem, make_joint, make_step, open_sources, start_state
 from parsec.run.settings import SearchConfig, VerifySettings
+from parsec.run.shared_out import evaluate_afresh
 from parsec.run.train import start_variables
 from parsec.run.train_task import Task
 from parsec.run.verify import LEAST_STEPS as LEAST_VERIFIED
@@ -150,14 +150,15 @@ def search_speed(config: SearchConfig, problem: Problem) -> Speed:
     space, entry = get_space(config.space), EVALUATORS[config.strategy.evaluator]
     if entry.afresh:
         strategy = replace(config.strategy, steps=_CHILD_STEPS, evaluations=1)
-        brief = replace(config, strategy=strategy, derive=replace(config.derive, finalists=0, final_steps=0))
-        rng, nothing = np.random.default_rng(config.seed), Evaluated(np.zeros((0, 0), np.int32), np.zeros((0, 1)))
+        # As the evaluator of the last comparison does, which is the one measured.
+        looked_at = replace(config.derive, finalists=0, final_steps=0, valid_images=problem.valid.num_examples)
+        brief, rng = replace(config, strategy=strategy, derive=looked_at), np.random.default_rng(config.seed)
         with TemporaryDirectory() as folder:
             evaluator = entry.factory(brief, Path(folder), afresh=True)()
 
             def evaluate(state: None, index: int) -> tuple[None, Any]:
                 children = rng.integers(0, space.sizes, (evaluator.together, len(space.sizes)), dtype=np.int32)
-                return state, evaluator.evaluate(children, nothing, no_pause)
+                return state, evaluate_afresh(evaluator, None, children)
 
             first, each = measure(evaluate, None)
         return Speed(first, each / (searched_images(brief, problem) * evaluator.together))

@@ -21,7 +21,6 @@ from parsec.cells.costs import LATENCY
 from parsec.cells.domain import Domain
 from parsec.cells.space import uniform_logits
 from parsec.data.stream import StreamedPart
-from parsec.evaluate.contract import Evaluated, no_pause
 from parsec.evaluate.supernet import OBJECTIVE, Scored
 from parsec.evaluate.training import LIKELIHOOD
 from parsec.run.cluster import check_cluster
@@ -49,7 +48,7 @@ from parsec.run.problem import (
 )
 from parsec.run.search_domain import search_domain
 from parsec.run.settings import SearchConfig, joint_entry
-from parsec.run.shared_out import open_evaluator
+from parsec.run.shared_out import evaluate_afresh, open_evaluator
 from parsec.run.strategy_search import best, run_strategy
 from parsec.run.verify import plan_verification, verify, verify_front
 from parsec.run.workdir import Claim, locate
@@ -158,8 +157,7 @@ def search_by_scores(
         )
     part = domain if config.constraints else None
     found = best(searched.evaluated)
-    nothing = Evaluated(np.zeros((0, 0), np.int32), np.zeros((0, len(evaluator.objectives))))
-    judge = _judge(evaluator.objectives, lambda rows: evaluator.evaluate(rows, nothing, no_pause))
+    judge = _judge(evaluator.objectives, partial(evaluate_afresh, evaluator, None))
     outcome = Outcome(found, judge, ranks=not entry.afresh, domain=part, **searched._asdict())
     if not entry.afresh:
         return outcome

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from parsec.errors import UserError
-from parsec.evaluate.contract import Evaluated, Evaluator, Pause, no_pause
+from parsec.evaluate.contract import Evaluator, Pause, no_pause, nothing_evaluated
 from parsec.run.cluster import cluster_workers
 from parsec.run.factories import training_cost
 from parsec.run.settings import SearchConfig
@@ -56,8 +56,8 @@ def evaluate_afresh(
     evaluator: Evaluator,
     workers: Workers | None,
     architectures: np.ndarray,
-    pause: Pause,
-    note: Callable[[str], None],
+    pause: Pause = no_pause,
+    note: Callable[[str], None] = print,
 ) -> np.ndarray:
     """Returns the scores of at most `evaluator.together` architectures int32 [B, L], float32 [B, M].
 
@@ -68,7 +68,7 @@ def evaluate_afresh(
       pause: called meanwhile; may raise.
       note: shows a line of what happened to workers.
     """
-    before = Evaluated(np.zeros((0, 0), np.int32), np.zeros((0, len(evaluator.objectives))))
+    before = nothing_evaluated(evaluator)
     if workers is None:
         return evaluator.evaluate(architectures, before, pause)
     rows = [workers.pool.submit(evaluator.evaluate, row[None], before, no_pause) for row in architectures]
@@ -76,6 +76,5 @@ def evaluate_afresh(
     while waiting:
         pause()
         waiting = wait(waiting, timeout=_PATIENCE_SECONDS, return_when=FIRST_EXCEPTION).not_done
-        while not workers.notes.empty():
-            note(workers.notes.get())
+        workers.tell(note)
     return np.concatenate([row.result() for row in rows])

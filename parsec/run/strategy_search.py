@@ -122,8 +122,8 @@ def run_strategy(
                 )
 
         def pause() -> None:
-            while workers is not None and not workers.notes.empty():
-                progress.note(workers.notes.get())
+            if workers is not None:
+                workers.tell(progress.note)
             stop.heed(after + len(ledger.finished().scores))
 
         def watch(scores: np.ndarray) -> None:

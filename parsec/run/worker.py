@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from parsec.evaluate.contract import Evaluated, Evaluator, no_pause
+from parsec.evaluate.contract import Evaluator, no_pause, nothing_evaluated
 from parsec.processes import end_with_parent
 
 Make = Callable[[], Evaluator]
@@ -42,5 +42,4 @@ def begin(make: Make, threads: int, cores: tuple[int, ...] = ()) -> tuple[str, .
 def evaluate(architectures: np.ndarray) -> np.ndarray:
     """Returns the scores of architectures int32 [B, L], float32 [B, M]."""
     assert _evaluator is not None
-    nothing = Evaluated(np.zeros((0, 0), np.int32), np.zeros((0, len(_evaluator.objectives))))
-    return _evaluator.evaluate(architectures, nothing, no_pause)
+    return _evaluator.evaluate(architectures, nothing_evaluated(_evaluator), no_pause)

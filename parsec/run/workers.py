@@ -65,6 +65,11 @@ class Workers(NamedTuple):
     size: int
     notes: SimpleQueue[str]
 
+    def tell(self, note: Callable[[str], None]) -> None:
+        """Shows the lines that there are, each once."""
+        while not self.notes.empty():
+            note(self.notes.get())
+
 
 @contextmanager
 def open_workers(hire: Callable[[int], Worker], count: int) -> Iterator[Workers]:
