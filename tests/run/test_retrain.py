@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from parsec.config import override, to_json
 from parsec.data import load
 from parsec.data.memory import Batches
 from parsec.errors import UserError
+from parsec.evaluate.contract import Evaluator
 from parsec.report.verdict import summarise
 from parsec.run import alike, retrain
 from parsec.run.alike import Accuracies, Entrants, draw_random, plain_network, residual_params, train_alike
@@ -263,6 +265,21 @@ def test_a_damaged_journal_is_refused(finished: tuple[RetrainConfig, Path, dict[
             claim(tmp_path, CONFIG) as run,
         ):
             train_alike(run, entrants, lambda: pytest.fail("opened"), lambda: pytest.fail("compiled"), 3)
+
+
+def test_losses_and_test_accuracies_are_told_apart(tmp_path: Path):
+    shape, found = Shape(2, 1, 10), FOUND[None]
+    entrants = Entrants(NASBENCH201, shape, found, draw_random(NASBENCH201, found, 5, 0), shape)
+
+    def evaluate(rows: np.ndarray, *_: Any) -> np.ndarray:
+        return np.tile(np.float32([1.5, 2.5, 3.5, 51.0, 52.0, 53.0]), (len(rows), 1))
+
+    stub = Evaluator(tuple("abcdef"), evaluate, together=4)
+    with claim(tmp_path, CONFIG) as run:
+        accuracies = train_alike(run, entrants, lambda: nullcontext((stub, None)), lambda: stub, 3)
+    assert (np.concatenate([accuracies.found, accuracies.random, accuracies.residual[None]]) == [51, 52, 53]).all()
+    lines = [json.loads(line) for line in (tmp_path / "retrained.jsonl").read_text().splitlines()]
+    assert len(lines) == 7 and all(line["loss"] == [1.5, 2.5, 3.5] for line in lines)
 
 
 @pytest.mark.slow
