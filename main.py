@@ -49,9 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None) -> None:
     from absl import flags
 
-    from parsec.run.config_files import list_configs
-    from parsec.run.launch import explain, launch, parse_overrides
-    from parsec.run.network_commands import NETWORK_FLAGS, run_network_command
+    from parsec.command.config_files import list_configs
+    from parsec.command.launch import explain, launch, parse_overrides
+    from parsec.command.network_commands import NETWORK_FLAGS, run_network_command
 
     given = flags.FlagValues()
     for name in ("config", "workdir", "transfer_to", *NETWORK_FLAGS):

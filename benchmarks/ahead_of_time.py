@@ -55,17 +55,17 @@ from parsec.cells.genotypes import to_text
 from parsec.cells.network import Shape
 from parsec.cells.published import recognise
 from parsec.cells.space import uniform_logits
+from parsec.command.config_files import load_config
 from parsec.data.memory import Batches
 from parsec.data.source import Batch, RawBatch
 from parsec.devices import divided, grid, whole
 from parsec.errors import UserError, unknown
+from parsec.jobs.search.problem import make_program as make_search_program
+from parsec.jobs.search.problem import search_recipe
+from parsec.jobs.train.task import make_recipe
 from parsec.joint.contract import Parts
 from parsec.joint.parsec import make as make_parsec
 from parsec.joint.settings import JointSettings
-from parsec.run.config_files import load_config
-from parsec.run.problem import make_program as make_search_program
-from parsec.run.problem import search_recipe
-from parsec.run.train_task import make_recipe
 from parsec.supernet.objective import make_child
 from parsec.supernet.supernet import make_supernet
 from parsec.train.derived import Blueprint, make_network, network_costs, variable_shapes

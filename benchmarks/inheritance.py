@@ -30,8 +30,8 @@ from parsec.cells.domain import product_domain
 from parsec.evaluate.contract import Evaluated, Evaluator, no_pause
 from parsec.evaluate.supernet import OBJECTIVE
 from parsec.evaluate.training import training_evaluator
-from parsec.run.problem import Problem, in_memory, load_problem, search_recipe
-from parsec.run.settings import DataSettings, NetworkSettings, OptimizerSettings, SearchConfig
+from parsec.jobs.search.problem import Problem, in_memory, load_problem, search_recipe
+from parsec.settings.search import DataSettings, NetworkSettings, OptimizerSettings, SearchConfig
 from parsec.train.many import make_trainer
 
 RANDOM_CHILDREN = 8

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from parsec.command.config_files import load_config
 from parsec.errors import UserError
+from parsec.jobs.tables.pareto import load_problem
 from parsec.report.comparison import spread
 from parsec.report.pareto import CHECKPOINTS, hypervolume, hypervolume_curves
-from parsec.run.config_files import load_config
-from parsec.run.pareto import load_problem
 from parsec.tables.table import Table
 
 

@@ -26,10 +26,10 @@ import numpy as np
 from parsec import prior as priors
 from parsec.cells import get_space
 from parsec.cells.space import uniform_logits
-from parsec.run.config_files import load_config
-from parsec.run.launch import prepare_process
-from parsec.run.problem import load_problem, make_joint, make_step, open_sources, start_state
-from parsec.run.settings import SearchConfig
+from parsec.command.config_files import load_config
+from parsec.command.launch import prepare_process
+from parsec.jobs.search.problem import load_problem, make_joint, make_step, open_sources, start_state
+from parsec.settings.search import SearchConfig
 from parsec.tables.nasbench201 import load_nasbench201
 from parsec.tables.table import Table
 

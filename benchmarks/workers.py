@@ -32,11 +32,11 @@ import numpy as np
 
 from configs.digits_search import get_config
 from parsec.cells import get_space
+from parsec.command.launch import prepare_process
 from parsec.evaluate.contract import Evaluated, no_pause
+from parsec.evaluate.registry import EVALUATORS
 from parsec.evaluate.table import table_evaluator
 from parsec.run.cluster import cluster_workers
-from parsec.run.evaluators import EVALUATORS
-from parsec.run.launch import prepare_process
 from parsec.run.ledger import Ledger, Rule
 from parsec.run.play import play
 from parsec.run.workers import local_workers, open_workers

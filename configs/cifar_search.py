@@ -12,7 +12,7 @@ ends in about fifteen minutes on two cores. `paper` is PARSEC as published (Casa
 from dataclasses import replace
 
 from parsec.errors import unknown
-from parsec.run.settings import (
+from parsec.settings.search import (
     DataSettings,
     DeriveSettings,
     NetworkSettings,

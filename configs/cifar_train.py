@@ -13,7 +13,7 @@ of as many parameters. Variants:
 from dataclasses import replace
 
 from parsec.errors import unknown
-from parsec.run.train_settings import (
+from parsec.settings.train import (
     RegularisationSettings,
     TrainConfig,
     TrainDataSettings,

@@ -8,7 +8,7 @@ them one run's accuracy instead, noise included. Time: about five minutes on 2 c
 """
 
 from parsec.errors import unknown
-from parsec.run.compare_settings import CompareConfig
+from parsec.settings.compare import CompareConfig
 
 
 def get_config(variant: str = "") -> CompareConfig:

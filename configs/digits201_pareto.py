@@ -11,7 +11,7 @@ for LaNAS.
 """
 
 from parsec.errors import unknown
-from parsec.run.pareto_settings import ParetoConfig
+from parsec.settings.pareto import ParetoConfig
 
 
 def get_config(variant: str = "") -> ParetoConfig:

@@ -16,8 +16,8 @@ and so on; of a space too large to list, --config.architectures=N draws some. Co
 from dataclasses import replace
 
 from parsec.errors import unknown
-from parsec.run.settings import NetworkSettings
-from parsec.run.table_settings import TableConfig, TrainingSettings
+from parsec.settings.search import NetworkSettings
+from parsec.settings.table import TableConfig, TrainingSettings
 
 
 def get_config(variant: str = "") -> TableConfig:

@@ -5,7 +5,7 @@ Result: a cell of the DARTS space under runs/digits_search, trained from scratch
 """
 
 from parsec.errors import unknown
-from parsec.run.settings import (
+from parsec.settings.search import (
     DataSettings,
     DeriveSettings,
     NetworkSettings,

@@ -8,7 +8,7 @@ Result: weights, model.json and the test accuracy under runs/digits_train. `:qui
 from dataclasses import replace
 
 from parsec.errors import unknown
-from parsec.run.train_settings import (
+from parsec.settings.train import (
     RegularisationSettings,
     TrainConfig,
     TrainDataSettings,

@@ -14,7 +14,7 @@ download, for 16 full trainings a run.
 """
 
 from parsec.errors import unknown
-from parsec.run.hyper_settings import HyperConfig, LevelSettings
+from parsec.settings.hyper import HyperConfig, LevelSettings
 
 VARIANTS = ("", "quick")
 

@@ -8,7 +8,7 @@ own part `test`), a third of the others judges networks. Space, objectives, stra
 """
 
 from parsec.errors import unknown
-from parsec.run.hyper_settings import HyperConfig, LevelSettings
+from parsec.settings.hyper import HyperConfig, LevelSettings
 
 
 def get_config(variant: str = "") -> HyperConfig:

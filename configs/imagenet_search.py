@@ -18,7 +18,7 @@ steps the prior rests, since the weights that it is judged by are fresh. Variant
 from dataclasses import replace
 
 from parsec.errors import unknown
-from parsec.run.settings import (
+from parsec.settings.search import (
     DataSettings,
     DeriveSettings,
     LikelihoodSettings,

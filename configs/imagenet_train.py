@@ -14,7 +14,7 @@ rate falls as a cosine; DARTS reports a top-1 error of 26.7 %. An accelerator's 
 from dataclasses import replace
 
 from parsec.errors import unknown
-from parsec.run.train_settings import (
+from parsec.settings.train import (
     RegularisationSettings,
     TrainConfig,
     TrainDataSettings,

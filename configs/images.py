@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from configs import images_search, images_train
 from parsec.errors import unknown
-from parsec.run.pipeline_settings import PipelineConfig, leave_shared
+from parsec.settings.images import PipelineConfig, leave_shared
 
 
 def get_config(variant: str = "") -> PipelineConfig:

@@ -7,7 +7,7 @@ about twenty minutes on two slow cores, whatever the number of images: more of t
 """
 
 from parsec.errors import unknown
-from parsec.run.settings import (
+from parsec.settings.search import (
     DataSettings,
     DeriveSettings,
     NetworkSettings,

@@ -8,7 +8,7 @@ the images. `:quick` is smaller and ends within ten minutes on two cores for a f
 from dataclasses import replace
 
 from parsec.errors import unknown
-from parsec.run.train_settings import (
+from parsec.settings.train import (
     RegularisationSettings,
     TrainConfig,
     TrainDataSettings,

@@ -13,7 +13,7 @@ objective. `:quick` measures 12 cells, too few for a model to be of use.
 from dataclasses import replace
 
 from parsec.errors import unknown
-from parsec.run.latency_settings import LatencyConfig
+from parsec.settings.latency import LatencyConfig
 
 
 def get_config(variant: str = "") -> LatencyConfig:

@@ -14,7 +14,7 @@ Time: some minutes on 2 cores for the default, most of it for the strategies tha
 """
 
 from parsec.errors import unknown
-from parsec.run.compare_settings import CompareConfig
+from parsec.settings.compare import CompareConfig
 
 VARIANTS = ("", "seven", "five", "sample", "official")
 

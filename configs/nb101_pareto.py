@@ -14,8 +14,8 @@ Result: table.md, hypervolume.png, attained.png, front.md with the cells found, 
 """
 
 from parsec.errors import unknown
-from parsec.run.pareto_settings import ParetoConfig
 from parsec.search.registry import names
+from parsec.settings.pareto import ParetoConfig
 
 VARIANTS = ("", "sample", "official")
 

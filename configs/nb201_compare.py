@@ -13,7 +13,7 @@ Time: about three minutes on 2 cores; `:published` one.
 from dataclasses import replace
 
 from parsec.errors import unknown
-from parsec.run.compare_settings import CompareConfig
+from parsec.settings.compare import CompareConfig
 
 
 def get_config(variant: str = "") -> CompareConfig:

@@ -15,8 +15,8 @@ epochs: 200 queries are 40,000 of them, however they are spent.
 """
 
 from parsec.errors import unknown
-from parsec.run.pareto_settings import ParetoConfig
 from parsec.search.registry import names
+from parsec.settings.pareto import ParetoConfig
 
 VARIANTS = ("", "epochs")
 

@@ -11,7 +11,7 @@ on this space: shared weights and prior learn together; `joint` is the same in m
 from dataclasses import replace
 
 from parsec.errors import unknown
-from parsec.run.settings import (
+from parsec.settings.search import (
     DataSettings,
     DeriveSettings,
     LikelihoodSettings,

@@ -12,7 +12,7 @@ trains 8 random cells for 5 epochs. What was trained stays when a run is stopped
 from dataclasses import replace
 
 from parsec.errors import unknown
-from parsec.run.retrain_settings import RetrainConfig, RetrainTrainingSettings
+from parsec.settings.retrain import RetrainConfig, RetrainTrainingSettings
 
 
 def get_config(variant: str = "") -> RetrainConfig:

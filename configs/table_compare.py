@@ -9,7 +9,7 @@ thousand architectures takes about two minutes on 2 cores, most of it compilatio
 """
 
 from parsec.errors import unknown
-from parsec.run.compare_settings import CompareConfig
+from parsec.settings.compare import CompareConfig
 
 
 def get_config(variant: str = "") -> CompareConfig:

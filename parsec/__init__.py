@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from parsec.cells.domain import product_domain as product_domain
     from parsec.cells.network import Shape as Shape
     from parsec.cells.network import derive as derive
+    from parsec.command.config_files import load_config as load_config
     from parsec.errors import UserError as UserError
     from parsec.evaluate.contract import Evaluator as Evaluator
-    from parsec.run.compare import run_compare as run_compare
-    from parsec.run.compare_settings import CompareConfig as CompareConfig
-    from parsec.run.config_files import load_config as load_config
-    from parsec.run.search import run_search as run_search
-    from parsec.run.settings import SearchConfig as SearchConfig
+    from parsec.jobs.search.job import run_search as run_search
+    from parsec.jobs.tables.compare import run_compare as run_compare
     from parsec.search.contract import Strategy as Strategy
     from parsec.search.registry import STRATEGIES as STRATEGIES
     from parsec.search.registry import make_strategy as make_strategy
+    from parsec.settings.compare import CompareConfig as CompareConfig
+    from parsec.settings.search import SearchConfig as SearchConfig
     from parsec.tables.table import Table as Table
     from parsec.tables.table import load_table as load_table
     from parsec.tables.table import table_domain as table_domain
@@ -58,10 +58,10 @@ __all__ = [
 _HOMES = {
     "SPACES": "parsec.cells",
     "STRATEGIES": "parsec.search.registry",
-    "CompareConfig": "parsec.run.compare_settings",
+    "CompareConfig": "parsec.settings.compare",
     "Domain": "parsec.cells.domain",
     "Evaluator": "parsec.evaluate.contract",
-    "SearchConfig": "parsec.run.settings",
+    "SearchConfig": "parsec.settings.search",
     "Shape": "parsec.cells.network",
     "Space": "parsec.cells",
     "Strategy": "parsec.search.contract",
@@ -69,12 +69,12 @@ _HOMES = {
     "UserError": "parsec.errors",
     "derive": "parsec.cells.network",
     "get_space": "parsec.cells",
-    "load_config": "parsec.run.config_files",
+    "load_config": "parsec.command.config_files",
     "load_table": "parsec.tables.table",
     "make_strategy": "parsec.search.registry",
     "product_domain": "parsec.cells.domain",
-    "run_compare": "parsec.run.compare",
-    "run_search": "parsec.run.search",
+    "run_compare": "parsec.jobs.tables.compare",
+    "run_search": "parsec.jobs.search.job",
     "table_domain": "parsec.tables.table",
 }
 

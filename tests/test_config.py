@@ -21,7 +21,7 @@ from parsec.config import (
 )
 from parsec.data.augment import AUGMENTATIONS
 from parsec.errors import UserError
-from parsec.run.settings import AUGMENTATION_NAMES
+from parsec.settings.search import AUGMENTATION_NAMES
 
 
 @dataclass(frozen=True)
@@ -200,6 +200,6 @@ def test_describe_lists_every_setting_with_its_default_help_and_range():
 
 
 def test_options_are_read_without_jax_and_name_every_augmentation():
-    code = "import sys, parsec.run.settings, parsec.run.table_settings; sys.exit('jax' in sys.modules)"
+    code = "import sys, parsec.settings.search, parsec.settings.table; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     assert set(AUGMENTATION_NAMES) == set(AUGMENTATIONS)

@@ -25,6 +25,7 @@ from parsec.cells.convolution import average_pool, convolve, convolve_depthwise,
 from parsec.cells.nasbench201 import make_space
 from parsec.cells.network import BuildCell, Head, Shape, Stem
 from parsec.cells.operations import Norm
+from parsec.command.config_files import load_config
 from parsec.config import changed_settings, to_json
 from parsec.data.examples import open_stream
 from parsec.data.memory import Batches, memory_source
@@ -32,16 +33,15 @@ from parsec.data.source import Batch
 from parsec.data.stream import StreamedPart, feeding, stream_once
 from parsec.devices import batch_mesh, divided, traced_for, whole
 from parsec.errors import UserError
+from parsec.jobs.search.coherence import check_search
+from parsec.jobs.search.problem import make_program as make_search_program
+from parsec.jobs.search.problem import search_mesh
 from parsec.joint import parsec as joint_parsec
 from parsec.joint.contract import Joint, Parts
 from parsec.joint.settings import JointSettings, LikelihoodSettings, PriorSettings, SamplerSettings
 from parsec.run.checkpoint import Checkpoints
-from parsec.run.coherence import check_search
-from parsec.run.config_files import load_config
-from parsec.run.problem import make_program as make_search_program
-from parsec.run.problem import search_mesh
-from parsec.run.settings import SearchConfig
-from parsec.run.train_settings import TrainConfig
+from parsec.settings.search import SearchConfig
+from parsec.settings.train import TrainConfig
 from parsec.supernet.objective import make_child
 from parsec.supernet.supernet import make_supernet
 from parsec.train.derived import Blueprint, init_variables, make_network

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from parsec.command.config_files import list_configs, load_config, load_target, load_training
+from parsec.command.launch import parse_overrides
 from parsec.config import check, override
-from parsec.run.config_files import list_configs, load_config, load_target, load_training
-from parsec.run.launch import parse_overrides
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -111,18 +111,16 @@ def average_pool(x: jax.Array, *, size: int = 3, stride: int = 1) -> jax.Array:
     shape = _strided(x.shape, stride)
     before = (size - 1) // 2
     after = [max((n - 1) * stride + size - before - full, 0) for n, full in zip(shape[1:3], x.shape[1:3], strict=True)]
-    ones = np.pad(np.ones(x.shape[1:3], np.float32), [(before, after[0]), (before, after[1])])
+    margins = ((0, 0), (before, after[0]), (before, after[1]), (0, 0))
+    ones = np.pad(np.ones(x.shape[1:3], np.float32), margins[1:3])
     rows, columns = ((n - 1) * stride + 1 for n in shape[1:3])
     counts = sum(ones[i : i + rows : stride, j : j + columns : stride] for i in range(size) for j in range(size))
     scale = jnp.asarray(1.0 / np.asarray(counts)[None, :, :, None], x.dtype)
     if _form() == "lax":
-        zero, margins = np.array(0, x.dtype), ((0, 0), (before, after[0]), (before, after[1]), (0, 0))
+        zero = np.array(0, x.dtype)
         total = lax.reduce_window(x, zero, lax.add, (1, size, size, 1), (1, stride, stride, 1), margins)
     else:
-        padded = lax.pad(
-            x, jnp.asarray(0, x.dtype), ((0, 0, 0), (before, after[0], 0), (before, after[1], 0), (0, 0, 0))
-        )
-        slices = _shifted(padded, size, stride, 1, shape)
+        slices = _shifted(jnp.pad(x, margins), size, stride, 1, shape)
         total = next(slices)
         for piece in slices:
             total = total + piece

@@ -1,0 +1,1 @@
+"""What scores architectures: shared weights, trainings, tables, latencies; one contract."""

@@ -1,0 +1,1 @@
+"""What every run does, whatever its job: directory, loop, journal, checkpoints, signals, workers, processes."""

@@ -1,0 +1,1 @@
+"""Strategies by one contract: ask, and be told."""

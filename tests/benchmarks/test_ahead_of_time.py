@@ -11,8 +11,8 @@ import pytest
 
 from benchmarks import ahead_of_time
 from benchmarks.ahead_of_time import CHIPS, INSTALL, JOBS, Work, bound, count_collectives, main, parse
+from parsec.command.config_files import load_config
 from parsec.errors import UserError
-from parsec.run.config_files import load_config
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "scale.md"

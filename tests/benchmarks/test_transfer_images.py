@@ -9,7 +9,7 @@ from benchmarks import transfer_images
 from benchmarks.transfer_images import REPORT, STARTS, judge, measure, text
 from parsec.cells import get_space
 from parsec.cells.space import uniform_logits
-from parsec.run.settings import SearchConfig
+from parsec.settings.search import SearchConfig
 from parsec.tables.table import make_table
 
 SPACE = get_space("nasbench201")

@@ -24,7 +24,7 @@ from parsec.data.examples import StreamedDataset, open_stream, split_rows
 from parsec.data.memory import finished
 from parsec.data.stream import MEAN, STD, StreamedPart, feeding, open_source, stream_once
 from parsec.errors import UserError
-from parsec.run.problem import load_problem, open_sources
+from parsec.jobs.search.problem import load_problem, open_sources
 
 COUNT = 10
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from tiny_network import CELLS, save_random
 
-from parsec.run.export import export_model
+from parsec.jobs.train.export import export_model
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ from tiny_network import CELLS, save_random
 
 import main
 from parsec.errors import UserError
-from parsec.run import export
-from parsec.run.export import MANIFEST, PROGRAM, SCRIPT, export_model, read_export
+from parsec.jobs.train import export
+from parsec.jobs.train.export import MANIFEST, PROGRAM, SCRIPT, export_model, read_export
 from parsec.train.model_file import MODEL
 
 

@@ -11,8 +11,8 @@ from tiny_network import CELLS, save_random
 
 import main
 from parsec.data.images import decode, to_square
-from parsec.run.export import MANIFEST, PROGRAM
-from parsec.run.predict import predict
+from parsec.jobs.train.export import MANIFEST, PROGRAM
+from parsec.jobs.train.predict import predict
 from parsec.train.model_file import MODEL, WEIGHTS, load_model, logits
 
 READABLE = ["clear.png", "grey.png", "more/colour.png", "palette.gif", "turned.jpg"]

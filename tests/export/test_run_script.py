@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from parsec.data.images import decode, to_square
-from parsec.run.export import PROGRAM, SCRIPT
-from parsec.run.predict import predict
+from parsec.jobs.train.export import PROGRAM, SCRIPT
+from parsec.jobs.train.predict import predict
 
 IMAGES = ("clear.png", "grey.png", "more/colour.png", "palette.gif", "turned.jpg")
 

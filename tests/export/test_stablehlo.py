@@ -8,7 +8,7 @@ from jax import export
 from tiny_network import random_images
 
 from parsec.export.stablehlo import export_program, load_program
-from parsec.run.export import PROGRAM
+from parsec.jobs.train.export import PROGRAM
 from parsec.train.model_file import load_model, logits
 
 

@@ -7,12 +7,12 @@ import optax
 import pytest
 
 from parsec.data.source import Batch
+from parsec.jobs.search.problem import search_recipe
 from parsec.joint import parsec, shared
 from parsec.joint.contract import Joint, Parts
 from parsec.joint.settings import JointSettings, LikelihoodSettings, PriorSettings, SamplerSettings
 from parsec.prior import effective_sample_size, importance_weights
-from parsec.run.problem import search_recipe
-from parsec.run.settings import OptimizerSettings, SearchConfig
+from parsec.settings.search import OptimizerSettings, SearchConfig
 from parsec.supernet.objective import ChildResult
 from parsec.supernet.supernet import Supernet
 from parsec.train.recipe import make_optimizer

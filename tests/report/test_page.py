@@ -17,8 +17,8 @@ from parsec.cells import DARTS, NASBENCH201
 from parsec.cells.genotypes import to_text
 from parsec.cells.network import Shape
 from parsec.errors import UserError
+from parsec.jobs.search.conclude import write_report
 from parsec.report.page import usage
-from parsec.run.conclude import write_report
 
 VOID = {"meta", "rect", "path", "polygon", "circle", "line", "polyline"}
 

@@ -16,7 +16,7 @@ from parsec.report.verdict import (
     rank,
     summarise,
 )
-from parsec.run import settings
+from parsec.settings import search as settings
 from parsec.tables.digits201 import load_digits201
 
 RANDOM = np.array([[80.0, 82.0, 81.0], [84.0, 83.0, 85.0], [78.0, 80.0, 79.0], [81.0, 80.0, 82.0], [83.0, 82.0, 81.0]])

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from parsec.cells.domain import product_domain
+from parsec.command.launch import explain
 from parsec.errors import UserError
-from parsec.run.launch import explain
 from parsec.search.registry import STRATEGIES, Entry, describe_options, make_strategy, names, read_options
 
 DOMAIN = replace(product_domain((3, 2, 4)), fidelities=(4, 12))
@@ -132,7 +132,7 @@ def test_where_there_is_one_training_none_can_be_chosen(name: str) -> None:
 
 
 def test_strategies_are_listed_without_jax() -> None:
-    program = "import sys, parsec.search.registry, parsec.run.settings; sys.exit('jax' in sys.modules)"
+    program = "import sys, parsec.search.registry, parsec.settings.search; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 

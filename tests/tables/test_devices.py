@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from parsec.errors import UserError
-from parsec.run.benchmarks import Source, load_benchmark
+from parsec.jobs.tables.benchmarks import Source, load_benchmark
 from parsec.tables.devices import DEVICES, load_device_costs
 from parsec.tables.objectives import constrain, read_objectives, round_above
 from parsec.tables.table import Table, make_table

@@ -1,0 +1,1 @@
+"""The command line: configs by name, settings by flags, and the job that they start."""

@@ -1,0 +1,1 @@
+"""Searching for networks and their training together."""

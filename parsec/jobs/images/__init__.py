@@ -1,0 +1,1 @@
+"""From images to a trained network within a time: search, proof and trainings."""

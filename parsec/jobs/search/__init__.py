@@ -1,0 +1,1 @@
+"""The main job, a search on images: its problem, evaluators, strategies, last comparison and proof."""

@@ -1,0 +1,1 @@
+"""Jobs on tables: comparing strategies, searching fronts, and building a table."""

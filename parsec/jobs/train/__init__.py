@@ -1,0 +1,1 @@
+"""Training one network from scratch, its exports, and predictions by it."""
