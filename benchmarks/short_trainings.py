@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     contestants = {"ours": our_training(space, shape, recipe, part, options.devices)}
     compiling = time.perf_counter() - began
     if importlib.util.find_spec("torch") is None:
-        print("PyTorch is not installed, so nothing is compared with it: pip install 'parsec-nas[bench]'")
+        print("PyTorch is not installed, so nothing is compared with it: pip install torch")
     else:
         contestants["torch eager"] = torch_training(space, shape, recipe, part)
     weights = make_supernet(space, shape).init(jax.random.key(0), jnp.zeros((1, *part.images.shape[1:])))

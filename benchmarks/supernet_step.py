@@ -95,7 +95,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     report: dict[str, Any] = {"machine": machine(), "options": vars(options), "results": {}}
     console = Console()
     if importlib.util.find_spec("torch") is None:
-        console.print("PyTorch is not installed, so nothing is compared with it: pip install 'parsec-nas[bench]'")
+        console.print("PyTorch is not installed, so nothing is compared with it: pip install torch")
     for dtype in options.dtype.split(","):
         contest = make_contest(options, dtype)
         results = measure(contest, options, console)

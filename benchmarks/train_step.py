@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     console = Console()
     steps, compiled = _our_steps(options)
     if importlib.util.find_spec("torch") is None:
-        console.print("PyTorch is not installed, so nothing is compared with it: pip install 'parsec-nas[bench]'")
+        console.print("PyTorch is not installed, so nothing is compared with it: pip install torch")
     else:
         steps |= _torch_steps(options, console)
     seconds = take_turns(steps, options.repeats)

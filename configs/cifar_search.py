@@ -5,8 +5,8 @@ Command: python main.py --config=cifar_search
 Result: a normal and a reduction cell under runs/cifar_search, trained from scratch beside random cells at the end.
 
 Without a variant it is meant for an accelerator, where `:smoke` says in five short trainings what it will take; `quick`
-ends in about fifteen minutes on two cores. `paper` is PARSEC as published (Casale, Gordon, Fusi 2019, arXiv
-1902.05116): shared weights and prior learn together, for 0.6 GPU-days.
+ends in about fifteen minutes on two idle cores, and six more prove it. `paper` is PARSEC as published (Casale, Gordon,
+Fusi 2019, arXiv 1902.05116): shared weights and prior learn together, for 0.6 GPU-days.
 """
 
 from dataclasses import replace

@@ -3,7 +3,10 @@
 import contextlib
 import hashlib
 import math
+import os
+import shutil
 import struct
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -33,6 +36,8 @@ _UNREADABLE = (
     zipfile.BadZipFile,
     zlib.error,
 )
+# Characters of a path that an error shows.
+_LONG = 300
 _NPY = b"\x93NUMPY"
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
@@ -88,12 +93,46 @@ def expanded(path: str | Path) -> Path:
         raise UserError(f"{shown(str(path))}: {error}") from None
 
 
+def write_bytes_atomic(path: Path, content: bytes) -> None:
+    """Replaces the file by the content, on the disk before it takes its place; a crash leaves the old or the new one.
+
+    Raises:
+      UserError: where the file cannot be written; the old one stays.
+    """
+    with writing(path), replacing(path) as hidden, hidden.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns an `OSError` raised inside into a `UserError` that names the path and the system's reason."""
+    try:
+        yield
+    except OSError as error:
+        where = str(error.filename if isinstance(error.filename, str) else path)
+        where = where if len(where) <= _LONG else f"{where[:_LONG]}... ({len(where):,} characters)"
+        raise UserError(f"cannot write {where}: {error.strerror or error}{_room(path)}") from error
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a hidden file beside the path, which takes its place once it is written: whoever reads finds it whole."""
     hidden = path.with_name(f".{path.name}")
-    yield hidden
-    hidden.replace(path)
+    try:
+        yield hidden
+        hidden.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            hidden.unlink()
+        raise
+
+
+def cache_home() -> Path:
+    """Returns the user's folder for caches; that for temporary files where there is no home."""
+    home = os.path.expanduser("~")
+    return Path(os.environ.get("XDG_CACHE_HOME") or (tempfile.gettempdir() if home == "~" else f"{home}/.cache"))
 
 
 def read_bytes(path: Path) -> bytes:
@@ -131,6 +170,13 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     except _UNREADABLE as error:
         kind = type(error).__name__
         raise UserError(f"damaged or no .npz file: {describe(path)}: {kind}: {one_line(error)}") from error
+
+
+def _room(path: Path) -> str:
+    for folder in (path, *path.parents):
+        with contextlib.suppress(OSError):
+            return f" ({shutil.disk_usage(folder).free / 2**20:.0f} MiB free)"
+    return ""
 
 
 def _check_unpacked(path: Path, declared: int) -> None:

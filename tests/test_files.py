@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -94,3 +95,20 @@ def test_missing_files_and_folders_are_one_line(tmp_path: Path):
     for name, said in (("n" * 300, "File name too long"), ("~nosuchuser", "nosuchuser"), ("absent", "does not exist")):
         with pytest.raises(UserError, match=said):
             existing_folder(name)
+
+
+def test_a_file_that_could_not_be_written_leaves_nothing_beside_the_old_one(tmp_path: Path):
+    path = tmp_path / "a.npz"
+    path.write_bytes(b"old")
+    with pytest.raises(RuntimeError), files.replacing(path) as hidden:
+        hidden.write_bytes(b"half")
+        raise RuntimeError
+    assert [each.name for each in tmp_path.iterdir()] == ["a.npz"] and path.read_bytes() == b"old"
+
+
+def test_whoever_has_no_home_keeps_caches_among_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert files.cache_home() == tmp_path / ".cache"
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    assert files.cache_home() == Path(tempfile.gettempdir())

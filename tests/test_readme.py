@@ -14,13 +14,15 @@ from parsec.config import check, override
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-COMMAND = re.compile(r"(?:^|[\s`(])(?:\.venv/bin/)?python3? main\.py((?: +--[^\s`|)]+)*)")
+COMMAND = re.compile(r"(?:^|[\s`(])(?:\.venv/bin/)?python3? main\.py((?: +--[^\s`|)']+'?)*)")
 
 
 def commands() -> list[list[str]]:
-    found = [match.split() for page in PAGES for match in COMMAND.findall(page.read_text())]
-    docstrings = [(ROOT / "configs" / f"{name}.py").read_text().split('"""')[1] for name in list_configs()]
-    return found + [match.split() for text in docstrings for match in COMMAND.findall(text)]
+    texts = [page.read_text() for page in PAGES]
+    texts += [(ROOT / "configs" / f"{name}.py").read_text().split('"""')[1] for name in list_configs()]
+    # A command may go on in the next line, and quote an option for the shell.
+    plain = [re.sub(r" \\\n\s*", " ", text).replace("'--", "--") for text in texts]
+    return [match.split() for text in plain for match in COMMAND.findall(text)]
 
 
 def test_there_are_commands_for_every_config():
@@ -53,8 +55,20 @@ def test_the_lines_that_set_up_use_files_that_exist():
     text = (ROOT / "README.md").read_text()
     for name in re.findall(r"pip install -q -r (\S+)", text):
         assert (ROOT / name).is_file()
-    for name in re.findall(r"\]\(((?:docs|examples|configs)/[^)#]+)\)", text):
-        assert (ROOT / name).is_file(), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files_and_headings_that_exist(page: Path):
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if "://" in link:
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
+            slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in slugs, link
 
 
 @pytest.mark.slow

@@ -38,8 +38,8 @@ class Domain:
       known: what each option adds to the first score as is known before any, float32 [L, max(sizes)], zero where
         masked; None where nothing is.
       initial: what another search learnt about this one, the logits of a prior over architectures, float32
-        [L, max(sizes)], zero where masked; None where nothing is known. A strategy that starts from it reads it in its
-        `init` alone, and says so in its registry entry.
+        [L, max(sizes)], zero where masked; None where nothing is known. A strategy that starts from it says so in
+        its registry entry; no other reads it.
       fidelities: how long an architecture may be trained, in epochs, rising; the last is what counts in the end. Empty
         where every evaluation is alike. Only a strategy of several fidelities reads it (`parsec.search.contract`).
       jittable: whether `sample` and `mutate` are plain `jax.numpy`.

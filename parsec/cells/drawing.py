@@ -24,6 +24,7 @@ from parsec.cells.picture import (
     write_png,
 )
 from parsec.cells.space import Cell, Edge, Genotype
+from parsec.files import replacing
 
 # One colour an operation, kin in one hue; any other operation takes one of the last by its name.
 _COLOURS = {
@@ -54,10 +55,12 @@ def genotype_svg(genotype: Genotype) -> str:
 
 
 def draw_genotype(genotype: Genotype, path_svg: Path, path_png: Path) -> None:
-    """Writes the picture of a genotype to two files, replacing what is there; folders must exist."""
+    """Writes the picture of a genotype to two files, each replaced whole; folders must exist."""
     picture = _genotype_picture(genotype)
-    path_svg.write_text(to_svg(picture), encoding="utf-8")
-    write_png(picture, path_png)
+    with replacing(path_svg) as hidden:
+        hidden.write_text(to_svg(picture), encoding="utf-8")
+    with replacing(path_png) as hidden:
+        write_png(picture, hidden)
 
 
 def text_drawing(genotype: Genotype) -> list[str]:

@@ -6,7 +6,6 @@ at once.
 """
 
 import contextlib
-import errno
 import hashlib
 import importlib
 import importlib.metadata
@@ -19,10 +18,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from parsec.command.config_files import docstring, load_config, load_target, load_training
+from parsec.command.network_commands import NETWORK_FLAGS
 from parsec.config import check, describe, override, to_json
 from parsec.errors import UserError, one_line, shown, unknown
-from parsec.files import expanded
-from parsec.run.terminal import output_error
+from parsec.files import cache_home, expanded
+from parsec.run.terminal import MENDABLE, output_error
 from parsec.run.workdir import RESULT, SOURCE, TARGET, inspect, locate
 from parsec.settings.search import joint_entry
 
@@ -35,12 +35,11 @@ FLAGS = (
     "--train",
     "--train.KEY=VALUE",
     "--multihost",
+    *(f"--{name}" for name in NETWORK_FLAGS),
     "--help",
 )
 # Of the training after a transfer, what the target says.
 _OF_TARGET = ("dataset", "data_dir", "from_run", "genotype", "weights")
-# Conditions of the machine that its user can mend; any other OSError is a bug and keeps its traceback.
-_MENDABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
 # Of a CPU's cores, at most so many are devices of their own.
 _MOST_CORES = 8
 
@@ -108,10 +107,10 @@ def launch(
         try:
             _entry(job, chosen)(*arguments, run_directory, *more)
         except OSError as error:
-            # Standard output has no name; main.py tells of it.
-            if error.errno not in _MENDABLE or (error.filename is None and output_error()):
+            # What has a name, and standard output, main.py tells of.
+            if error.errno not in MENDABLE or error.filename is not None or output_error():
                 raise
-            raise UserError(f"cannot write {error.filename or run_directory}: {error.strerror}") from error
+            raise UserError(f"cannot write {run_directory}: {error.strerror}") from error
 
     if not multihost:
         run(run_directory)
@@ -201,14 +200,13 @@ def prepare_process() -> None:
 
 def compile_cache_folder() -> Path:
     """Returns the folder for programs compiled on this machine by this version of JAX."""
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     described = [platform.system(), platform.machine(), platform.processor()]
     info = Path("/proc/cpuinfo")
     if info.is_file():
         lines = info.read_text(errors="replace").split("\n\n")[0].splitlines()
         described += [line for line in lines if line.partition("\t")[0].strip() in ("model name", "flags", "Features")]
     key = hashlib.sha256("\n".join(described).encode()).hexdigest()[:12]
-    return root / "parsec" / f"jax-{importlib.metadata.version('jax')}-{key}"
+    return cache_home() / "parsec" / f"jax-{importlib.metadata.version('jax')}-{key}"
 
 
 def _check_multihost(config: Any, transfer_to: str | None) -> None:

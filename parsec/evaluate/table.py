@@ -19,7 +19,7 @@ def table_evaluator(table: Table, objectives: tuple[str, ...]) -> Evaluator:
       objectives: columns, `-column` for those to be minimised.
 
     Raises:
-      UserError: for an unknown column, or one without a finite number.
+      UserError: for an unknown column, or one without two finite numbers.
     """
     scores = np.stack([table.objective(name) for name in objectives], 1).astype(np.float32)
     # Both are made here, outside of any trace.

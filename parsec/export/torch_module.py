@@ -34,7 +34,7 @@ def export_torch(model: Model) -> tuple[str, bytes]:
 
         from parsec.export import torch_network
     except ImportError as error:
-        raise UserError(f"the PyTorch module needs torch ({error}); pip install 'parsec-nas[torch]'") from error
+        raise UserError(f"the PyTorch module needs torch ({error}); pip install torch") from error
     described = _description(model.metadata)
     operations = {edge[0] for cell in described["cells"].values() for edge in cell["edges"]}
     for operation in sorted(operations - set(torch_network.OPERATIONS)):

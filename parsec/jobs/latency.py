@@ -15,6 +15,7 @@ from parsec.cells.genotypes import from_text, to_text
 from parsec.cells.network import Shape
 from parsec.errors import UserError
 from parsec.evaluate.latency import Call, LatencyModel, compile_network, fit_latency, measure, predict_latency
+from parsec.files import writing
 from parsec.jobs.latency_model import MODEL, describe_model
 from parsec.jobs.search.problem import check_cells
 from parsec.jobs.tables.build import choose_rows
@@ -23,7 +24,7 @@ from parsec.report.ranking import rank_correlation
 from parsec.run.opening import begin, report_finished
 from parsec.run.progress import Progress, announce
 from parsec.run.signals import graceful_stop
-from parsec.run.workdir import RESULT, write_json_atomic, writing
+from parsec.run.workdir import RESULT, write_json_atomic
 from parsec.settings.latency import LatencyConfig
 from parsec.tables.table import make_table, save_table
 
@@ -55,7 +56,7 @@ def run_latency(config: LatencyConfig, workdir: Path) -> dict[str, Any]:
     found = np.array([_found(run, space) for run in config.from_runs], np.int32).reshape(-1, len(space.sizes))
     drawn = _draw(config, space, shape, found)
     cells, image = np.concatenate([drawn, found]), (config.image_size, config.image_size, 3)
-    with begin(config, workdir, {}, f"latencies of {space.name}", _plan(config, len(found))) as run:
+    with begin(config, workdir, {}, f"latencies of {space.name}", _plan(config, len(drawn), len(found))) as run:
         rounds = _measure(
             config, [partial(compile_network, space, cell, shape, image, config.batch_size) for cell in cells]
         )
@@ -89,7 +90,9 @@ def _draw(config: LatencyConfig, space: Space, shape: Shape, found: np.ndarray) 
     rows = choose_rows(space, config.cells + len(found), config.seed)
     drawn = rows.architectures[rows.trained]
     known = (drawn[:, None] == found[None]).all(-1).any(1)
-    return drawn[~known][: config.cells]
+    fresh = drawn[~known]
+    kept = np.random.default_rng(config.seed).permutation(len(fresh))[: config.cells]
+    return fresh[np.sort(kept)]
 
 
 def _found(run: str, space: Space) -> np.ndarray:
@@ -117,9 +120,9 @@ def _measure(config: LatencyConfig, compilers: list[Callable[[], Call]]) -> np.n
     return np.stack(rounds)
 
 
-def _plan(config: LatencyConfig, found: int) -> dict[str, Any]:
+def _plan(config: LatencyConfig, drawn: int, found: int) -> dict[str, Any]:
     return {
-        "cells": f"{config.cells} random ones" + f", {found} found ones" * bool(found),
+        "cells": f"{drawn} random ones" + f", {found} found ones" * bool(found),
         "network": f"{config.network.cells} cells, {config.network.channels} channels, {config.network.dtype}",
         "batch": f"{config.batch_size} x {config.image_size} x {config.image_size} x 3",
         "rounds": config.rounds,

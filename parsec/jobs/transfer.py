@@ -69,25 +69,28 @@ def run_transfer(config: Any, target_config: Any, workdir: Path, training: Train
             f"the target of a transfer must start from a prior: strategy {carry}, not {search.strategy.name}"
         )
     target = get_space(search.space)
-    check_search(search, target)
+    with _naming("target"):
+        check_search(search, target)
     carry_logits(named_logits(source, uniform_logits(source))["logits"], target)
     inspect(workdir / TARGET, begun)
     if not (workdir / SOURCE / RESULT).exists():
         # Data that is missing is told of now, not after the source's hours.
-        load_problem(search)
+        with _naming("target"):
+            load_problem(search)
     if training is not None:
         training = _of_target(training, begun)
         inspect(workdir / TRAINED, training)
         if not (workdir / TRAINED / RESULT).exists():
-            with _of_training():
+            with _naming("train"):
                 check_task(load_task(training, *[any_cell(search.space)] * 2))
     run_search(config, workdir / SOURCE)
-    if isinstance(begun, PipelineConfig):
-        return run_pipeline(begun, workdir / TARGET)
-    found = run_search(begun, workdir / TARGET)
+    with _naming("target"):
+        if isinstance(begun, PipelineConfig):
+            return run_pipeline(begun, workdir / TARGET)
+        found = run_search(begun, workdir / TARGET)
     if training is None:
         return found
-    with _of_training():
+    with _naming("train"):
         return run_train(training, workdir / TRAINED)
 
 
@@ -103,12 +106,12 @@ def _of_target(training: TrainConfig, target: SearchConfig | PipelineConfig) -> 
 
 
 @contextlib.contextmanager
-def _of_training() -> Iterator[None]:
-    """Gives the settings in the training's errors the names by which they are set here."""
+def _naming(group: str) -> Iterator[None]:
+    """Gives the settings in a part's errors the names by which they are set here: `target.` or `train.`."""
     try:
         yield
     except UserError as error:
-        raise UserError(re.sub(r"\bconfig\.(?=\w)", "train.", str(error))) from error
+        raise UserError(re.sub(r"\bconfig\.(?=\w)", f"{group}.", str(error))) from error
 
 
 def _started(target: Any) -> tuple[SearchConfig | PipelineConfig, SearchConfig]:

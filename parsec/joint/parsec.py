@@ -161,12 +161,13 @@ def search_step(
 
     finite = active & ~jnp.isnan(trained.log_likelihoods)
     ran = jnp.maximum(finite.sum(dtype=jnp.int32), 1).astype(jnp.float32) * len(train.labels)
-    seen = jnp.maximum(jnp.isfinite(validated.log_likelihoods).sum(dtype=jnp.int32), 1).astype(jnp.float32)
+    validates = jnp.isfinite(validated.log_likelihoods)
+    seen = jnp.maximum(validates.sum(dtype=jnp.int32), 1).astype(jnp.float32) * len(valid.labels)
     info = {
         "loss": jnp.where(failed_all, jnp.nan, -jnp.where(finite, trained.log_likelihoods, 0.0).sum() / ran),
         "accuracy": trained.correct.sum().astype(jnp.float32) / ran,
         "valid_loss": jnp.where(
-            warm, jnp.nan, -jnp.nan_to_num(validated.log_likelihoods, neginf=0.0).sum() / (seen * len(valid.labels))
+            warm | ~validates.any(), jnp.nan, -jnp.where(validates, validated.log_likelihoods, 0.0).sum() / seen
         ),
         "entropy": priors.entropy(prior.logits, rules.mask),
         "control_entropy": priors.entropy(control.logits, rules.mask),

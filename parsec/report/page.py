@@ -29,8 +29,6 @@ _REFERENCES = {
     "entropy": ("control_entropy", "where likelihoods say nothing"),
     "ess": ("num_children", "children"),
 }
-# What a result must hold to be drawn.
-NEEDED = ("space", "architecture", "genotype", "seed", "valid_accuracy", "random_valid_accuracy", "params", "flops")
 _MOST_CURVES = 16
 _STYLE = """
 body { font: 15px/1.5 "DejaVu Sans", Verdana, Helvetica, Arial, sans-serif; color: #24292f }
@@ -152,9 +150,8 @@ def _figures(result: Mapping[str, Any]) -> str:
             (_percent(retrained["residual"]), "plain residual network of about as many parameters, trained alike"),
         ]
     else:
-        trained = result.get("evaluator") == "train"
-        how, likewise = (
-            ("trained from scratch", "trained alike") if trained else ("under the shared weights", "likewise")
+        how, likewise = {"train": ("trained from scratch", "trained alike"), "table": ("in the table", "likewise")}.get(
+            result.get("evaluator", ""), ("under the shared weights", "likewise")
         )
         figures = [
             (_percent(result["valid_accuracy"]), f"validation accuracy {how}"),

@@ -21,6 +21,9 @@ from parsec.devices import place
 from parsec.errors import UserError
 from parsec.run.agreement import bytes_from_first, from_first, wait_for_all
 
+# How many of the latest steps stay.
+_KEPT = 2
+
 
 class Restored(NamedTuple):
     """What `Checkpoints.restore_latest` found.
@@ -41,12 +44,11 @@ class Restored(NamedTuple):
 class Checkpoints:
     """The checkpoints of one run; a context manager, because Orbax must be closed before the process ends."""
 
-    def __init__(self, directory: str | Path, *, keep: int = 2) -> None:
+    def __init__(self, directory: str | Path) -> None:
         """Opens a directory, creating it where needed and removing what an interrupted save left.
 
         Args:
           directory: where the steps lie, one folder each; a relative path is taken from the current directory.
-          keep: how many of the latest steps stay.
 
         Raises:
           UserError: where the directory cannot be written.
@@ -57,7 +59,7 @@ class Checkpoints:
             return
         # Saving is synchronous: when `save` returns the step is on the disk, and the caller may donate its buffers.
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep,
+            max_to_keep=_KEPT,
             enable_async_checkpointing=False,
             cleanup_tmp_directories=True,
             create=False,

@@ -142,7 +142,7 @@ def _import_ray() -> Any:
         try:
             import ray  # pyright: ignore[reportMissingImports]
         except ImportError as error:
-            raise UserError(f"config.cluster needs ray ({error}); pip install 'parsec-nas[ray]'") from error
+            raise UserError(f"config.cluster needs ray ({error}); pip install 'ray[client]'") from error
     return ray
 
 

@@ -151,7 +151,7 @@ class _Clock:
             self._first = time.monotonic() - self._began
 
     def write(self, step: int) -> None:
-        """Writes timing.json: seconds over all processes, and this process's first step and speed after it."""
+        """Writes timing.json: seconds over all processes, the first one's first step, and this one's speed."""
         spent = time.monotonic() - self._began
         first = spent if self._first is None else self._first
         later, steps = spent - first, step - self._start - 1

@@ -15,9 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from parsec.files import read_bytes
+from parsec.files import read_bytes, writing
 from parsec.run.lines import plain
-from parsec.run.workdir import METRICS, TENSORBOARD, append, write_text_atomic, writing
+from parsec.run.workdir import METRICS, TENSORBOARD, append, write_text_atomic
 
 # Time after which events are handed to the disk.
 _FLUSH_SECONDS = 30.0

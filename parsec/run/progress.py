@@ -9,6 +9,7 @@ import numpy as np
 from rich import progress as bars
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 # Reading a value waits for the device, so values are looked at no more often than a person can follow.
 _REDRAW_SECONDS = 0.2
@@ -22,11 +23,13 @@ def announce(title: str, rows: Mapping[str, Any], *, console: Console | None = N
       rows: name -> value, shown in order.
       console: where to print; standard output by default.
     """
-    table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, pad_edge=False)
+    # A path may hold what the library takes for markup.
+    heading = Text(title, style="bold")
+    table = Table(title=heading, title_justify="left", show_header=False, box=None, pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows.items():
-        table.add_row(name, str(value))
+        table.add_row(Text(name), Text(str(value)))
     (console or Console(highlight=False)).print(table)
 
 

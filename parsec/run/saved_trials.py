@@ -6,7 +6,6 @@ missing.
 
 import os
 import time
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -15,10 +14,10 @@ import numpy as np
 
 from parsec.cells.domain import Domain
 from parsec.errors import UserError, unknown
-from parsec.files import replacing
+from parsec.files import read_npz, replacing, writing
 from parsec.run.signals import graceful_stop
 from parsec.run.trials import Load, Task, Trials, run_trials
-from parsec.run.workdir import TIMING, read_json, write_json_atomic, writing
+from parsec.run.workdir import TIMING, read_json, write_json_atomic
 from parsec.search.registry import STRATEGIES, make_strategy
 from parsec.tables.table import Table
 
@@ -154,9 +153,9 @@ def _read_trials(path: Path, shape: tuple[int, int], architectures: int) -> Tria
     if not path.is_file():
         return None
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
-            found = Trials(saved["rows"], saved["proposals"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        saved = read_npz(path)
+        found = Trials(saved["rows"], saved["proposals"])
+    except (UserError, KeyError):
         print(f"{path} is damaged; its strategy is run again")
         return None
     fits = found.rows.shape == shape and found.rows.max(initial=-1) < architectures

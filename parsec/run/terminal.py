@@ -2,11 +2,12 @@
 
 import codecs
 import contextlib
+import errno
 import os
 import signal
 import sys
 
-from parsec.errors import UserError
+from parsec.errors import UserError, shown
 from parsec.run.signals import INTERRUPTED, StoppedError
 
 # What drawings and figures are made of, for terminals that lack it.
@@ -27,6 +28,11 @@ _ASCII = {
     "±": "+-",
 }
 _HANDLER = "parsec.ascii"
+# What is wrong with a machine or a path, and its user can mend; any other OSError is a bug and keeps its traceback.
+MENDABLE = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG),
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.EIO),
+}
 
 
 def make_printable() -> None:
@@ -78,6 +84,8 @@ def outcome(error: BaseException, interrupt: int | None) -> tuple[int, str] | No
         if isinstance(lost, BrokenPipeError):
             return 128 + signal.SIGPIPE, ""
         return 2, f"error: cannot write to standard output: {lost.strerror}"
+    if isinstance(error, OSError) and error.filename is not None and error.errno in MENDABLE:
+        return 2, f"error: cannot read or write {shown(str(error.filename))}: {error.strerror}"
     return None
 
 

@@ -5,6 +5,7 @@ import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +16,7 @@ from parsec.cells.domain import Domain
 from parsec.errors import UserError, unknown
 from parsec.evaluate.contract import Evaluator
 from parsec.evaluate.table import fidelity_evaluator, table_evaluator
+from parsec.processes import end_with_parent, leaving_interrupts
 from parsec.run.ledger import COUNTS, Ledger, Rule
 from parsec.run.play import check_asks, play, play_lanes
 from parsec.search.contract import Strategy
@@ -100,7 +102,10 @@ def run_trials(load: Load, task: Task, runs: int, workers: int = 1) -> Trials:
     context = multiprocessing.get_context("spawn")
     entry = STRATEGIES[task.strategy]
     with ProcessPoolExecutor(min(workers, runs), context, initializer=_worker, initargs=(load, task, entry)) as pool:
-        return _stack(list(pool.map(_play_in_worker, range(runs))))
+        resource_tracker.ensure_running()
+        with leaving_interrupts():
+            played = pool.map(_play_in_worker, range(runs))
+        return _stack(list(played))
 
 
 def play_run(strategy: Strategy, evaluator: Evaluator, domain: Domain, task: Task, run: int) -> tuple[np.ndarray, int]:
@@ -188,6 +193,7 @@ _worker_play: Callable[[int], tuple[np.ndarray, int]] | None = None
 
 def _worker(load: Load, task: Task, entry: Entry) -> None:
     global _worker_play
+    end_with_parent()
     # A strategy registered by a config of the user's own is unknown to a fresh process.
     STRATEGIES[task.strategy] = entry
     # A table needs no accelerator, and two processes cannot share one.

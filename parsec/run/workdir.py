@@ -2,9 +2,10 @@
 
 A run directory holds config.json (the resolved config, its seed, digests of the data, the versions and the device),
 metrics.jsonl, TensorBoard events, checkpoints/, timing.json and, once the run has finished, result.json; and what its
-job names in the class attribute `WRITES` of its config. Everything but the metrics is written to a hidden file beside
-its place and renamed, so that a reader or a crash sees the old file or the new one. A directory that is not a run's is
-used only where none of these names is taken.
+job names in the class attribute `WRITES` of its config. A file is written to a hidden one beside its place and renamed,
+so that a reader or a crash sees the old file or the new one; only files of lines are appended to, and whoever reads
+them leaves out a last line that is not whole. A directory that is not a run's is used only where none of these names is
+taken.
 """
 
 import contextlib
@@ -14,7 +15,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 from parsec.config import changed_settings, to_json
 from parsec.errors import UserError, shown
+from parsec.files import write_bytes_atomic, writing
 
 CONFIG, RESULT, TIMING, METRICS, CHECKPOINTS, TENSORBOARD = (
     "config.json",
@@ -34,8 +35,6 @@ CONFIG, RESULT, TIMING, METRICS, CHECKPOINTS, TENSORBOARD = (
 # Folders of the runs in the run directory of a transfer: two searches, and the training of the second one's cell.
 SOURCE, TARGET, TRAINED = "source", "target", "train"
 _LOCK = ".lock"
-# Characters of a path that an error shows.
-_LONG = 300
 _VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "parsec-nas")
 
 
@@ -92,7 +91,8 @@ def inspect(path: Path, config: Any, digests: Mapping[str, str] | None = None) -
     if not isinstance(stored, dict) or not isinstance(stored.get("config"), dict):
         raise UserError(f"{path / CONFIG} is not the config of a run; choose another --workdir")
     changed = changed_settings(stored["config"], config)
-    if changed and stored.get("job", _job(config)) != _job(config):
+    # By its function: the module that a job lies in may have another name since.
+    if changed and _function(stored.get("job", _job(config))) != _function(_job(config)):
         raise UserError(f"{path} belongs to a run of another job, {stored['job']}; choose another --workdir")
     if changed:
         keys = "; ".join(f"{key} was {_short(before)}, now {_short(now)}" for key, (before, now) in changed.items())
@@ -173,24 +173,8 @@ def write_json_atomic(path: Path, value: Any) -> None:
 
 
 def write_text_atomic(path: Path, text: str) -> None:
-    """Replaces the file by the text, as `write_json_atomic` does."""
+    """Replaces the file by the text, as `write_bytes_atomic` does."""
     write_bytes_atomic(path, text.encode())
-
-
-def write_bytes_atomic(path: Path, content: bytes) -> None:
-    """Replaces the file by the content, as `write_json_atomic` does."""
-    hidden = path.with_name(f".{path.name}.tmp")
-    with writing(path):
-        try:
-            with hidden.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            hidden.replace(path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                hidden.unlink()
-            raise
 
 
 def append(path: Path, text: str) -> None:
@@ -215,17 +199,6 @@ def read_json(path: Path) -> Any:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}); remove it or choose another --workdir") from error
-
-
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turns an `OSError` raised inside into a `UserError` that names the path and the system's reason."""
-    try:
-        yield
-    except OSError as error:
-        where = str(error.filename if isinstance(error.filename, str) else path)
-        where = where if len(where) <= _LONG else f"{where[:_LONG]}... ({len(where):,} characters)"
-        raise UserError(f"cannot write {where}: {error.strerror or error}{_room(path)}") from error
 
 
 def versions() -> dict[str, str]:
@@ -307,6 +280,10 @@ def _job(config: Any) -> str:
     return getattr(config, "JOB", type(config).__name__)
 
 
+def _function(job: Any) -> str:
+    return str(job).rpartition(":")[2]
+
+
 def _short(value: Any) -> str:
     return shown(value) if isinstance(value, list | dict) else str(value)[:200]
 
@@ -321,10 +298,3 @@ def _changed_machine(stored: dict[str, Any], now: dict[str, Any]) -> tuple[str, 
             if before.get(name) != now[group].get(name):
                 notes.append(f"{group} {name} was {before.get(name)}, now {now[group].get(name)}")
     return tuple(notes)
-
-
-def _room(path: Path) -> str:
-    for folder in (path, *path.parents):
-        with contextlib.suppress(OSError):
-            return f" ({shutil.disk_usage(folder).free / 2**20:.0f} MiB free)"
-    return ""

@@ -154,7 +154,8 @@ def make(domain: Domain, settings: Settings = Settings()) -> Strategy:
         architectures, told = jnp.asarray(architectures), first_objective(scores)
         # A repeated architecture brings the same score again, which is no second observation.
         seen = (architectures[:, None] == state.architectures[None]).all(-1).any(1)
-        kept = jnp.isfinite(told) & ~seen
+        again = jnp.tril((architectures[:, None] == architectures[None]).all(-1), -1).any(1)
+        kept = jnp.isfinite(told) & ~seen & ~again
         slots = (state.told + jnp.arange(told.shape[0])) % capacity
         state = state._replace(
             architectures=state.architectures.at[slots].set(architectures),
@@ -236,8 +237,8 @@ def _posterior(basis: _Basis, mask: np.ndarray, known: jax.Array, state: Additiv
         part = jnp.where(carried, np.float32(_CARRIED**2), jnp.where(own, 1 - common, common))
         # Parts of no variance keep a trace of it, so that nothing divides by zero.
         deviation = jnp.sqrt(jnp.where(intercept, 1.0, jnp.maximum(part, 1e-6) * signal / (1 - signal)))
-        # A carried weight's mean is as large as its deviation; all others' are zero.
-        before = jnp.where(carried, deviation, 0.0)
+        # A carried weight's mean is as large as its deviation, which is in units of the noise; all others' are zero.
+        before = jnp.where(carried, deviation * jnp.sqrt(1 - signal), 0.0)
         inside = jnp.eye(len(own), dtype=jnp.float32) + products * deviation[:, None] * deviation[None]
         lower = jnp.linalg.cholesky(inside)
         along = jax.scipy.linalg.solve_triangular(lower, deviation * (onto - products @ before), lower=True)

@@ -55,7 +55,9 @@ class BananasState(NamedTuple):
 
 
 def make(domain: Domain, settings: Settings = Settings()) -> Strategy:
-    """Returns predictor-guided evolution; `batch` architectures per ask, distinct and not evaluated before.
+    """Returns predictor-guided evolution; `batch` architectures per ask.
+
+    They are uniform samples at first, then distinct ones that were not evaluated before.
 
     Raises:
       UserError: if `capacity` is below `batch` or `parents`.

@@ -2,10 +2,10 @@
 
 SH-EMOA of Izquierdo et al. 2021, "Bag of baselines for multi-objective joint neural architecture search and
 hyperparameter optimization" (arXiv 2105.01015), with full trainings only; `parsec.search.sh_emoa` begins with short
-ones. Parents are the best of three by non-dominated front and hypervolume contribution; half of the children are
-mutations and half uniform crossovers; the member that goes is the one of the last front without which the front's
+ones. Parents are the best of three by non-dominated front and hypervolume contribution; some of the children are
+mutations, the others uniform crossovers; the member that goes is the one of the last front without which the front's
 hypervolume loses least, as in SMS-EMOA (Beume, Naujoks and Emmerich 2007, European Journal of Operational Research
-181, 1653-1669).
+181, 1653-1669). A mutation changes one decision, where the paper's draws five again.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ _DIRECTIONS = 256
 
 @dataclass(frozen=True)
 class Settings:
-    """The options of the evolutionary algorithm; `PRESETS` has the published ones."""
+    """The options of the evolutionary algorithm; `PRESETS` has the published ones, but for `changes`."""
 
     population: int = option(20, "members; as many uniform samples come first", minimum=2, maximum=1000)
     tournament: int = option(3, "members drawn for each parent, with replacement", minimum=1, maximum=1000)

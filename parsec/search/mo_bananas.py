@@ -38,7 +38,9 @@ class Settings:
 
 
 def make(domain: Domain, settings: Settings = Settings(), objectives: int = 1) -> Strategy:
-    """Returns MO-BANANAS; `batch` architectures per ask, distinct and not evaluated before.
+    """Returns MO-BANANAS; `batch` architectures per ask.
+
+    They are uniform samples at first, then distinct ones that were not evaluated before.
 
     Raises:
       UserError: if `capacity` is below `batch`.

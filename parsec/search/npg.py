@@ -151,7 +151,9 @@ def _extend(seen: Seen, told: jax.Array) -> Seen:
 
 def _adf(state: NpgState, seen: Seen, told: jax.Array, settings: Settings) -> jax.Array:
     stage = (state.told // settings.stage % settings.stages).astype(jnp.float32)
-    target = seen.least + (seen.largest - seen.least) * stage / float(settings.stages - 1)
+    last = float(settings.stages - 1)
+    # In the last stage all are within it, whatever rounding says.
+    target = jnp.where(stage == last, seen.largest, seen.least + (seen.largest - seen.least) * stage / last)
     left = (seen.largest - _cost(told)) / jnp.maximum(seen.largest - target, 1e-6)
     return told[0] * jnp.where(_cost(told) <= target, 1.0, jnp.clip(left, 0.0, 1.0) ** settings.exponent)
 

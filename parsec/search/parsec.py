@@ -122,12 +122,13 @@ def learn(
     weight = _SPREAD_MOMENTUM * state.weight + (1 - _SPREAD_MOMENTUM)
     scale = temperature * jnp.maximum(spread / weight, 1e-12)
     # A single scored child has weight one whatever it is, so nothing can be learnt from it.
-    weights = prior.importance_weights(centred / scale, scored & (scored.sum(dtype=jnp.int32) >= 2))
+    enough = scored.sum(dtype=jnp.int32) >= 2
+    weights = prior.importance_weights(centred / scale, scored & enough)
     learnt = update.update(state.prior, architectures, weights)
     state = ParsecState(
         learnt,
-        jnp.where(scored.any(), spread, state.spread),
-        jnp.where(scored.any(), weight, state.weight),
+        jnp.where(enough, spread, state.spread),
+        jnp.where(enough, weight, state.weight),
     )
     info = {
         "ess": prior.effective_sample_size(weights),

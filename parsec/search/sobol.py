@@ -50,16 +50,15 @@ def make(domain: Domain, settings: Settings = Settings(), objectives: int = 1) -
 
     def ask(key: jax.Array, state: SobolState) -> tuple[jax.Array, SobolState]:
         fresh, again = jax.random.split(key)
-        at = (state.asked + jnp.arange(settings.batch, dtype=jnp.int32)) % len(points)
-        place = (points[at] + state.shift[None]) % 1.0 * sizes.astype(jnp.float32)[None]
+        # A sequence that is used up begins again elsewhere.
+        at = state.asked + jnp.arange(settings.batch + 1, dtype=jnp.int32)
+        over = at // len(points) > state.asked // len(points)
+        shift = jnp.where(over[:, None], jax.random.uniform(again, sizes.shape)[None], state.shift[None])
+        place = (points[at[:-1] % len(points)] + shift[:-1]) % 1.0 * sizes.astype(jnp.float32)[None]
         drawn = jnp.minimum(place.astype(jnp.int32), sizes[None] - 1)
         uniform = jnp.asarray(domain.sample(fresh, settings.batch))
         architectures = jnp.where(jnp.asarray(domain.valid(drawn))[:, None], drawn, uniform)
-        asked = state.asked + settings.batch
-        # A sequence that is used up begins again elsewhere.
-        wrapped = asked // len(points) > state.asked // len(points)
-        shift = jnp.where(wrapped, jax.random.uniform(again, sizes.shape), state.shift)
-        return architectures, SobolState(shift, asked)
+        return architectures, SobolState(shift[-1], at[-1])
 
     def tell(state: SobolState, architectures: ArrayLike, scores: ArrayLike) -> tuple[SobolState, Info]:
         return state, {"failed": count_failed(architectures, scores)}

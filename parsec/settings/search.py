@@ -142,8 +142,8 @@ class StrategySettings:
     )
     options: tuple[str, ...] = option(
         (),
-        "options of the strategy, as OPTION=VALUE, listed by --config=nb201_compare --help; parsec on the supernet has "
-        "none here: the other groups are its own",
+        "options of the strategy, as OPTION=VALUE, listed by --config=nb201_compare --help, those for several "
+        "objectives by --config=nb201_pareto --help; parsec on the supernet has none: the other groups are its own",
     )
     evaluator: str = option(
         "supernet",

@@ -116,8 +116,8 @@ class TrainConfig:
 
     dataset: str = option(
         "cifar10",
-        "digits, cifar10, cifar100, images or tfds:NAME; or streamed and never held in memory: imagenet, stream:images "
-        "or stream:tfds:NAME",
+        "digits, digits_on_photos, cifar10, cifar100, fashion_mnist, images or tfds:NAME; streamed and never held in "
+        "memory: imagenet, stream:images or stream:tfds:NAME",
     )
     data_dir: str = option("", "folder of the dataset's files, where it needs them", affects_results=False)
     from_run: str = option("", "run directory of a finished search, whose cell is trained")

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from parsec.files import cache_home
+
 _DAMAGED = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
 
 
@@ -42,5 +44,4 @@ def cached(name: str, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str,
 
 def cache_folder() -> Path:
     """Returns the folder of kept arrays; it may not exist yet."""
-    given = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(given) if given else Path.home() / ".cache") / "parsec"
+    return cache_home() / "parsec"

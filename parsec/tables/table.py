@@ -16,7 +16,7 @@ import numpy as np
 
 from parsec.cells.domain import ArrayLike, Domain, mutation_within, one_change, product_domain
 from parsec.errors import UserError, unknown
-from parsec.files import arrays_digest, read_npz
+from parsec.files import arrays_digest, read_npz, replacing
 from parsec.tables.lookup import dense_lookup, sorted_lookup
 
 # Spaces up to this many combinations are looked up in one dense array; larger ones by binary search.
@@ -191,13 +191,13 @@ def make_table(name: str, sizes: np.ndarray, architectures: np.ndarray, columns:
 
 
 def save_table(path: Path, table: Table) -> None:
-    """Writes a table in the format that `load_table` reads."""
+    """Writes a table, whole or not at all, in the format that `load_table` reads."""
     arrays: dict[str, np.ndarray] = {
         "sizes": np.array(table.sizes, np.int32),
         "architectures": table.architectures,
         **table.columns,
     }
-    with path.open("wb") as file:
+    with replacing(path) as hidden, hidden.open("wb") as file:
         np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
 
 

@@ -19,6 +19,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from parsec.cells.space import Genotype
 from parsec.errors import UserError
+from parsec.files import replacing, writing
 from parsec.supernet.supernet import Weights
 
 
@@ -81,16 +82,11 @@ def inherit(
 
 def save_child(path: Path, weights: Weights) -> None:
     """Writes a child's weights, a tree of arrays, whole or not at all; raises `UserError` where it cannot."""
-    hidden = path.with_name(f".{path.name}.tmp")
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with hidden.open("wb") as file:
+        with replacing(path) as hidden, hidden.open("wb") as file:
             named: Any = {"/".join(name): leaf for name, leaf in _flat(weights).items()}
             np.savez(file, **named)
-        hidden.replace(path)
-    except OSError as error:
-        hidden.unlink(missing_ok=True)
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def load_child(path: Path) -> Weights:

@@ -29,8 +29,8 @@ from safetensors.numpy import load, save
 from parsec.cells.network import Shape
 from parsec.cells.scan import stack, unstack
 from parsec.data.memory import normalise
-from parsec.errors import UserError
-from parsec.files import one_line, read_bytes
+from parsec.errors import UserError, one_line
+from parsec.files import read_bytes, write_bytes_atomic
 from parsec.train.derived import Blueprint, Variables, make_network, variable_shapes
 
 MODEL, WEIGHTS, LAST = "model.json", "model.safetensors", "last.safetensors"
@@ -94,9 +94,9 @@ def save_model(folder: Path, metadata: Metadata, weights: Variables, last: Varia
     }
     contents = {LAST: save(_named(last)), WEIGHTS: save(_named(weights))}
     for name, content in contents.items():
-        _write(folder / name, content)
+        write_bytes_atomic(folder / name, content)
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-    _write(folder / MODEL, (json.dumps(described | {"sha256": digests}, indent=2) + "\n").encode())
+    write_bytes_atomic(folder / MODEL, (json.dumps(described | {"sha256": digests}, indent=2) + "\n").encode())
 
 
 def load_model(folder: Path, weights: str = WEIGHTS) -> Model:
@@ -190,13 +190,3 @@ def _check(path: Path, tree: Variables, metadata: Metadata) -> None:
         if stacked[name].shape != leaf.shape:
             where = ".".join(name)
             raise UserError(f"{path}: {where} is {list(stacked[name].shape)}, the network's is {list(leaf.shape)}")
-
-
-def _write(path: Path, content: bytes) -> None:
-    hidden = path.with_name(f".{path.name}.tmp")
-    try:
-        hidden.write_bytes(content)
-        hidden.replace(path)
-    except OSError as error:
-        hidden.unlink(missing_ok=True)
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error

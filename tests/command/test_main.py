@@ -57,7 +57,7 @@ def run(config: Walk, workdir: Path) -> None:
         key = jax.random.key(config.seed)
 
         def step(state, index):
-            time.sleep(config.pause)
+            time.sleep(config.pause * float(os.environ.get("SLOWER", "1")))
             state = state + jax.random.normal(jax.random.fold_in(key, index), (4,))
             return state, {"at": state[0]}
 
@@ -145,6 +145,7 @@ def test_help_of_a_config_lists_its_settings(
         (["--config=walk_search", "--target.seed=1"], ["--target.seed is of the target of a transfer"]),
         (["--config=walk_search", "--target.seed"], ["--target.seed needs a value"]),
         (["--config=walk_search", "--targets.seed=1"], ["unknown flag '--targets.seed'"]),
+        (["--exprot=runs/walk"], ["unknown flag '--exprot'", "did you mean '--export'"]),
         (["--config=walk_search", "--train"], ["--train goes on after a transfer", "--config.from_run=RUN_DIR"]),
         (["--config=walk_search", "--transfer_to=walk", "--train.seed=1"], ["after a transfer; ask for it: --train"]),
         (
@@ -299,10 +300,11 @@ def test_killed_stopped_and_resumed_ends_byte_for_byte_as_an_uninterrupted_run(w
         "XDG_CACHE_HOME": str(tmp_path),
     }
 
-    def begin(folder: str) -> "subprocess.Popen[str]":
+    def begin(folder: str, slower: int = 1) -> "subprocess.Popen[str]":
         words = [sys.executable, str(ROOT / "main.py"), f"--config={walk}", f"--workdir={folder}"]
+        given = environment | {"SLOWER": str(slower)}
         return subprocess.Popen(
-            words, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            words, cwd=tmp_path, env=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
 
     def after(lines: int, process: "subprocess.Popen[str]") -> None:
@@ -321,13 +323,14 @@ def test_killed_stopped_and_resumed_ends_byte_for_byte_as_an_uninterrupted_run(w
     assert (whole.returncode, err) == (0, "")
     assert "60/60" in out
 
-    killed = begin("cut")
+    # Slow enough for a signal to come before they end.
+    killed = begin("cut", slower=10)
     after(20, killed)
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     assert not (tmp_path / "cut" / "result.json").exists()
 
-    stopped = begin("cut")
+    stopped = begin("cut", slower=10)
     after(40, stopped)
     stopped.send_signal(signal.SIGTERM)
     out, err = stopped.communicate()

@@ -67,5 +67,5 @@ def test_the_copied_file_needs_torch_alone():
 
 def test_without_torch_the_extra_is_named(exported: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(UserError, match=r"pip install 'parsec-nas\[torch\]'"):
+    with pytest.raises(UserError, match="pip install torch"):
         export_torch(load_model(exported))

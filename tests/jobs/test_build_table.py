@@ -179,6 +179,7 @@ def test_every_chunk_is_full_and_all_are_trained():
     assert chunks.shape == (5, 5) and set(chunks.ravel().tolist()) == set(range(23))
     spans = sorted((flops[chunk].min(), flops[chunk].max()) for chunk in chunks[np.ptp(chunks, axis=1) >= 0])
     assert sum(high - low for low, high in spans) <= 2 * 4000
+    assert job._chunks(flops, 50, seed=3).shape == (1, 23)
 
 
 @pytest.mark.parametrize(

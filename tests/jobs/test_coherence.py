@@ -64,6 +64,12 @@ def test_a_preset_is_switched_off_by_one_option(chosen: str, off: str):
             "short trainings of single cells",
         ),
         ({"derive.samples": "4"}, "derive.samples=4", "derive.rule=best_of_samples"),
+        (
+            {"derive.rule": "best_of_samples", "strategy.name": "random"},
+            "derive.rule=best_of_samples",
+            "weights and prior together",
+        ),
+        ({"strategy.name": "random", "strategy.evaluator": "table"}, "strategy.evaluator=table", "config.table=FILE"),
         ({"strategy.epochs": "1"}, "strategy.epochs=1.0", "strategy.evaluator=train"),
         (
             {"strategy.name": "random", "strategy.inherit": "false"},

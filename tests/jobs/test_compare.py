@@ -14,6 +14,7 @@ from parsec.command.config_files import load_config
 from parsec.errors import UserError
 from parsec.jobs.tables.compare import run_compare
 from parsec.report.comparison import comparison_text, incumbents, queries_to_optimum, regret_curve, summarise
+from parsec.run import saved_trials
 from parsec.run.ledger import PROPOSALS_PER_QUERY
 from parsec.run.trials import Task, run_trials
 from parsec.search.registry import STRATEGIES, Entry
@@ -77,6 +78,13 @@ def test_figures_files_resume_and_a_second_run_byte_for_byte(
     shown = capsys.readouterr().out
     assert "random was finished before" in shown and "damaged" in shown
     assert files_of(tmp_path / "cut") == whole
+
+    # A byte that another took the place of, wherever it is.
+    for at in range(0, len(whole["strategies/lanas.npz"]), 7):
+        damaged = bytearray(whole["strategies/lanas.npz"])
+        damaged[at] ^= 0xFF
+        (tmp_path / "damaged.npz").write_bytes(damaged)
+        saved_trials._read_trials(tmp_path / "damaged.npz", (3, 12), len(table))
 
     # The same file's name, another table: what was saved is not of it.
     (tmp_path / "cut" / "result.json").unlink()

@@ -13,8 +13,10 @@ from configs.digits_search import get_config
 from parsec.cells.nasbench201 import NASBENCH201
 from parsec.cells.network import Shape
 from parsec.evaluate.supernet import Scored
+from parsec.jobs.search import conclude as conclude_module
 from parsec.jobs.search.conclude import Outcome, conclude, show_result
 from parsec.run.workdir import write_json_atomic
+from parsec.settings.search import StrategySettings
 from parsec.tables.digits201 import load_digits201
 from parsec.tables.table import Table
 
@@ -115,3 +117,24 @@ def test_of_a_table_that_holds_a_sample_its_own_cells_are_ranked(table: Table, t
     record = concluded(sample, judge, tmp_path, ranked_cells=asked)["rank_correlation"]
     assert (record["cells"], record["drawn_from"], record["accuracy"]["all"]) == (ranked, "table", 1.0)
     assert len(set(seen[-ranked:])) == ranked and min(seen[-ranked:]) >= 0
+
+
+def test_a_run_that_was_killed_before_its_page_was_written_is_not_finished(
+    table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def killed(*given: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(conclude_module, "report_page", killed)
+    with pytest.raises(KeyboardInterrupt):
+        concluded(table, lambda architecture: Scored(50.0, -1.0), tmp_path)
+    assert not (tmp_path / "result.json").exists()
+
+
+def test_a_collapsed_search_is_told_what_would_help_it_and_nothing_that_is_refused(table: Table, tmp_path: Path):
+    skips = np.ones(6, np.int32)
+    joint = get_config("quick")
+    trained = replace(joint, strategy=StrategySettings(name="additive", evaluator="train"))
+    for config, helps in ((joint, True), (trained, False)):
+        (warning,) = conclude_module._warnings(NASBENCH201, skips, config)
+        assert "may have collapsed" in warning and ("--config.prior.warmup" in warning) == helps

@@ -114,6 +114,8 @@ def test_a_found_cell_is_trained_and_trained_on(finished: Path, tmp_path: Path):
         ({"genotype": "", "from_run": "DAMAGED"}, "not valid JSON"),
         ({"genotype": "", "from_run": "OTHER"}, "the space 'mine', which is not registered"),
         ({"weights": "EMPTY"}, "holds no trained network"),
+        ({"weights": "~nosuchuser/run"}, "~nosuchuser"),
+        ({"network": TrainNetworkSettings(params=9000)}, "config.network.params=9000 means nothing here"),
         ({"network": TrainNetworkSettings(channels=100_000, cells=1000)}, "of memory (weights, gradients"),
         ({"network": TrainNetworkSettings(stem="imagenet", stem_stride=2)}, "means nothing to the stem of imagenet"),
         ({"network": TrainNetworkSettings(channels=4, stem_stride=2)}, "fewer than 2 x 2"),
@@ -136,7 +138,7 @@ def test_what_cannot_work_is_told_in_a_line_before_the_directory_is_claimed(chan
         run_train(replace(CONFIG, **change), tmp_path / "run")
     assert says in str(raised.value)
     assert "\n" not in str(raised.value)
-    assert not (tmp_path / "run" / "result.json").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def test_weights_of_other_classes_or_another_network_are_refused(finished: Path, tmp_path: Path):

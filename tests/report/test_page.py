@@ -67,9 +67,8 @@ def _result(**changes: Any) -> dict[str, Any]:
     }
 
 
-def _run(folder: Path, result: dict[str, Any], steps: int = 300) -> Path:
+def _run(folder: Path, steps: int = 300) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "result.json").write_text(json.dumps(result))
     config = {"job": "digits_search", "config": {"optimizer": {"learning_rate": 0.05}}, "versions": {"jax": "0.10.2"}}
     (folder / "config.json").write_text(json.dumps(config))
     with (folder / "metrics.jsonl").open("w") as file:
@@ -97,7 +96,7 @@ def test_the_page_says_what_the_run_found(tmp_path: Path) -> None:
     result = _result(
         rank_correlation=record, warnings=["the mode is <mostly> skips"], table={"cifar10": {"test": 93.61}}
     )
-    page = write_report(_run(tmp_path, result))
+    page = write_report(result, _run(tmp_path))
     parser, text = _parse(page)
     assert page.name == "report.html"
     assert parser.links == []
@@ -133,24 +132,24 @@ def test_the_page_says_what_the_run_found(tmp_path: Path) -> None:
 
 
 def test_equal_runs_have_equal_pages(tmp_path: Path) -> None:
-    pages = [write_report(_run(tmp_path / name, _result())).read_bytes() for name in ("a", "b")]
+    pages = [write_report(_result(), _run(tmp_path / name)).read_bytes() for name in ("a", "b")]
     assert pages[0] == pages[1]
     assert str(tmp_path).encode() not in pages[0]
 
 
 def test_a_run_of_two_steps_or_none_has_a_page(tmp_path: Path) -> None:
     for steps in (0, 1, 2):
-        _parse(write_report(_run(tmp_path / str(steps), _result(), steps)))
+        _parse(write_report(_result(), _run(tmp_path / str(steps), steps)))
 
 
 def test_an_accuracy_that_was_not_measured_is_not_shown_as_a_number(tmp_path: Path) -> None:
-    _, text = _parse(write_report(_run(tmp_path, _result(valid_accuracy=float("nan")), 1)))
+    _, text = _parse(write_report(_result(valid_accuracy=float("nan")), _run(tmp_path, 1)))
     assert "not measured" in text
     assert "nan %" not in text
 
 
 def test_a_long_run_does_not_make_a_large_page(tmp_path: Path) -> None:
-    assert write_report(_run(tmp_path, _result(), 20_000)).stat().st_size < 150_000
+    assert write_report(_result(), _run(tmp_path, 20_000)).stat().st_size < 150_000
 
 
 def test_the_printed_program_builds_the_found_network(tmp_path: Path) -> None:
@@ -158,7 +157,7 @@ def test_the_printed_program_builds_the_found_network(tmp_path: Path) -> None:
     result = _result(
         space="nasbench201", architecture=architecture.tolist(), genotype=to_text(NASBENCH201, architecture)
     )
-    page = write_report(_run(tmp_path, result)).read_text(encoding="utf-8")
+    page = write_report(result, _run(tmp_path)).read_text(encoding="utf-8")
     program = unescape(page.split("<pre>")[1].split("</pre>")[0])
     assert program == usage(result)
     names: dict[str, Any] = {}
@@ -172,22 +171,9 @@ def test_the_printed_program_builds_the_found_network(tmp_path: Path) -> None:
     assert names["shape"] == Shape(channels=8, cells=2, num_classes=3, stem_stride=2)
 
 
-@pytest.mark.parametrize(
-    ("break_it", "says"),
-    [
-        (lambda folder: (folder / "result.json").unlink(), "cannot read"),
-        (lambda folder: (folder / "result.json").write_text("{"), "not valid JSON"),
-        (lambda folder: (folder / "result.json").write_text('{"strategies": {}}'), "it has no 'space'"),
-        (lambda folder: (folder / "config.json").write_text("[]"), "not the config of a run"),
-        (lambda folder: (folder / "result.json").write_text(json.dumps(_result(space="dart"))), "did you mean 'darts'"),
-        (lambda folder: (folder / "result.json").write_text(json.dumps(_result(genotype="|a~0|"))), "DARTS genotype"),
-    ],
-)
-def test_a_damaged_run_is_refused_in_one_line_and_its_old_page_stays(tmp_path: Path, break_it: Any, says: str) -> None:
-    before = write_report(_run(tmp_path, _result())).read_bytes()
-    break_it(tmp_path)
-    with pytest.raises(UserError) as raised:
-        write_report(tmp_path)
-    assert says in str(raised.value)
-    assert len(str(raised.value).splitlines()) == 1
+def test_a_damaged_config_is_refused_in_one_line_and_the_old_page_stays(tmp_path: Path) -> None:
+    before = write_report(_result(), _run(tmp_path)).read_bytes()
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(UserError, match="is not the config of a run"):
+        write_report(_result(), tmp_path)
     assert (tmp_path / "report.html").read_bytes() == before

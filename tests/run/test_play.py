@@ -198,18 +198,24 @@ class KilledError(Exception):
     """The process is gone."""
 
 
-def slowly(order: list[int], dies_after: int = 100) -> Callable[[np.ndarray, Evaluated, Pause], np.ndarray]:
-    """Returns scores in such an order: the n-th to finish is the one with the n-th row."""
+def slowly(order: list[int], journal: Path, dies_after: int = 100) -> Callable[..., np.ndarray]:
+    """Returns scores in such an order: the n-th to finish is the one with the n-th row, once those before are known."""
     lock, finished = threading.Condition(), []
+
+    def wait_for(written: str, count: int) -> None:
+        deadline = time.monotonic() + 60
+        while not journal.exists() or journal.read_text().count(written) < count:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
     def evaluate(architecture: np.ndarray, evaluated: Evaluated, pause: Pause) -> np.ndarray:
         row = int(TABLE.find(architecture[None])[0])
         with lock:
             lock.wait_for(lambda: finished == order[: order.index(row)] or len(finished) == dies_after, timeout=60)
         if len(finished) == dies_after:
+            wait_for('"tell"', 1)
             raise KilledError
-        # Far enough apart for the loop to see them one by one.
-        time.sleep(0.1)
+        wait_for('"scores"', len(finished))
         with lock:
             finished.append(row)
             lock.notify_all()
@@ -230,13 +236,13 @@ def test_evaluations_finish_in_any_order_and_a_killed_run_goes_on_from_its_journ
             return on_the_host(strategy, Rule(7), evaluator, journal=journal, pool=pool, under_way=5), told
 
     (tmp_path / "whole").mkdir()
-    whole, told = run(Journal(tmp_path / "whole"), slowly([5, 4, 2, 3, 0, 1]))
+    whole, told = run(Journal(tmp_path / "whole"), slowly([5, 4, 2, 3, 0, 1], tmp_path / "whole" / JOURNAL))
     assert sorted(whole.charged) == list(range(6))
     assert told[0][0].tolist() == asks[2]
 
     (tmp_path / "cut").mkdir()
     with pytest.raises(KilledError):
-        run(Journal(tmp_path / "cut"), slowly([5, 4, 2, 3, 0, 1], dies_after=3))
+        run(Journal(tmp_path / "cut"), slowly([5, 4, 2, 3, 0, 1], tmp_path / "cut" / JOURNAL, dies_after=3))
     before = Journal(tmp_path / "cut").entries
     assert sum(isinstance(entry, Scored) for entry in before) >= 2 and any(isinstance(entry, Told) for entry in before)
     asked: list[int] = []

@@ -20,9 +20,9 @@ def printed(console: Console) -> str:
 
 def test_announce_prints_a_row_for_each_name():
     console = plain()
-    announce("PARSEC search", {"space": "darts", "children": 16}, console=console)
+    announce("PARSEC [v2]", {"space": "darts", "children": 16, "folder": "/a[v2]/b[/c]"}, console=console)
     lines = [line.split() for line in printed(console).splitlines()]
-    assert lines == [["PARSEC", "search"], ["space", "darts"], ["children", "16"]]
+    assert lines == [["PARSEC", "[v2]"], ["space", "darts"], ["children", "16"], ["folder", "/a[v2]/b[/c]"]]
 
 
 def test_plain_lines_come_at_intervals_and_always_at_the_end(monkeypatch: pytest.MonkeyPatch):

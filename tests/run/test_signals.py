@@ -156,6 +156,8 @@ def test_work_at_stake_is_left_to_the_loop(monkeypatch: pytest.MonkeyPatch):
             assert (stop.signal, ended) == (signal.SIGINT, [])
         with graceful_stop(at_stake=False) as stop:
             signal.raise_signal(signal.SIGTERM)
-            time.sleep(0.3)
+            deadline = time.monotonic() + 30
+            while not ended and time.monotonic() < deadline:
+                time.sleep(0.01)
             assert (stop.signal, ended) == (signal.SIGTERM, [signal.SIGTERM])
     assert answer.signal is None

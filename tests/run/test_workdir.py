@@ -158,6 +158,10 @@ def test_a_run_of_another_job_is_named_by_its_job(tmp_path: Path):
     write_json_atomic(tmp_path / "config.json", {**stored, "job": "a:b", "config": {"more": 1}})
     with pytest.raises(UserError, match="another job, a:b"), claim(tmp_path, Settings()):
         pass
+    # The module that a job lies in may have had another name.
+    write_json_atomic(tmp_path / "config.json", {**stored, "job": f"old:{stored['job']}", "config": {"more": 1}})
+    with pytest.raises(UserError, match="with another config: "), claim(tmp_path, Settings()):
+        pass
 
 
 def test_a_run_goes_on_with_the_data_it_began_with_and_no_other(tmp_path: Path):

@@ -166,6 +166,9 @@ def test_a_repeated_score_is_no_second_observation():
     again, _ = strategy.tell(state, architectures, scores.astype(np.float32)[:, None])
     assert strategy.logits is not None
     np.testing.assert_allclose(strategy.logits(jax.random.key(1), again), once, atol=1e-5)
+    # Nor where one ask brought it twice.
+    _, twice = told(np.repeat(scores, 2), np.repeat(architectures, 2, 0))
+    np.testing.assert_allclose(twice, once, atol=1e-5)
 
 
 def test_a_ring_smaller_than_an_ask_is_refused():

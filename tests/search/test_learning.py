@@ -115,6 +115,8 @@ def test_parsec_learns_nothing_from_equal_or_single_scores(key: jax.Array) -> No
     after, info = strategy.tell(state, one, scores(3.0, jnp.nan))
     assert int(info["failed"]) == 1
     np.testing.assert_array_equal(after.prior.logits, state.prior.logits)
+    # Nor does a child without another say how far apart children are.
+    assert (float(after.spread), float(after.weight)) == (float(state.spread), float(state.weight))
     after, info = strategy.tell(state, one, scores(3.0, 3.0))
     assert float(info["ess"]) == pytest.approx(2.0)
 

@@ -113,7 +113,7 @@ def test_a_preset_sets_what_is_not_given(name: str) -> None:
     assert f"{name}.preset=NAME" in describe_options(name) and "paper" in describe_options(name)
 
 
-def test_help_of_a_comparison_lists_the_options_of_every_strategy() -> None:
+def test_help_lists_the_options_of_each_strategy_where_it_is_compared() -> None:
     shown, fronts = explain("nb201_compare"), explain("nb201_pareto")
     for name in names(many=False):
         assert describe_options(name) in shown

@@ -18,7 +18,7 @@ import numpy as np
 
 from parsec.errors import UserError, unknown
 from parsec.evaluate.goals import scaled
-from parsec.files import replacing
+from parsec.files import replacing, writing
 from parsec.hyper.space import extreme_counts, parameter_count, to_text
 from parsec.jobs.hyper.problem import Problem, load_problem
 from parsec.jobs.hyper.runs import Network, Watch, play_bulk_and_cut, play_strategy
@@ -38,7 +38,7 @@ from parsec.run.opening import begin, report_finished
 from parsec.run.progress import Progress
 from parsec.run.saved_trials import parse_options, write_npz
 from parsec.run.signals import graceful_stop
-from parsec.run.workdir import RESULT, Claim, write_json_atomic, write_text_atomic, writing
+from parsec.run.workdir import RESULT, Claim, write_json_atomic, write_text_atomic
 from parsec.search.contract import Strategy
 from parsec.search.registry import STRATEGIES, make_strategy
 from parsec.settings.hyper import BULK_AND_CUT, HyperConfig
@@ -186,7 +186,13 @@ def _conclude(
     """Writes the arrays, the plots, the tables and result.json, that one last."""
     found, goals = _gather(problem, runs), problem.goals
     if not any((rows >= 0).any() for rows in found.rows.values()):
-        raise UserError(f"every one of {len(found.networks)} trainings diverged; lower --config.levels.rate")
+        count, failed = len(found.networks), sum(int(each.sum()) for each in found.failed.values())
+        if failed == count:
+            raise UserError(f"every one of {count} trainings diverged; lower --config.levels.rate")
+        raise UserError(
+            f"none of {count} trainings lasted the full {problem.longest} epochs and converged, so that there is no "
+            f"front; {failed} of them diverged. In another run directory, raise --config.budget={config.budget}"
+        )
     curves = {name: hypervolume_curves(rows, found.gains) for name, rows in found.rows.items()}
     strategies = {
         name: summarise_searches(rows, curves[name], found.gains, found.tested, found.trained[name], found.failed[name])

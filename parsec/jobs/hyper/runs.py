@@ -17,6 +17,7 @@ import numpy as np
 
 from parsec.evaluate.contract import Pause
 from parsec.evaluate.training import child_file
+from parsec.files import writing
 from parsec.hyper.bulk_and_cut import Member, Search, train_next
 from parsec.hyper.evaluator import hyper_evaluator
 from parsec.hyper.network import Variables
@@ -27,7 +28,7 @@ from parsec.run.journal import JOURNAL, Journal
 from parsec.run.ledger import Ledger, Rule
 from parsec.run.lines import numbers, plain, read_lines
 from parsec.run.play import play
-from parsec.run.workdir import append, writing
+from parsec.run.workdir import append
 from parsec.search.contract import Strategy
 from parsec.train.inherit import load_child, save_child
 

@@ -174,7 +174,7 @@ def search_speed(config: SearchConfig, problem: Problem) -> Speed:
 def training_speed(task: Task) -> Speed:
     """Returns the seconds of a training's first step, and of each step after, its share of validations included."""
     key = jax.random.key(0)
-    variables = start_variables(task.blueprint, task.recipe, task.metadata, fold(key, "weights"), "")
+    variables = start_variables(task, fold(key, "weights"), "")
     advance = make_training_step(task.recipe, task.blueprint, key, task.mesh)
     state = init_state(task.recipe, variables, validates=task.valid is not None)
     state = jax.device_put(state, whole(task.mesh))

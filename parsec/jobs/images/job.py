@@ -131,7 +131,9 @@ def make_stages(config: PipelineConfig) -> Stages:
     search, train = _with_shared(config, config.search, SEARCH), _with_shared(config, config.train, TRAIN)
     # Relative to their own run directories, so that the run does not depend on where it lies.
     train = replace(train, from_run=f"../{SEARCH}")
-    return Stages(search, train, replace(train, genotype=PLAIN))
+    # The found cell is as large as it is; only the plain network's size can be chosen.
+    found = replace(train, network=replace(train.network, params=0))
+    return Stages(search, found, replace(train, genotype=PLAIN))
 
 
 def check_trainings(stages: Stages, problem: Problem) -> None:

@@ -26,7 +26,7 @@ from parsec.cells.network import Shape
 from parsec.config import affecting_results
 from parsec.data import load
 from parsec.errors import UserError, shown
-from parsec.files import replacing
+from parsec.files import replacing, writing
 from parsec.footprint import require_memory
 from parsec.jobs.footprint import network_needs
 from parsec.jobs.latency_model import read_model
@@ -51,7 +51,7 @@ from parsec.report.accuracies import Row, draw_accuracies, ordered
 from parsec.report.verdict import judge, percent, rank, summarise
 from parsec.run.opening import begin, report_finished
 from parsec.run.progress import announce
-from parsec.run.workdir import RESULT, read_json, write_json_atomic, write_text_atomic, writing
+from parsec.run.workdir import RESULT, read_json, write_json_atomic, write_text_atomic
 from parsec.settings.retrain import RetrainConfig
 from parsec.settings.search import NetworkSettings, SearchConfig
 from parsec.train.each import Parts

@@ -109,7 +109,13 @@ CONDITIONS = (
         lambda config: config.derive.rule == "best_of_samples",
         "config.derive.rule=best_of_samples",
     ),
+    Condition(("derive.rule",), _is_joint, _JOINT),
     Condition(("derive.ranked_cells",), lambda config: bool(config.table), "config.table=FILE"),
+    Condition(
+        ("strategy.evaluator",),
+        lambda config: config.strategy.evaluator != "table" or bool(config.table),
+        "config.table=FILE, which holds the scores",
+    ),
     Condition(
         ("verify.random",),
         lambda config: config.verify.random == 0 or config.verify.random >= LEAST_CELLS,

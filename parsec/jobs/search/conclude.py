@@ -1,5 +1,6 @@
 """The end of a search: the found architecture, its figures and its files."""
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,14 +26,14 @@ from parsec.evaluate.supernet import Scored
 from parsec.jobs.search.factories import search_costs
 from parsec.jobs.search.front import FRONT, Front, describe_front
 from parsec.keys import fold
-from parsec.report.page import NEEDED, report_page
+from parsec.report.page import report_page
 from parsec.report.ranking import ranking, ranking_words
 from parsec.report.verdict import number_or_none, percent
 from parsec.run.metrics import read_metrics
 from parsec.run.progress import announce
 from parsec.run.unreadable import Unreadable
 from parsec.run.workdir import CONFIG, RESULT, read_json, write_json_atomic, write_text_atomic
-from parsec.settings.search import SearchConfig
+from parsec.settings.search import SearchConfig, joint_entry
 from parsec.tables.standing import standing
 from parsec.tables.table import Table
 from parsec.transfer.prior import PRIOR, named_logits
@@ -135,7 +136,7 @@ def conclude(
         "evaluator": config.strategy.evaluator,
         "evaluations": None if evaluated is None else len(evaluated.scores),
         "failed_evaluations": None if evaluated is None else int((~np.isfinite(evaluated.scores[:, 0])).sum()),
-        "warnings": _warnings(space, found, config.asynchronous),
+        "warnings": _warnings(space, found, config),
         "config": affecting_results(config),
     }
     if is_streamed(config.dataset):
@@ -144,26 +145,23 @@ def conclude(
     if logits is not None:
         write_json_atomic(workdir / PRIOR, named_logits(space, logits))
     draw_genotype(space.decode(found), workdir / "cell.svg", workdir / "cell.png")
+    # As it is read back. It is written last: with it a run is finished.
+    result = json.loads(json.dumps(result))
+    write_report(result, workdir)
     write_json_atomic(workdir / RESULT, result)
-    write_report(workdir)
-    return read_json(workdir / RESULT)
+    return result
 
 
-def write_report(workdir: Path) -> Path:
-    """Writes report.html into the run directory of a finished search and returns its path.
+def write_report(result: Mapping[str, Any], workdir: Path) -> Path:
+    """Writes report.html of a result into its run directory, whose config and metrics it shows; returns its path.
 
     Raises:
-      UserError: result.json or config.json is missing or is not that of a search, or the page cannot be written.
+      UserError: config.json or metrics.jsonl is damaged, or the page cannot be written.
     """
-    result = read_json(workdir / RESULT)
-    missing = [key for key in NEEDED if not isinstance(result, dict) or key not in result]
-    if missing:
-        raise UserError(f"{workdir / RESULT} is not the result of a search: it has no {missing[0]!r}")
     config = read_json(workdir / CONFIG)
     if not isinstance(config, dict):
         raise UserError(f"{workdir / CONFIG} is not the config of a run")
-    page = report_page(result, config, read_metrics(workdir))
-    write_text_atomic(workdir / REPORT, page)
+    write_text_atomic(workdir / REPORT, report_page(result, config, read_metrics(workdir)))
     return workdir / REPORT
 
 
@@ -194,7 +192,7 @@ def show_result(result: dict[str, Any], workdir: Path) -> None:
     print()
     print("\n".join(text_drawing(space.decode(np.array(result["architecture"])))))
     print(f"\n{result['genotype']}\n")
-    how = "trained from scratch" if result["evaluator"] == "train" else "with the shared weights"
+    how = {"train": "trained from scratch", "table": "in the table"}.get(result["evaluator"], "with the shared weights")
     # Under shared weights an accuracy proves nothing, so it is told only where there is no proof.
     rows: dict[str, Any] = (
         _proof(result["retrained"])
@@ -284,16 +282,17 @@ def _rank_correlation(
     }
 
 
-def _warnings(space: Space, architecture: np.ndarray, asynchronous: bool) -> list[str]:
+def _warnings(space: Space, architecture: np.ndarray, config: SearchConfig) -> list[str]:
     operations = [edge.operation for cell in space.decode(architecture).values() for edge in cell.edges]
     share = sum(name in SKIPS for name in operations) / len(operations)
     warnings = []
     if share > _COLLAPSED:
         warnings.append(
-            f"{share:.0%} of the found cell's operations are skip connections or none: the search may have collapsed; "
-            "a longer --config.prior.warmup or a slower --config.prior.learning_rate helps"
+            f"{share:.0%} of the found cell's operations are skip connections or none: the search may have collapsed"
+            + "; a longer --config.prior.warmup or a slower --config.prior.learning_rate helps"
+            * (joint_entry(config) is not None)
         )
-    if asynchronous:
+    if config.asynchronous:
         warnings.append(
             "not reproducible: which worker ended first decided what was proposed next (config.asynchronous), so that "
             "another run of this seed may find another cell"

@@ -20,11 +20,11 @@ from parsec.cells.genotypes import to_text
 from parsec.evaluate.contract import Evaluated
 from parsec.evaluate.goals import Goals
 from parsec.evaluate.supernet import OBJECTIVE
-from parsec.files import replacing
+from parsec.files import replacing, writing
 from parsec.jobs.search.finals import FinalScores, train_again
 from parsec.report.pareto import front_rows, front_text, hypervolume, point_text
 from parsec.report.pareto_plots import draw_searched
-from parsec.run.workdir import Claim, write_text_atomic, writing
+from parsec.run.workdir import Claim, write_text_atomic
 
 FRONT, PLOT = "front.md", "front.png"
 

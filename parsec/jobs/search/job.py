@@ -21,6 +21,7 @@ from parsec.cells.costs import LATENCY
 from parsec.cells.domain import Domain
 from parsec.cells.space import uniform_logits
 from parsec.data.stream import StreamedPart
+from parsec.evaluate.goals import Goals
 from parsec.evaluate.registry import EVALUATORS
 from parsec.evaluate.supernet import OBJECTIVE, Scored
 from parsec.evaluate.training import LIKELIHOOD
@@ -81,6 +82,7 @@ def run_search(config: SearchConfig, workdir: Path) -> dict[str, Any]:
     problem = load_problem(config)
     check_cells(space, problem.shape)
     domain = search_domain(space, partial(search_costs, config), config.constraints, capacity=told_capacity(config))
+    goals = search_goals(config) if config.objectives else None
     latencies = read_model(config.latency, space) if config.latency else None
     read = {"table": table, "latency": latencies}
     digests = {"images": problem.dataset.digest} | {
@@ -92,7 +94,7 @@ def run_search(config: SearchConfig, workdir: Path) -> dict[str, Any]:
         if config.strategy.evaluator != "table":
             print("compiling one program for any child, half a minute or so on a CPU", flush=True)
         if joint_entry(config) is None:
-            outcome = search_by_scores(config, space, domain, problem, run, initial.logits)
+            outcome = search_by_scores(config, space, domain, problem, run, initial.logits, goals)
         else:
             outcome = search_jointly(config, space, problem, run, initial.logits)
         if outcome.front is None:
@@ -129,7 +131,13 @@ def search_jointly(config: SearchConfig, space: Space, problem: Problem, run: Cl
 
 
 def search_by_scores(
-    config: SearchConfig, space: Space, domain: Domain, problem: Problem, run: Claim, initial: np.ndarray
+    config: SearchConfig,
+    space: Space,
+    domain: Domain,
+    problem: Problem,
+    run: Claim,
+    initial: np.ndarray,
+    goals: Goals | None = None,
 ) -> Outcome:
     """Returns what a strategy finds in a domain that is told an evaluator's scores, from the prior `initial` [L, O].
 
@@ -142,7 +150,6 @@ def search_by_scores(
     if entry.shared:
         _train_weights(config, make_joint(config), problem, run, uniform_logits(space), "shared weights")
     after = problem.steps if entry.shared else 0
-    goals = search_goals(config) if config.objectives else None
     with open_evaluator(config, entry.factory(config, run.path)) as (evaluator, workers):
         searched = run_strategy(
             run,

@@ -6,7 +6,6 @@ verdict leads the summary and the report. `parsec.jobs.retrain.job` does the sam
 
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -159,9 +158,8 @@ def verify_front(
     return {"steps": steps, **summarise_matched(accuracies.found, alike, accuracies.residual, params, images)}
 
 
-def from_proof(config: SearchConfig, workdir: Path) -> Evaluator:
+def from_proof(config: SearchConfig) -> Evaluator:
     """Returns the evaluator by which the found cell and random ones are trained alike, on the program that searched."""
-    del workdir
     problem = load_problem(config)
     steps, test = plan_verification(config, problem).steps, _parts(problem).test
     return alike_evaluator(make_trainer_of(config), test, steps, config.seed, config.verify.seeds)
@@ -170,7 +168,7 @@ def from_proof(config: SearchConfig, workdir: Path) -> Evaluator:
 def _train(config: SearchConfig, problem: Problem, entrants: Entrants, steps: int, run: Claim) -> Accuracies:
     seed, seeds, rate, parts = config.seed, config.verify.seeds, config.verify.learning_rate, _parts(problem)
     if EVALUATORS[config.strategy.evaluator].afresh:
-        recipe, make = replace(search_recipe(config), steps=steps), partial(from_proof, config, run.path)
+        recipe, make = replace(search_recipe(config), steps=steps), partial(from_proof, config)
     else:
         recipe = Recipe(steps, config.data.batch_size, rate, augmentation=config.data.augmentation)
 

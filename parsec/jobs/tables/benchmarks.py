@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from parsec.cells.domain import Domain
-from parsec.errors import UserError, unknown
+from parsec.errors import UserError, shown, unknown
 from parsec.files import expanded
 from parsec.tables.devices import DEVICES, load_device_costs
 from parsec.tables.digits201 import load_digits201
@@ -47,6 +47,8 @@ def load_benchmark(source: Source) -> tuple[Table, Domain]:
             f"config.costs={','.join(source.costs)} were measured for the cells of nasbench201, not of "
             f"{source.benchmark}; leave config.costs out"
         )
+    if source.table and source.benchmark != "table":
+        raise UserError(f"config.table={shown(source.table)} means nothing here; it needs config.benchmark=table")
     return BENCHMARKS[source.benchmark](source)
 
 

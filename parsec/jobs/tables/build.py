@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from scipy.stats import spearmanr
 
 from parsec.cells import Space, get_space
 from parsec.cells.costs import cost_table, table_costs
@@ -23,14 +22,15 @@ from parsec.cells.network import Shape
 from parsec.data import Dataset, channel_statistics, load, split
 from parsec.data.memory import held_out_batches, training_batches
 from parsec.errors import UserError
-from parsec.files import replacing
+from parsec.files import writing
 from parsec.jobs.footprint import check_table_memory
 from parsec.jobs.search.alike import make_recipe
 from parsec.jobs.search.problem import check_cells
+from parsec.report.ranking import rank_correlation
 from parsec.run.loop import run_steps
 from parsec.run.opening import begin, report_finished
 from parsec.run.progress import announce
-from parsec.run.workdir import RESULT, Claim, write_json_atomic, writing
+from parsec.run.workdir import RESULT, Claim, write_json_atomic
 from parsec.settings.table import TableConfig
 from parsec.tables.table import Table, make_table, save_table
 from parsec.train.each import Outcome, Parts, train_each
@@ -96,8 +96,8 @@ def run_build_table(config: TableConfig, workdir: Path) -> dict[str, Any]:
 
         figures = _train_all(config, run, rows, costs[:, 1], train)
         table = assemble(rows, space, figures, costs, has_test=parts.test is not None)
-        with writing(run.path), replacing(run.path / TABLE) as hidden:
-            save_table(hidden, table)
+        with writing(run.path):
+            save_table(run.path / TABLE, table)
         result = _summarise(config, space, rows, table)
         write_json_atomic(run.path / RESULT, result)
         _show(result, run.path)
@@ -206,11 +206,12 @@ def _train_all(
 
 
 def _chunks(flops: np.ndarray, size: int, seed: int) -> np.ndarray:
-    """Returns places of the trained architectures, int [T, size], every one at least once.
+    """Returns places of the trained architectures, int [T, at most size], every one at least once.
 
     A chunk's architectures cost alike, so that their time can be shared out and devices finish together; chunks come in
     a drawn order, so that the time left is told rightly from the first.
     """
+    size = min(size, len(flops))
     count = -(-len(flops) // size)
     ordered = np.resize(np.argsort(flops, kind="stable"), (count, size))
     return ordered[np.random.default_rng(seed).permutation(count)]
@@ -264,20 +265,12 @@ def _summarise(config: TableConfig, space: Space, rows: Rows, table: Table) -> d
     }
     result["valid_quantiles"] = dict(zip(("0", "5", "25", "50", "75", "95", "100"), quantiles.tolist(), strict=True))
     if config.seeds > 1:
-        pairs = [_rank_correlation(runs[:, a], runs[:, b]) for a in range(config.seeds) for b in range(a)]
+        pairs = [rank_correlation(runs[:, a], runs[:, b]) for a in range(config.seeds) for b in range(a)]
         result["seed_deviation_median"] = float(np.median(runs.std(1, ddof=1)))
         result["seed_rank_correlation"] = _mean_or_none(pairs)
     if "test" in table.columns:
-        result["valid_test_rank_correlation"] = _rank_correlation(valid, table.columns["test"][trained])
+        result["valid_test_rank_correlation"] = rank_correlation(valid, table.columns["test"][trained])
     return result
-
-
-def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float | None:
-    """Returns Spearman's correlation over the entries at which both are finite; None where it is undefined."""
-    both = np.isfinite(a) & np.isfinite(b)
-    if both.sum() < 2 or np.ptp(a[both]) == 0 or np.ptp(b[both]) == 0:
-        return None
-    return float(spearmanr(a[both], b[both])[0])  # pyright: ignore[reportArgumentType]
 
 
 def _mean_or_none(values: list[float | None]) -> float | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from parsec.files import replacing
+from parsec.files import replacing, writing
 from parsec.jobs.footprint import check_compare_memory
 from parsec.jobs.tables.benchmarks import Source, load_benchmark
 from parsec.report.comparison import comparison_text, regret_curve, summarise
@@ -20,7 +20,7 @@ from parsec.report.regret import draw_regret
 from parsec.run.opening import begin, report_finished
 from parsec.run.saved_trials import make_tasks, run_saved, write_npz
 from parsec.run.trials import Trials
-from parsec.run.workdir import RESULT, write_json_atomic, write_text_atomic, writing
+from parsec.run.workdir import RESULT, write_json_atomic, write_text_atomic
 from parsec.settings.compare import CompareConfig
 from parsec.tables.table import Table
 

@@ -19,7 +19,7 @@ from parsec.cells.domain import Domain
 from parsec.cells.genotypes import to_text
 from parsec.cells.nasbench101_cells import to_text as nasbench101_text
 from parsec.errors import UserError
-from parsec.files import replacing
+from parsec.files import replacing, writing
 from parsec.jobs.footprint import check_compare_memory
 from parsec.jobs.tables.benchmarks import Source, load_benchmark
 from parsec.report.pareto import (
@@ -38,7 +38,7 @@ from parsec.report.pareto_plots import draw_fronts, draw_hypervolume
 from parsec.run.opening import begin, report_finished
 from parsec.run.saved_trials import make_tasks, run_saved, write_npz
 from parsec.run.trials import Trials
-from parsec.run.workdir import RESULT, write_json_atomic, write_text_atomic, writing
+from parsec.run.workdir import RESULT, write_json_atomic, write_text_atomic
 from parsec.search.registry import STRATEGIES
 from parsec.settings.pareto import ParetoConfig
 from parsec.tables.fidelities import read_fidelities, scaled_columns
@@ -121,9 +121,8 @@ def load_problem(config: ParetoConfig) -> Problem:
     table, _ = constrain(whole, config.benchmark, config.constraints, config.costs)
     if len(table) < len(whole):
         domain = replace(table_domain(table), features=domain.features)
-    space = get_space(config.space) if config.space else None
-    if config.benchmark in ("nasbench201", "digits201"):
-        space = NASBENCH201
+    usual = NASBENCH201 if config.benchmark in ("nasbench201", "digits201") else None
+    space = get_space(config.space) if config.space else usual
     if space is not None and tuple(map(int, space.sizes)) != table.sizes:
         raise UserError(
             f"config.space={space.name} has choices of {_sizes(space.sizes)} options; table {table.name} has "

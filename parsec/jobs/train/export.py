@@ -22,8 +22,8 @@ from parsec.export.onnx import export_onnx
 from parsec.export.run_script import run_script
 from parsec.export.stablehlo import PLATFORMS, export_program
 from parsec.export.torch_module import export_torch
-from parsec.files import read_bytes
-from parsec.run.workdir import locate, write_bytes_atomic, write_json_atomic
+from parsec.files import read_bytes, write_bytes_atomic
+from parsec.run.workdir import locate, write_json_atomic
 from parsec.settings.images import TRAIN
 from parsec.train.model_file import MODEL, Model, load_model
 
@@ -38,6 +38,7 @@ MANIFEST, PROGRAM, SCRIPT, GRAPH, TORCH_SOURCE, TORCH_WEIGHTS = (
 SCHEMA = 1
 # Each format and the package that it needs.
 FORMATS = {"stablehlo": "jax", "onnx": "jax2onnx", "torch": "torch"}
+_INSTALLED_BY = {"onnx": "jax2onnx onnxruntime", "torch": "torch"}
 
 
 def export_model(directory: Path, formats: Sequence[str] = ("stablehlo",)) -> list[Path]:
@@ -87,8 +88,8 @@ def run_export(directory: str, formats: Sequence[str]) -> None:
     for path in export_model(Path(directory), formats or [name for name in FORMATS if name not in missing]):
         print(path)
     if missing and not formats:
-        extras = ", ".join(f"pip install 'parsec-nas[{name}]'" for name in missing)
-        print(f"not written for want of their packages: {', '.join(missing)} ({extras})")
+        wanted = " ".join(_INSTALLED_BY[name] for name in missing)
+        print(f"not written for want of their packages: {', '.join(missing)} (pip install {wanted})")
 
 
 def network_directory(directory: Path | str) -> Path:

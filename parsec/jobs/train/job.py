@@ -16,11 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from parsec.cells.scan import stack, unstack
-from parsec.config import to_config_dict
+from parsec.config import affecting_results
 from parsec.data.memory import steps_per_epoch
 from parsec.data.stream import StreamedPart, feeding
 from parsec.devices import place, whole
 from parsec.errors import UserError
+from parsec.files import expanded
 from parsec.footprint import readable
 from parsec.jobs.train.cell_source import chosen_cell
 from parsec.jobs.train.export import export_model
@@ -40,8 +41,8 @@ from parsec.train.derived import (
     network_costs,
     variable_shapes,
 )
-from parsec.train.model_file import WEIGHTS, Metadata, load_model, save_model
-from parsec.train.recipe import Recipe
+from parsec.train.model_file import WEIGHTS, load_model, save_model
+from parsec.train.residual import RESIDUAL
 from parsec.train.training import Evaluate, TrainState, evaluated, init_state, judge, make_evaluate, make_step
 
 
@@ -62,8 +63,14 @@ def run_train(config: TrainConfig, workdir: Path) -> dict[str, Any]:
     result = report_finished(config, workdir, show_result)
     if result is not None:
         return result
-    task = load_task(config, *chosen_cell(config.from_run, config.genotype, locate(workdir)))
+    cell, like = chosen_cell(config.from_run, config.genotype, locate(workdir))
+    if config.network.params and cell.space != RESIDUAL:
+        raise UserError(
+            f"config.network.params={config.network.params} means nothing here; it needs config.genotype={RESIDUAL}"
+        )
+    task = load_task(config, cell, like)
     needed = check_task(task)
+    variables = start_variables(task, fold(jax.random.key(config.seed), "weights"), config.weights)
     title, plan = f"training on {config.dataset}", _plan(config, task, needed)
     with begin(config, workdir, task.digests, title, plan, task.notes) as run:
         unreadable = None
@@ -72,18 +79,17 @@ def run_train(config: TrainConfig, workdir: Path) -> dict[str, Any]:
             task = _reporting(task, unreadable)
         print("compiling the network, a minute or so on a CPU", flush=True)
         evaluate = make_evaluate(task.blueprint, config.data.eval_batch_size, task.mesh)
-        state = train(config, task, evaluate, run)
+        state = train(config, task, variables, evaluate, run)
         result = _conclude(config, task, evaluate, state, run.path, unreadable)
         show_result(result, run.path)
         return result
 
 
-def train(config: TrainConfig, task: Task, evaluate: Evaluate, run: Claim) -> TrainState:
-    """Returns the state after the last step, going on from the run directory's last checkpoint."""
+def train(config: TrainConfig, task: Task, variables: Variables, evaluate: Evaluate, run: Claim) -> TrainState:
+    """Returns the state after the last step, going on from the last checkpoint, or begun with the variables."""
     recipe, valid = task.recipe, task.valid
     per_epoch = steps_per_epoch(task.train.num_examples, recipe.batch_size)
     key = jax.random.key(config.seed)
-    variables = start_variables(task.blueprint, recipe, task.metadata, fold(key, "weights"), config.weights)
     advance = make_step(recipe, task.blueprint, key, task.mesh)
     start = init_state(recipe, variables, validates=valid is not None)
     waited = 0.0
@@ -120,19 +126,18 @@ def train(config: TrainConfig, task: Task, evaluate: Evaluate, run: Claim) -> Tr
         )
 
 
-def start_variables(
-    blueprint: Blueprint, recipe: Recipe, metadata: Metadata, key: jax.Array, weights: str
-) -> Variables:
+def start_variables(task: Task, key: jax.Array, weights: str) -> Variables:
     """Returns the variables that a training starts from, of the scanned form: fresh, or those of another training.
 
     Raises:
       UserError: the other training is unfinished, or of another network.
     """
-    network = make_network(blueprint, train=True, auxiliary=recipe.auxiliary_weight > 0, scan=True)
-    fresh = init_variables(network, key, metadata.image)
+    blueprint = task.blueprint
+    network = make_network(blueprint, train=True, auxiliary=task.recipe.auxiliary_weight > 0, scan=True)
+    fresh = init_variables(network, key, task.metadata.image)
     if not weights:
         return fresh
-    model = load_model(Path(weights).expanduser())
+    model = load_model(expanded(weights))
     theirs = model.metadata.blueprint
     where = f"config.weights={weights}"
     if theirs.shape.num_classes != blueprint.shape.num_classes:
@@ -140,14 +145,14 @@ def start_variables(
             f"{where}: its weights are of {theirs.shape.num_classes} classes, these images of "
             f"{blueprint.shape.num_classes}; train its cell anew with --config.from_run={weights}"
         )
-    if model.metadata.image[2] != metadata.image[2]:
-        raise UserError(f"{where}: its images have {model.metadata.image[2]} channels, these {metadata.image[2]}")
+    if model.metadata.image[2] != task.metadata.image[2]:
+        raise UserError(f"{where}: its images have {model.metadata.image[2]} channels, these {task.metadata.image[2]}")
     # What activations are stored in is no matter of the weights.
     if theirs._replace(shape=blueprint.shape) != blueprint or _sizes(theirs) != _sizes(blueprint):
         raise UserError(f"{where}: its network is another: {_described(theirs)}; this one is {_described(blueprint)}")
     plain = unstack(fresh)
     given = {group: {**plain[group], **model.variables[group]} for group in plain}
-    return jax.tree.map(jnp.asarray, stack(given, variable_shapes(network, metadata.image)))
+    return jax.tree.map(jnp.asarray, stack(given, variable_shapes(network, task.metadata.image)))
 
 
 def show_result(result: dict[str, Any], path: Path) -> None:
@@ -186,7 +191,7 @@ def _conclude(
     save_model(path, task.metadata, best, last)
     export_model(path)
     shape = task.blueprint.shape
-    settings = to_config_dict(config).to_dict()
+    settings = affecting_results(config)
     result: dict[str, Any] = {
         "space": task.blueprint.space,
         "genotype": task.blueprint.genotype,

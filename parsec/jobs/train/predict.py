@@ -19,9 +19,8 @@ from PIL import Image, ImageOps
 from parsec.data.images import decode, to_square
 from parsec.errors import UserError, one_line, shown
 from parsec.export.stablehlo import load_program
-from parsec.files import expanded
+from parsec.files import expanded, write_bytes_atomic
 from parsec.jobs.train.export import PROGRAM, network_directory, read_export
-from parsec.run.workdir import write_bytes_atomic
 from parsec.train.model_file import Metadata, load_metadata
 
 _BATCH = 64

@@ -74,5 +74,6 @@ PRESETS = {
         rollout_weight=0.5,
         first_training=100,
         retrain_every=100,
+        retrain_growth=0.0,
     ),
 }
