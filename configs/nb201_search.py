@@ -44,7 +44,7 @@ def get_config(variant: str = "") -> SearchConfig:
             steps=1500,
             inherit=False,
             objective="log_likelihood",
-            capacity=0.1,
+            capacity=0.2,
         ),
         derive=DeriveSettings(finalists=16, final_steps=5000, random_children=2),
         verify=VerifySettings(random=0),
@@ -60,7 +60,8 @@ def get_config(variant: str = "") -> SearchConfig:
             data=replace(full.data, image_size=16, augmentation="flip"),
             network=small,
             strategy=replace(full.strategy, evaluations=96, steps=300),
-            derive=DeriveSettings(valid_images=4096, finalists=12, final_steps=1500, random_children=2),
+            # In one cell a stage, skip connections side by side look better than they are where five follow one another.
+            derive=DeriveSettings(valid_images=4096, finalists=12, final_steps=500, final_cells=3, random_children=2),
         )
     paper = SearchConfig(
         dataset="cifar10",

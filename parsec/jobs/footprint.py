@@ -1,5 +1,7 @@
 """The least memory that a job takes, from its settings alone; `parsec.footprint` compares it with what there is."""
 
+from dataclasses import replace
+
 from parsec.cells.network import STEM_STRIDES
 from parsec.cells.space import Space
 from parsec.footprint import require_memory
@@ -19,9 +21,10 @@ def check_search_memory(config: SearchConfig, space: Space, image: tuple[int, in
       image: height, width and channels of an image.
     """
     length, derive = len(space.choices), config.derive
+    deepest = replace(config.network, cells=max(config.network.cells, derive.final_cells))
     require_memory(
         {
-            **network_needs(config.network, space, image, config.data.batch_size),
+            **network_needs(deepest, space, image, config.data.batch_size),
             "the children of a step": config.sampler.num_children * length * _INT32,
             "the samples to derive from": (derive.rule == "best_of_samples") * derive.samples * length * _INT32,
             "random children": derive.random_children * length * _INT64,

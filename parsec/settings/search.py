@@ -123,6 +123,13 @@ class DeriveSettings:
         minimum=0,
     )
     final_steps: int = option(0, "training steps of these; 0 for those of the search", minimum=0)
+    final_cells: int = option(
+        0,
+        "config.network.cells of the networks in which these are trained: what a cell does repeatedly shows in a deep "
+        "network alone. 0 for those of the search",
+        minimum=0,
+        maximum=1000,
+    )
     ranked_cells: int = option(
         200,
         "cells ranked by the search's scores and by the table, where one is given: random ones, or the table's own "

@@ -64,6 +64,12 @@ def test_a_preset_is_switched_off_by_one_option(chosen: str, off: str):
             "short trainings of single cells",
         ),
         ({"derive.samples": "4"}, "derive.samples=4", "derive.rule=best_of_samples"),
+        ({"derive.final_cells": "9"}, "derive.final_cells=9", "strategy.evaluator=train"),
+        (
+            {"strategy.name": "random", "strategy.evaluator": "train", "derive.final_cells": "2"},
+            "derive.final_cells=2",
+            "config.network.cells or more",
+        ),
         (
             {"derive.rule": "best_of_samples", "strategy.name": "random"},
             "derive.rule=best_of_samples",

@@ -328,6 +328,9 @@ def test_verification_costs_at_most_its_share_of_the_search():
     settings = trained | {"strategy.evaluations": "7", "strategy.steps": "10", "derive.valid_images": "500"}
     last = override(config, settings | {"derive.finalists": "2", "derive.final_steps": "20"})
     assert searched_images(last, problem) == pytest.approx(7 * (640 + 500 / 3) + 2 * (1280 + 719 / 3))
+    # In three times as many cells.
+    deep = override(last, {"network.cells": "2", "derive.final_cells": "6"})
+    assert searched_images(deep, problem) == pytest.approx(7 * (640 + 500 / 3) + 3 * 2 * (1280 + 719 / 3))
 
 
 def _refused(config: RetrainConfig, message: str, folder: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parsec.cells import get_space
+from parsec.cells import Space, get_space
 from parsec.cells.costs import cost_table, log_params_effects, table_costs
 from parsec.cells.network import Shape
 from parsec.data.memory import Batches
@@ -175,17 +175,21 @@ def test_nats_for_parameters_are_told_and_known_where_a_search_adds_them(
     assert from_fresh_training(config, tmp_path).objectives[0] == "value"
 
 
-def test_the_last_comparison_is_on_every_validation_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    counts: list[int] = []
+def test_the_last_comparison_is_on_every_validation_image_in_as_many_cells_as_are_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    seen: list[tuple[int, int]] = []
 
-    def record(*given: object, part: Batches | None = None, **named: object) -> None:
-        counts.append(len((part or given[3]).labels))
+    def record(space: Space, shape: Shape, trained: Shape, valid: Batches, **named: object) -> None:
+        assert trained == shape
+        seen.append((len(valid.labels), shape.cells))
 
     monkeypatch.setattr(factories, "training_evaluator", record)
-    config = replace(CONFIG, derive=replace(CONFIG.derive, valid_images=16))
+    monkeypatch.setattr(factories, "make_trainer_of", lambda config: load_problem(config).shape)
+    config = replace(CONFIG, derive=replace(CONFIG.derive, valid_images=16, final_cells=3))
     from_training(config, tmp_path)
     from_fresh_training(config, tmp_path)
-    assert counts == [16, load_problem(config).valid.num_examples] and counts[1] > 16
+    assert seen == [(16, 1), (load_problem(config).valid.num_examples, 3)] and seen[1][0] > 16
 
 
 def test_the_control_knows_what_is_known_beforehand_and_nothing_else(tmp_path: Path):

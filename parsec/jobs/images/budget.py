@@ -151,7 +151,8 @@ def search_speed(config: SearchConfig, problem: Problem) -> Speed:
     if entry.afresh:
         strategy = replace(config.strategy, steps=_CHILD_STEPS, evaluations=1)
         # As the evaluator of the last comparison does, which is the one measured.
-        looked_at = replace(config.derive, finalists=0, final_steps=0, valid_images=problem.valid.num_examples)
+        every = problem.valid.num_examples
+        looked_at = replace(config.derive, finalists=0, final_steps=0, final_cells=0, valid_images=every)
         brief, rng = replace(config, strategy=strategy, derive=looked_at), np.random.default_rng(config.seed)
         with TemporaryDirectory() as folder:
             evaluator = entry.factory(brief, Path(folder), afresh=True)()

@@ -134,9 +134,15 @@ CONDITIONS = (
             "strategy.objective",
             "strategy.capacity",
             "derive.finalists",
+            "derive.final_cells",
         ),
         _trains,
         "config.strategy.evaluator=train",
+    ),
+    Condition(
+        ("derive.final_cells",),
+        lambda config: config.derive.final_cells >= config.network.cells,
+        "config.network.cells or more",
     ),
     Condition(
         ("strategy.capacity",),

@@ -65,13 +65,17 @@ def from_training(config: SearchConfig, workdir: Path) -> Evaluator:
 def from_fresh_training(config: SearchConfig, workdir: Path) -> Evaluator:
     """Returns the evaluator by which children are compared at the end, from the same fresh weights for all.
 
-    It trains for `config.derive.final_steps`, where they are given, and scores on every validation image: the
-    candidates differ by less than the likelihoods of a few thousand images do by chance.
+    It trains for `config.derive.final_steps` in a network of `config.derive.final_cells`, where they are given, and
+    scores on every validation image: the candidates differ by less than the likelihoods of a few thousand images do by
+    chance.
     """
     del workdir
-    key = fold(jax.random.key(config.seed), "weights of compared children")
-    every = replace(config, derive=replace(config.derive, valid_images=load_problem(config).valid.num_examples))
-    return _training(every, config.derive.final_steps or search_steps(config), key, None)
+    key, derive = fold(jax.random.key(config.seed), "weights of compared children"), config.derive
+    every = replace(derive, valid_images=load_problem(config).valid.num_examples)
+    network = replace(config.network, cells=derive.final_cells or config.network.cells)
+    return _training(
+        replace(config, derive=every, network=network), derive.final_steps or search_steps(config), key, None
+    )
 
 
 def from_table(config: SearchConfig, workdir: Path) -> Evaluator:

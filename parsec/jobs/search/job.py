@@ -236,7 +236,8 @@ def _plan(config: SearchConfig, space: Space, problem: Problem, latencies: Laten
         steps = f"{strategy.evaluations} children, {each} each; batch {config.data.batch_size}"
         if config.derive.finalists:
             again = f"{config.derive.final_steps} steps" if config.derive.final_steps else "as long"
-            steps += f"; then {config.derive.finalists} candidates, {again} each"
+            deeper = f" in {config.derive.final_cells} cells" if config.derive.final_cells else ""
+            steps += f"; then {config.derive.finalists} candidates, {again} each{deeper}"
     else:
         steps = f"{strategy.evaluations} evaluations"
     return {

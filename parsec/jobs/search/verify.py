@@ -97,10 +97,12 @@ def searched_images(config: SearchConfig, problem: Problem) -> float:
     if entry.shared:
         return children * data.batch_size + looked_at
     if entry.afresh:
-        # The last comparison looks at all images for validation.
-        finals = config.derive.finalists * (config.derive.final_steps or search_steps(config))
-        looked_at += config.derive.finalists * _FORWARD * problem.valid.num_examples
-        return (strategy.evaluations * search_steps(config) + finals) * data.batch_size + looked_at
+        # The last comparison looks at all images for validation, in networks that may have more cells.
+        final = (config.derive.final_steps or search_steps(config)) * data.batch_size
+        final += _FORWARD * problem.valid.num_examples
+        final *= (config.derive.final_cells or config.network.cells) / config.network.cells
+        each = search_steps(config) * data.batch_size
+        return strategy.evaluations * each + config.derive.finalists * final + looked_at
     return 0.0
 
 
