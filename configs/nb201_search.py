@@ -60,7 +60,7 @@ def get_config(variant: str = "") -> SearchConfig:
             data=replace(full.data, image_size=16, augmentation="flip"),
             network=small,
             strategy=replace(full.strategy, evaluations=96, steps=300),
-            # In one cell a stage, skip connections side by side look better than they are where five follow one another.
+            # In one cell a stage, skip connections side by side look better than they are where five cells follow.
             derive=DeriveSettings(valid_images=4096, finalists=12, final_steps=500, final_cells=3, random_children=2),
         )
     paper = SearchConfig(
