@@ -16,9 +16,10 @@ what is known of them included, so that what is not known yet is tried. With as 
 would be what is not known, and its best architecture hardly better than a random one: draws are nearer to the mean than
 the posterior is (reshaped, Chapelle and Li 2011, "An Empirical Evaluation of Thompson Sampling", NeurIPS 24).
 
-A prior that another search learnt is one more common effect, whose size is believed to be that of half the signal, as
-much again either way: a single number, so that few scores tell how much of it is true here. The first architectures are
-drawn from it instead of uniformly, and where scores have no signal it is what is believed.
+A prior that another search learnt is one more common effect. Its size is a single number, so that few scores tell how
+much of it is true here: where a share s of the scores is signal it is believed to be half of sqrt(s / (1 - s)), give or
+take half of sqrt(s). The first architectures are drawn from it instead of uniformly, and where scores have no signal it
+is what is believed.
 """
 
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ _COMMON = np.array([0.0, 0.25, 0.5, 0.75, 1.0], np.float32)
 _NOISE = 0.9
 # How much more likely than any other share it is that choices have all in common: some hundred scores cannot tell.
 _ALL_COMMON = 36.0
-# Of what a carried prior says, before any score: mean and deviation in units of the signal's own deviation.
+# Of what a carried prior says, before any score: its deviation in units of the signal's own, and its mean (see above).
 _CARRIED = 0.5
 # Architectures tried for each draw of the effects where the best options together are not valid or known already.
 _CANDIDATES = 64
@@ -237,8 +238,9 @@ def _posterior(basis: _Basis, mask: np.ndarray, known: jax.Array, state: Additiv
         part = jnp.where(carried, np.float32(_CARRIED**2), jnp.where(own, 1 - common, common))
         # Parts of no variance keep a trace of it, so that nothing divides by zero.
         deviation = jnp.sqrt(jnp.where(intercept, 1.0, jnp.maximum(part, 1e-6) * signal / (1 - signal)))
-        # A carried weight's mean is as large as its deviation, which is in units of the noise; all others' are zero.
-        before = jnp.where(carried, deviation * jnp.sqrt(1 - signal), 0.0)
+        # A carried weight's mean; all others' are zero. A deviation is in units of the noise, the mean in those of the
+        # scores: with half of the signal's deviation as the mean, sixteen noisy scores could turn a prior round.
+        before = jnp.where(carried, deviation, 0.0)
         inside = jnp.eye(len(own), dtype=jnp.float32) + products * deviation[:, None] * deviation[None]
         lower = jnp.linalg.cholesky(inside)
         along = jax.scipy.linalg.solve_triangular(lower, deviation * (onto - products @ before), lower=True)

@@ -20,6 +20,7 @@ WALK = '''"""A random walk, to test the runner.
 python main.py --config=walk.py
 """
 
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
