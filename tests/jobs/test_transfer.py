@@ -121,8 +121,8 @@ def test_a_source_or_target_that_learns_no_prior_is_one_line_and_runs_nothing(tm
             run_transfer(*pair, tmp_path)
         assert "\n" not in str(raised.value)
     assert not any(tmp_path.iterdir())
-    ignored = replace(TARGET, strategy=replace(TARGET.strategy, epochs=3.0))
-    with pytest.raises(UserError, match=r"^target\.strategy\.epochs=3\.0 means nothing here; it needs target\."):
+    ignored = replace(TARGET, strategy=replace(TARGET.strategy, epochs=1.5))
+    with pytest.raises(UserError, match=r"^target\.strategy\.epochs=1\.5 means nothing here; it needs target\."):
         run_transfer(SOURCE, ignored, tmp_path)
 
 
