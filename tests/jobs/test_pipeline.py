@@ -179,6 +179,7 @@ def test_what_the_minutes_allow_is_chosen_once_and_kept_by_a_run_that_goes_on(
         return read(path / "result.json")
 
     monkeypatch.setattr(pipeline, "run_search", searched)
+    monkeypatch.setattr(budget, "search_speed", lambda config, problem: Speed(0.1, 1e-6))
     monkeypatch.setattr(budget, "training_speed", lambda task: Speed(1.0, 0.001))
     fail, ran = [True], []
 
@@ -222,6 +223,7 @@ def test_trainings_keep_half_of_their_time_where_the_search_overran(
 
     monkeypatch.setattr(pipeline.Clock, "spent", lambda clock: 100.0)
     monkeypatch.setattr(pipeline, "run_search", searched)
+    monkeypatch.setattr(budget, "search_speed", lambda config, problem: Speed(0.1, 1e-6))
     monkeypatch.setattr(budget, "training_speed", lambda task: Speed(1.0, 0.001))
     monkeypatch.setattr(pipeline, "run_train", killed)
     with pytest.raises(KeyboardInterrupt):
