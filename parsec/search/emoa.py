@@ -85,7 +85,7 @@ def make(domain: Domain, settings: Settings = Settings(), objectives: int = 1) -
         mutated = first
         for each in jax.random.split(change, settings.changes):
             mutated = jnp.asarray(domain.mutate(each, mutated))
-        # A crossover that is not valid, or nothing but its parent, gives way to a mutation.
+        # A crossover that is not valid, or nothing but its first parent, gives way to a mutation.
         new = jnp.asarray(domain.valid(crossed[None]))[0] & (crossed != first).any()
         child = jnp.where(new & ~jax.random.bernoulli(which, settings.mutation), crossed, mutated)
         found = (state.asked < population) | (state.born == 0)
