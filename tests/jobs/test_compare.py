@@ -112,7 +112,7 @@ def test_figures_files_resume_and_a_second_run_byte_for_byte(
         ({"budget": 28}, r"config\.budget=28 is larger than table small; it holds 27 architectures"),
         ({"benchmark": "nasbench"}, r"unknown benchmark 'nasbench'"),
         ({"benchmark": "nasbench201", "table": ""}, r"--config\.data_dir=DIR"),
-        ({"benchmark": "nasbench201"}, r"config\.table='.*' means nothing here; it needs config\.benchmark=table"),
+        ({"benchmark": "nasbench201"}, r"config\.table='.* means nothing here; it needs config\.benchmark=table"),
         ({"table": ""}, r"--config\.table=FILE"),
         ({"table": "absent.npz"}, "there is no file absent.npz"),
         ({"options": ("batch=3",)}, r"write NAME\.OPTION=VALUE"),
