@@ -8,11 +8,13 @@ Fields may be bool, int, float, str, a tuple of one of these (`tuple[str, ...]`)
 or a nested dataclass. A number that may be None may be given as infinite, which is None: JSON has no infinity.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import json
+import re
 import typing
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
@@ -158,6 +160,29 @@ def flatten(config: Any) -> Iterator[tuple[str, Any]]:
             yield from ((f"{name}.{path}", inner) for path, inner in flatten(value))
         else:
             yield name, value
+
+
+@contextlib.contextmanager
+def renamed_settings(config: Any, rename: Callable[[str], str]) -> Iterator[None]:
+    """Gives the settings of a config, or groups of them, in errors raised inside the names by which they are set there.
+
+    Args:
+      config: whose settings errors name as `config.KEY`; whatever else looks like one, such as config.json, stays.
+      rename: from a key path to the whole name.
+
+    Raises:
+      UserError: that of the inside, with its settings renamed.
+    """
+    known = [key for key, _ in flatten(config)]
+
+    def renamed(match: re.Match[str]) -> str:
+        is_setting = any(f"{key}.".startswith(f"{match[1]}.") for key in known)
+        return rename(match[1]) if is_setting else match[0]
+
+    try:
+        yield
+    except UserError as error:
+        raise UserError(re.sub(r"\bconfig\.(\w+(?:\.\w+)*)", renamed, str(error))) from error
 
 
 def changed_settings(stored: Mapping[str, Any], config: Any) -> dict[str, tuple[Any, Any]]:

@@ -16,6 +16,7 @@ from parsec.config import (
     from_config_dict,
     option,
     override,
+    renamed_settings,
     to_config_dict,
     to_json,
 )
@@ -203,3 +204,12 @@ def test_options_are_read_without_jax_and_name_every_augmentation():
     code = "import sys, parsec.settings.search, parsec.settings.table; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     assert set(AUGMENTATION_NAMES) == set(AUGMENTATIONS)
+
+
+def test_settings_in_errors_are_renamed_and_nothing_else():
+    said = "runs/a/config.json: config.seed=3, --config.optimizer.name, config.optimizer and config.data.size"
+    with pytest.raises(UserError) as raised, renamed_settings(Settings(), "target.{}".format):
+        raise UserError(said)
+    assert str(raised.value) == (
+        "runs/a/config.json: target.seed=3, --target.optimizer.name, target.optimizer and config.data.size"
+    )

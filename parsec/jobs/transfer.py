@@ -7,15 +7,13 @@ rate, how far it is opened up beforehand (`prior.sharpness`, `prior.mixture`), a
 images, as a third run.
 """
 
-import contextlib
-import re
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from parsec.cells import get_space
 from parsec.cells.space import uniform_logits
+from parsec.config import renamed_settings
 from parsec.errors import UserError
 from parsec.jobs.images.job import make_stages, run_pipeline
 from parsec.jobs.search.coherence import check_search
@@ -69,28 +67,28 @@ def run_transfer(config: Any, target_config: Any, workdir: Path, training: Train
             f"the target of a transfer must start from a prior: strategy {carry}, not {search.strategy.name}"
         )
     target = get_space(search.space)
-    with _naming("target"):
+    with renamed_settings(search, "target.{}".format):
         check_search(search, target)
     carry_logits(named_logits(source, uniform_logits(source))["logits"], target)
     inspect(workdir / TARGET, begun)
     if not (workdir / SOURCE / RESULT).exists():
         # Data that is missing is told of now, not after the source's hours.
-        with _naming("target"):
+        with renamed_settings(search, "target.{}".format):
             load_problem(search)
     if training is not None:
         training = _of_target(training, begun)
         inspect(workdir / TRAINED, training)
         if not (workdir / TRAINED / RESULT).exists():
-            with _naming("train"):
+            with renamed_settings(training, "train.{}".format):
                 check_task(load_task(training, *[any_cell(search.space)] * 2))
     run_search(config, workdir / SOURCE)
-    with _naming("target"):
+    with renamed_settings(begun, "target.{}".format):
         if isinstance(begun, PipelineConfig):
             return run_pipeline(begun, workdir / TARGET)
         found = run_search(begun, workdir / TARGET)
     if training is None:
         return found
-    with _naming("train"):
+    with renamed_settings(training, "train.{}".format):
         return run_train(training, workdir / TRAINED)
 
 
@@ -103,15 +101,6 @@ def _of_target(training: TrainConfig, target: SearchConfig | PipelineConfig) -> 
         raise UserError("--train means nothing here: this target trains what it finds; leave it out")
     images = {"dataset": target.dataset, "data_dir": target.data_dir}
     return replace(training, from_run=f"../{TARGET}", genotype="", weights="", **images)
-
-
-@contextlib.contextmanager
-def _naming(group: str) -> Iterator[None]:
-    """Gives the settings in a part's errors the names by which they are set here: `target.` or `train.`."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(re.sub(r"\bconfig\.(?=\w)", f"{group}.", str(error))) from error
 
 
 def _started(target: Any) -> tuple[SearchConfig | PipelineConfig, SearchConfig]:

@@ -91,8 +91,7 @@ def inspect(path: Path, config: Any, digests: Mapping[str, str] | None = None) -
     if not isinstance(stored, dict) or not isinstance(stored.get("config"), dict):
         raise UserError(f"{path / CONFIG} is not the config of a run; choose another --workdir")
     changed = changed_settings(stored["config"], config)
-    # By its function: the module that a job lies in may have another name since.
-    if changed and _function(stored.get("job", _job(config))) != _function(_job(config)):
+    if changed and not same_job(stored.get("job", _job(config)), _job(config)):
         raise UserError(f"{path} belongs to a run of another job, {stored['job']}; choose another --workdir")
     if changed:
         keys = "; ".join(f"{key} was {_short(before)}, now {_short(now)}" for key, (before, now) in changed.items())
@@ -156,6 +155,11 @@ def finished_result(workdir: str | Path, config: Any) -> Any | None:
     if inspect(path, config) is None or not (path / RESULT).is_file():
         return None
     return read_json(path / RESULT)
+
+
+def same_job(stored: Any, job: str) -> bool:
+    """Whether a run's job, "module:function", is this one: the module may have had another name when it began."""
+    return str(stored).rpartition(":")[2] == job.rpartition(":")[2]
 
 
 def writes(config: Any) -> tuple[str, ...]:
@@ -278,10 +282,6 @@ def _describe_run(config: Any, digests: Mapping[str, str] | None) -> dict[str, A
 
 def _job(config: Any) -> str:
     return getattr(config, "JOB", type(config).__name__)
-
-
-def _function(job: Any) -> str:
-    return str(job).rpartition(":")[2]
 
 
 def _short(value: Any) -> str:

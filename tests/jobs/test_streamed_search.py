@@ -1,6 +1,7 @@
 """Searches on streamed images: the images that would lie in memory, the same bytes after a kill, what is refused."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,6 @@ from PIL import Image
 import main
 from configs import imagenet_search, imagenet_train
 from parsec.cells import get_space
-from parsec.command import launch
 from parsec.data.examples import FolderExamples
 from parsec.data.folder import class_files
 from parsec.data.images import decode, to_square
@@ -53,16 +53,8 @@ def config_of(folder: Path) -> SearchConfig:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A folder of two classes, light and dark noise: 40 images to learn from and 10 for the test."""
-    rng = np.random.default_rng(0)
-    for part, count in (("train", 20), ("val", 5)):
-        for label, name in enumerate(("dark", "light")):
-            (tmp_path / "images" / part / name).mkdir(parents=True)
-            for i in range(count):
-                pixels = rng.integers(100 * label, 100 * label + 150, (24, 20, 3)).astype(np.uint8)
-                Image.fromarray(pixels).save(tmp_path / "images" / part / name / f"{i:02d}.png")
-    return tmp_path / "images"
+def folder(noise_images: Callable[[str], Path]) -> Path:
+    return noise_images("png")
 
 
 def test_what_is_streamed_are_the_images_and_labels_that_would_lie_in_memory(folder: Path):
@@ -182,20 +174,10 @@ def test_more_unreadable_images_than_allowed_end_the_search(folder: Path, tmp_pa
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
+@pytest.mark.usefixtures("typed_here")
 def test_a_mistake_is_one_line_and_exit_code_2(
-    words: list[str],
-    says: str,
-    folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    words: list[str], says: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    import tensorflow_datasets as tfds
-
-    monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(tmp_path / "prepared"))
-    monkeypatch.setattr(launch, "prepare_process", lambda: None)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "EMPTY").mkdir()
     for name in ("a", "b"):
         (tmp_path / "HOLLOW" / name).mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(tmp_path / "HOLLOW" / "a" / "0.png")

@@ -1,17 +1,15 @@
 """Training on streamed images as a job: what is written, the same after a kill, and one line for what cannot work."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from commands import assert_same_bytes, finish, start, stop_after
-from PIL import Image
 
 import main
 from configs import imagenet_train
-from parsec.command import launch
 from parsec.errors import UserError
 from parsec.jobs.train.job import run_train
 from parsec.run.metrics import read_metrics
@@ -43,16 +41,8 @@ def config_of(folder: Path) -> TrainConfig:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A folder of two classes: light and dark noise, 40 images to train on and 10 for the test."""
-    rng = np.random.default_rng(0)
-    for part, count in (("train", 20), ("val", 5)):
-        for label, name in enumerate(("dark", "light")):
-            (tmp_path / "images" / part / name).mkdir(parents=True)
-            for i in range(count):
-                pixels = rng.integers(100 * label, 100 * label + 150, (24, 20, 3)).astype(np.uint8)
-                Image.fromarray(pixels).save(tmp_path / "images" / part / name / f"{i:02d}.jpg")
-    return tmp_path / "images"
+def folder(noise_images: Callable[[str], Path]) -> Path:
+    return noise_images("jpg")
 
 
 @pytest.mark.slow
@@ -117,20 +107,10 @@ def test_more_unreadable_images_than_allowed_end_the_run_and_a_higher_limit_goes
         ([], "imagenet2012 is not prepared in"),
     ],
 )
+@pytest.mark.usefixtures("typed_here")
 def test_a_mistake_is_one_line_and_exit_code_2(
-    words: list[str],
-    says: str,
-    folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    words: list[str], says: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    import tensorflow_datasets as tfds
-
-    monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(tmp_path / "prepared"))
-    monkeypatch.setattr(launch, "prepare_process", lambda: None)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "EMPTY").mkdir()
     if "unreadable" in says:
         for name in ("train/dark/03.jpg", "train/light/00.jpg"):
             (folder / name).write_bytes(b"no image")

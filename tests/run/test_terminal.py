@@ -73,8 +73,8 @@ def test_an_interrupt_that_became_another_error_is_still_an_interrupt(monkeypatc
     assert outcome(KeyboardInterrupt(), None) == (130, terminal.INTERRUPTED)
     assert outcome(UserError("a\nb"), None) == (2, "error: a b")
     assert outcome(ValueError("a bug"), None) is None
-    denied = PermissionError(errno.EACCES, "Permission denied", "/root/a")
-    assert outcome(denied, None) == (2, "error: cannot read or write '/root/a': Permission denied")
+    denied = PermissionError(errno.EACCES, "Permission denied", "a/b")
+    assert outcome(denied, None) == (2, "error: cannot read or write 'a/b': Permission denied")
     assert outcome(FileNotFoundError(errno.ENOENT, "No such file", "a"), None) is None
     # An error of the system with standard output sound is a bug, or launch's to tell.
     assert outcome(OSError(os.EX_OSERR, "strange"), None) is None

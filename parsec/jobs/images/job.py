@@ -10,7 +10,6 @@ thing is result.json.
 import contextlib
 import math
 import os
-import re
 import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from parsec.cells import get_space
-from parsec.config import affecting_results, flatten
+from parsec.config import affecting_results, flatten, renamed_settings
 from parsec.data.examples import is_streamed
 from parsec.errors import UserError, shown
 from parsec.jobs.images.budget import fit_search, fit_trainings, read_budget, shortened, write_budget
@@ -233,19 +232,9 @@ def _stage(run: Callable[[Config, Path], dict[str, Any]], config: Config, path: 
 @contextlib.contextmanager
 def _of_stage(name: str, config: SearchConfig | TrainConfig) -> Iterator[None]:
     """Gives the settings in a stage's errors the names by which they are set here."""
-    known, shared = {key for key, _ in flatten(config)}, {key: top for top, key in _SHARED.items()}
-
-    def renamed(match: re.Match[str]) -> str:
-        key = match[1]
-        if key in shared:
-            return f"config.{shared[key]}"
-        is_setting = any(f"{setting}.".startswith(f"{key}.") for setting in known)
-        return f"config.{name}.{key}" if is_setting else match[0]
-
-    try:
+    shared = {key: top for top, key in _SHARED.items()}
+    with renamed_settings(config, lambda key: f"config.{shared.get(key, f'{name}.{key}')}"):
         yield
-    except UserError as error:
-        raise UserError(re.sub(r"\bconfig\.(\w+(?:\.\w+)*)", renamed, str(error))) from error
 
 
 def _with_shared(config: PipelineConfig, stage: Config, name: str) -> Config:

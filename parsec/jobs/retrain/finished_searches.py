@@ -12,7 +12,7 @@ from parsec.config import from_config_dict
 from parsec.data import Dataset
 from parsec.errors import UserError, shown
 from parsec.jobs.train.cell_source import cell_of_run
-from parsec.run.workdir import CONFIG, read_json
+from parsec.run.workdir import CONFIG, read_json, same_job
 from parsec.settings.retrain import RetrainNetworkSettings
 from parsec.settings.search import SearchConfig
 
@@ -84,8 +84,7 @@ def _read_search(run: str) -> FinishedSearch:
     cell, where = cell_of_run(run, "config.from_runs"), f"config.from_runs={shown(run)}"
     stored = read_json(Path(run).expanduser() / CONFIG)
     job = stored.get("job") if isinstance(stored, dict) else None
-    # By its function: the module that a job lies in may have another name since.
-    if str(job).rpartition(":")[2] != SearchConfig.JOB.rpartition(":")[2]:
+    if not same_job(job, SearchConfig.JOB):
         raise UserError(f"{where} is the run of another job, {shown(job)}; give run directories of searches")
     try:
         config = from_config_dict(SearchConfig, stored["config"])

@@ -137,7 +137,7 @@ def search_by_scores(
     problem: Problem,
     run: Claim,
     initial: np.ndarray,
-    goals: Goals | None = None,
+    goals: Goals | None,
 ) -> Outcome:
     """Returns what a strategy finds in a domain that is told an evaluator's scores, from the prior `initial` [L, O].
 
