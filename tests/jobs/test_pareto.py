@@ -133,7 +133,8 @@ def test_strategies_that_choose_how_long_to_train_are_compared_at_equal_epochs(
         ({"options": ("random.bach=3",)}, "unknown option of strategy random 'bach'"),
         ({"space": "nasbench201"}, r"has choices of 5, 5, 5, 5, 5, 5 options; table small has 3, 3, 4"),
         ({"table": ""}, r"--config\.table=FILE"),
-        ({"benchmark": "nasbench201"}, r"--config\.data_dir=DIR"),
+        ({"benchmark": "nasbench201", "table": ""}, r"--config\.data_dir=DIR"),
+        ({"benchmark": "digits201"}, r"config\.table=.* means nothing here; it needs config\.benchmark=table"),
     ],
 )
 def test_a_mistake_is_refused_before_anything_is_written(
