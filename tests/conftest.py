@@ -7,6 +7,7 @@ silently.
 import gc
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 # Tests compile far more than they compute, so the compiler is told not to try hard, and what it made is kept: for the
@@ -24,7 +25,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import hypothesis
 import jax
+import numpy as np
 import pytest
+from PIL import Image
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -54,3 +57,20 @@ def shared_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("PARSEC_DATA names no folder of measuring data")
     return Path(folder)
+
+
+@pytest.fixture
+def noise_images(tmp_path: Path) -> Callable[[str], Path]:
+    """Makes a folder of two classes, light and dark noise: 40 images to learn from and 10 for the test."""
+
+    def make(ending: str) -> Path:
+        rng = np.random.default_rng(0)
+        for part, count in (("train", 20), ("val", 5)):
+            for label, name in enumerate(("dark", "light")):
+                (tmp_path / "images" / part / name).mkdir(parents=True)
+                for i in range(count):
+                    pixels = rng.integers(100 * label, 100 * label + 150, (24, 20, 3)).astype(np.uint8)
+                    Image.fromarray(pixels).save(tmp_path / "images" / part / name / f"{i:02d}.{ending}")
+        return tmp_path / "images"
+
+    return make

@@ -81,7 +81,7 @@ def launch(
         settings.config.setdefault("devices", "0")
     config = check(override(named.config, settings.config))
     if multihost:
-        _check_multihost(config, transfer_to)
+        _check_multihost(chosen, config, transfer_to)
     _check_roles(settings, transfer_to is not None, train)
     folder, arguments, more, job = named.folder, (config,), (), getattr(type(config), "JOB", "")
     if transfer_to is not None:
@@ -209,20 +209,18 @@ def compile_cache_folder() -> Path:
     return cache_home() / "parsec" / f"jax-{importlib.metadata.version('jax')}-{key}"
 
 
-def _check_multihost(config: Any, transfer_to: str | None) -> None:
+def _check_multihost(chosen: str, config: Any, transfer_to: str | None) -> None:
     """Raises `UserError` where a job is not made for several processes."""
-    what, job = type(config).__name__, getattr(type(config), "JOB", "")
+    what, job = f"config {chosen}", getattr(type(config), "JOB", "")
     if transfer_to is not None:
         what = "a transfer"
     elif job.endswith(":run_train") or (job.endswith(":run_search") and joint_entry(config) is not None):
-        if not str(config.dataset).startswith(("stream:", "imagenet")):
-            return
-        what = f"a streamed dataset, {config.dataset!r}"
+        return
     elif job.endswith(":run_search"):
         what = f"a search by scores, {config.strategy.name} on {config.strategy.evaluator}"
     raise UserError(
-        f"--multihost is for the training of one network and for searches of weights and prior together, on images in "
-        f"memory; {what} has one process: leave it out"
+        f"--multihost is for the training of one network and for searches of weights and prior together; {what} has "
+        "one process: leave it out"
     )
 
 

@@ -3,7 +3,8 @@
 Which examples (`parsec.data.examples`) make up a batch, and how each is cropped, is a function of the seed and the
 step's number alone: the order is a permutation of all examples, made new for every epoch, that can be asked for single
 places. Grain (https://github.com/google/grain) permutes, reads ahead and shares the work
-out; how many processes decode changes no batch.
+out; how many processes decode changes no batch. Where several processes train together, each reads of every batch the
+share that its own devices hold, and no more.
 
 An image that cannot be read is passed over. In training the next readable one, in the order of the part, stands in for
 it; in an evaluation it does not count. Either way it is reported by name.
@@ -12,7 +13,7 @@ it; in an evaluation it does not count. Either way it is reported by name.
 import contextlib
 import gc
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import resource_tracker
@@ -27,7 +28,7 @@ from parsec.data.examples import Examples
 from parsec.data.images import decode, random_crop, to_centre
 from parsec.data.memory import Batches, finished, memory_source, steps_per_epoch
 from parsec.data.source import Batch, RawBatch, Source
-from parsec.devices import divided, whole
+from parsec.devices import divided, place, whole
 from parsec.errors import UserError
 from parsec.processes import end_with_parent, leaving_interrupts
 
@@ -123,10 +124,7 @@ def feeding(part: Part, batch_size: int, mesh: Mesh | None = None) -> Iterator[F
         in_memory: Batches = part
         yield lambda index: in_memory
         return
-    steps_per_epoch(part.num_examples, batch_size)
-    places = _grain().MapDataset.range(part.num_examples).seed(part.seed).shuffle()
-    batches = places.random_map(_ForTraining(*_read_by(part), part.crop_area, part.most_unreadable + 1))
-    batches = batches.batch(batch_size, drop_remainder=True).repeat()
+    batches = _training_shares(part, batch_size, _own_share(batch_size, mesh))
     readers: list[Any] = []
     expected = -1
 
@@ -139,7 +137,7 @@ def feeding(part: Part, batch_size: int, mesh: Mesh | None = None) -> Iterator[F
         images, labels, at, missed = _next(readers[0])
         expected = index + 1
         _report(part, at, missed)
-        return _raw(images, labels, mesh)
+        return _raw(_joined((images, labels), batch_size, mesh), mesh)
 
     try:
         yield feed
@@ -147,7 +145,7 @@ def feeding(part: Part, batch_size: int, mesh: Mesh | None = None) -> Iterator[F
         _close(readers)
 
 
-def stream_once(part: StreamedPart, batch_size: int, mesh: Mesh | None = None) -> Iterator[tuple[RawBatch, np.ndarray]]:
+def stream_once(part: StreamedPart, batch_size: int, mesh: Mesh | None = None) -> Iterator[tuple[RawBatch, jax.Array]]:
     """Yields every image of a part once, in order, for an evaluation.
 
     Args:
@@ -161,18 +159,54 @@ def stream_once(part: StreamedPart, batch_size: int, mesh: Mesh | None = None) -
     Raises:
       UserError: a decoding process died.
     """
-    batches = _grain().MapDataset.range(part.num_examples).map(_ForEvaluation(*_read_by(part))).batch(batch_size)
+    share = _own_share(batch_size, mesh)
+    batches, size = _evaluation_shares(part, batch_size, share), batch_size // share.among
     readers = [_read_ahead(batches, part.workers)]
     try:
-        for _ in range(len(batches)):
-            images, labels, at, missed = _next(readers[0])
+        for index in range(-(-part.num_examples // batch_size)):
+            # Of the last batch, this process's share may be empty.
+            images, labels, at, missed = _next(readers[0]) if index < len(batches) else _nothing(part.image_size)
             _report(part, at, missed)
             weights = (missed == 0).astype(np.float32)
-            filled = batch_size - len(labels)
-            images = np.pad(images, ((0, filled), (0, 0), (0, 0), (0, 0)))
-            yield _raw(images, np.pad(labels, (0, filled)), mesh), np.pad(weights, (0, filled))
+            filled = [
+                np.pad(array, [(0, size - len(array)), *[(0, 0)] * (array.ndim - 1)])
+                for array in (images, labels, weights)
+            ]
+            images, labels, weights = _joined(filled, batch_size, mesh)
+            yield _raw((images, labels), mesh), weights
     finally:
         _close(readers)
+
+
+class _Share(NamedTuple):
+    """The `place`-th of `among` equal shares of every batch."""
+
+    place: int
+    among: int
+
+
+def _own_share(batch_size: int, mesh: Mesh | None) -> _Share:
+    """Returns the share of a batch that is what this process's devices hold; all of it where no share is."""
+    held = divided(mesh).addressable_devices_indices_map((batch_size,)).values()
+    rows = {row for part in held if part is not None for row in range(*part[0].indices(batch_size))}
+    first, size = min(rows), len(rows)
+    alike = max(rows) - first < size and first % size == batch_size % size == 0
+    return _Share(first // size, batch_size // size) if alike else _Share(0, 1)
+
+
+def _training_shares(part: StreamedPart, batch_size: int, share: _Share) -> Any:
+    """Returns a share of each training batch, as a map dataset without end."""
+    per_epoch = steps_per_epoch(part.num_examples, batch_size)
+    places = _grain().MapDataset.range(part.num_examples).seed(part.seed).shuffle()
+    images = places.random_map(_ForTraining(*_read_by(part), part.crop_area, part.most_unreadable + 1))
+    shares = images.batch(batch_size // share.among, drop_remainder=True)
+    return shares[share.place : per_epoch * share.among : share.among].repeat()
+
+
+def _evaluation_shares(part: StreamedPart, batch_size: int, share: _Share) -> Any:
+    """Returns a share of each batch of all images in order, as a map dataset; of the last it may be shorter or none."""
+    images = _grain().MapDataset.range(part.num_examples).map(_ForEvaluation(*_read_by(part)))
+    return images.batch(batch_size // share.among)[share.place :: share.among]
 
 
 @dataclass(frozen=True)
@@ -220,13 +254,24 @@ def _black(size: int) -> np.ndarray:
     return np.zeros((size, size, 3), np.uint8)
 
 
+def _nothing(size: int) -> tuple[np.ndarray, ...]:
+    return np.zeros((0, size, size, 3), np.uint8), *(np.zeros(0, np.int32),) * 3
+
+
 def _read_by(part: StreamedPart) -> tuple[Examples, np.ndarray, int]:
     return part.examples, part.rows, part.image_size
 
 
-def _raw(images: np.ndarray, labels: np.ndarray, mesh: Mesh | None) -> RawBatch:
+def _joined(shares: Sequence[np.ndarray], batch_size: int, mesh: Mesh | None) -> list[jax.Array]:
+    """Returns arrays [B, ...] on the mesh's devices, of each of which this process gives its share."""
     # Each device is sent its own examples, and no others.
-    return RawBatch(*jax.device_put((images, labels), divided(mesh)), *jax.device_put((MEAN, STD), whole(mesh)))
+    return [
+        jax.make_array_from_process_local_data(divided(mesh), share, (batch_size, *share.shape[1:])) for share in shares
+    ]
+
+
+def _raw(fed: Sequence[jax.Array], mesh: Mesh | None) -> RawBatch:
+    return RawBatch(*fed, *place((MEAN, STD), whole(mesh)))
 
 
 def _report(part: StreamedPart, at: np.ndarray, missed: np.ndarray) -> None:

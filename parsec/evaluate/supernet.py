@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from parsec.data.memory import Batches, normalise, take
 from parsec.data.source import Batch, RawBatch
 from parsec.data.stream import Part, StreamedPart, stream_once
-from parsec.devices import divide, divided, place, traced_for, whole
+from parsec.devices import divide, place, traced_for, whole
 from parsec.errors import UserError
 from parsec.evaluate.contract import Evaluated, Evaluator, Pause
 from parsec.supernet.objective import Child
@@ -97,12 +97,12 @@ def make_score(
 def _score_streamed(child: Child, part: StreamedPart, batch_size: int, dtype: str, mesh: Mesh | None) -> Score:
     """Returns `make_score`'s function for whole batches of a streamed part, all its images."""
 
-    def count(weights: Weights, raw: RawBatch, real: jax.Array, architecture: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def count(weights: Weights, raw: RawBatch, real: jax.Array, architecture: jax.Array) -> tuple[jax.Array, ...]:
         # What could not be read is black, has no label and counts for nothing.
         labels = jnp.where(real > 0, raw.labels, -1)
         batch = divide(Batch(normalise(raw.images, raw.mean, raw.std, dtype), labels), mesh)
         value, correct = child(weights, batch, architecture)
-        return correct.astype(jnp.int32), value.astype(jnp.float32)
+        return correct.astype(jnp.int32), value.astype(jnp.float32), (real > 0).sum(dtype=jnp.int32)
 
     counted = jax.jit(traced_for(mesh, count), out_shardings=whole(mesh))
 
@@ -110,8 +110,8 @@ def _score_streamed(child: Child, part: StreamedPart, batch_size: int, dtype: st
         placed = place(np.asarray(architecture, np.int32), whole(mesh))
         correct, value, number = 0, 0.0, 0
         for raw, real in stream_once(part, batch_size, mesh):
-            right, likelihood = counted(weights, raw, jax.device_put(real, divided(mesh)), placed)
-            correct, value, number = correct + int(right), value + float(likelihood), number + int(real.sum())
+            right, likelihood, there = counted(weights, raw, real, placed)
+            correct, value, number = correct + int(right), value + float(likelihood), number + int(there)
         if not number:
             raise UserError(f"none of the {part.num_examples} images of a part can be read")
         if not np.isfinite(value):

@@ -59,6 +59,19 @@ def bytes_from_first(content: bytes) -> bytes:
     return found.tobytes()[: len(content)]
 
 
+def tell_first(name: str, value: str) -> None:
+    """Tells process 0 something under a name, to which it comes when it asks; nothing where this is process 0."""
+    if jax.process_index():
+        store().key_value_set(f"parsec/told/{name}/{jax.process_index()}/{next(_turns[name])}", value)
+
+
+def told_first(name: str) -> list[str]:
+    """Returns all that process 0 was told under a name by the others; nothing where this is another."""
+    if jax.process_count() == 1 or jax.process_index():
+        return []
+    return [value for _, value in store().key_value_dir_get(f"parsec/told/{name}")]
+
+
 def wait_for_all(name: str, seconds: float | None = None) -> bool:
     """Returns True once all processes have come here, or False where that takes longer."""
     if jax.process_count() == 1:
@@ -110,9 +123,9 @@ class Agreement:
                 step, number = said.split()
                 self._next = int(step), int(number)
         elif self._next is None:
-            asked = [signal or 0, *(int(value) for _, value in store().key_value_dir_get(f"{self._folder}/asked"))]
-            if save or any(asked):
-                self._next = done + _LEAD, max(asked)
+            asked = self._asked_of_any(signal)
+            if save or asked:
+                self._next = done + _LEAD, asked
                 store().key_value_set(self._key, f"{self._next[0]} {self._next[1]}")
         if self._next is None or done != self._next[0]:
             return False
@@ -122,6 +135,16 @@ class Agreement:
     def signal(self, own: int | None) -> int | None:
         """Returns the signal that stops the run where it was saved just now, or None where it goes on."""
         return own if jax.process_count() == 1 else self._signal
+
+    def last_signal(self, own: int | None) -> int | None:
+        """Returns the signal that stops the run after its last step, or None; one that comes later ends no process."""
+        if jax.process_count() == 1:
+            return own
+        return int(from_first("last signal", str(self._asked_of_any(own)))) or None
+
+    def _asked_of_any(self, own: int | None) -> int:
+        """Returns the signal that asked any process to stop, as far as this one knows, or 0."""
+        return max(own or 0, *(int(value) for _, value in store().key_value_dir_get(f"{self._folder}/asked")), 0)
 
     def _ask(self, signal: int | None) -> None:
         if signal is not None and not self._asked:

@@ -34,6 +34,7 @@ def run_steps(
     save_minutes: float = 5.0,
     tensorboard: bool = True,
     fatal: Callable[[Metrics], str | None] = lambda metrics: None,
+    before_save: Callable[[], None] = lambda: None,
     waited: Callable[[], float] | None = None,
 ) -> State:
     """Returns the state after `total` steps, going on from the run directory's last checkpoint.
@@ -51,6 +52,7 @@ def run_steps(
       tensorboard: whether to write TensorBoard events too, where tensorboardX is installed.
       fatal: returns why the run cannot go on, judging by a step's metrics, or None; the step is then not saved, so that
         the same command comes to the same end.
+      before_save: called when all processes have taken the steps that are to be saved; may raise `UserError`.
       waited: returns the seconds that this process's steps have waited for their batches; timing.json then tells them.
 
     Raises:
@@ -101,10 +103,11 @@ def run_steps(
                     if reason is not None:
                         # Not saved: a checkpoint of this step would be a run that came to its end.
                         raise UserError(f"stopped after step {index + 1}: {reason}")
+                    before_save()
                     checkpoints.save(index + 1, state, {"lines": lines})
                     clock.write(index + 1)
                     saved = time.monotonic()
-                    signal = stop.signal if last else agreement.signal(stop.signal)
+                    signal = (agreement.last_signal if last else agreement.signal)(stop.signal)
                     if signal is not None:
                         raise StoppedError(signal, index + 1)
                 clock.tick()

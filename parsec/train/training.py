@@ -168,7 +168,8 @@ def make_evaluate(blueprint: Blueprint, batch_size: int, mesh: Mesh | None = Non
 
     def count(variables: Variables, raw: RawBatch, real: jax.Array) -> jax.Array:
         logits: Any = network.apply(variables, normalise(raw.images, raw.mean, raw.std, blueprint.shape.dtype))
-        return ((logits.argmax(-1).astype(raw.labels.dtype) == raw.labels) & (real > 0)).sum(dtype=jnp.int32)
+        right = (logits.argmax(-1).astype(raw.labels.dtype) == raw.labels) & (real > 0)
+        return jnp.stack([right, real > 0]).sum(1, dtype=jnp.int32)
 
     def count_of_rows(variables: Variables, part: Batches, rows: jax.Array, real: jax.Array) -> jax.Array:
         return count(variables, RawBatch(*take(part, rows), part.mean, part.std), real)
@@ -178,24 +179,24 @@ def make_evaluate(blueprint: Blueprint, batch_size: int, mesh: Mesh | None = Non
     )
 
     def evaluate(variables: Variables, part: Part) -> jax.Array:
-        number = part.num_examples
         # What fills a batch up does not count, and changes nothing: here nothing is normalised by the batch.
-        size = -(-min(batch_size, number) // devices) * devices
+        size = -(-min(batch_size, part.num_examples) // devices) * devices
         # The auxiliary head is a thing of training.
         variables = {group: _without_auxiliary(tree) for group, tree in variables.items()}
+        # The right ones of each batch, and all that count.
+        counts: list[jax.Array] = []
         if isinstance(part, StreamedPart):
-            correct, number = [], 0
             for raw, real in stream_once(part, size, mesh):
                 # One behind the device: were it far behind, all the images would wait in its memory.
-                jax.block_until_ready(correct[-1:])
-                correct.append(count_read(variables, raw, jax.device_put(real, divided(mesh))))
-                number += int(real.sum())
-            if not number:
-                raise UserError(f"none of the {part.num_examples} images of a part can be read")
+                jax.block_until_ready(counts[-1:])
+                counts.append(count_read(variables, raw, real))
         else:
-            pairs = zip(*sweep(number, size), strict=True)
-            correct = [count_rows(variables, part, *place(pair, divided(mesh))) for pair in pairs]
-        return jnp.stack(correct).sum(dtype=jnp.int32).astype(jnp.float32) * jnp.float32(100 / number)
+            for pair in zip(*sweep(part.num_examples, size), strict=True):
+                counts.append(count_rows(variables, part, *place(pair, divided(mesh))))
+        right, number = jnp.stack(counts).sum(0, dtype=jnp.int32)
+        if not int(number):
+            raise UserError(f"none of the {part.num_examples} images of a part can be read")
+        return right.astype(jnp.float32) * jnp.float32(100 / int(number))
 
     return evaluate
 

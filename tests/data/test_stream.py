@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -19,7 +20,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from configs import imagenet_search
-from parsec.data import load
+from parsec.data import load, stream
 from parsec.data.examples import StreamedDataset, open_stream, split_rows
 from parsec.data.memory import finished
 from parsec.data.stream import MEAN, STD, StreamedPart, feeding, open_source, stream_once
@@ -240,6 +241,60 @@ def test_an_evaluation_sees_every_readable_image_once(folder: Path, workers: int
     assert kept == [at for at in range(20) if at != 12]
     assert [label for label, weight in zip(labels, weights, strict=True) if weight] == [at // COUNT for at in kept]
     assert names == ["train/dogs/02.png"]
+
+
+@pytest.mark.parametrize("among", [2, 4])
+def test_the_shares_of_several_processes_are_the_whole_batches(
+    among: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("cats/03.png", "dogs/05.png"):
+        (folder / "train" / name).write_bytes(b"no image")
+    part = part_of(open_stream("imagenet", str(folder), 8), crop_area=0.3, most_unreadable=3)
+
+    def read() -> tuple[list[np.ndarray], list[np.ndarray], set[str]]:
+        names: list[str] = []
+        telling = part._replace(report=names.extend)
+        with feeding(telling, 8) as feed:
+            fed = [feed(index) for index in range(1, 6)]
+        seen = [(raw.images, raw.labels, weights) for raw, weights in stream_once(telling, 8)]
+        trained = [np.stack([np.asarray(getattr(raw, name)) for raw in fed]) for name in ("images", "labels")]
+        return trained, [np.stack([np.asarray(each) for each in part]) for part in zip(*seen, strict=True)], set(names)
+
+    whole = read()
+    monkeypatch.setattr(stream, "_joined", lambda shares, size, mesh: [np.asarray(share) for share in shares])
+    shares = []
+    for place in range(among):
+        monkeypatch.setattr(stream, "_own_share", lambda size, mesh, place=place: stream._Share(place, among))
+        shares.append(read())
+    for kind in (0, 1):
+        for expected, *parts in zip(whole[kind], *(share[kind] for share in shares), strict=True):
+            assert all(len(one[0]) == 8 // among for one in parts)
+            np.testing.assert_array_equal(np.concatenate(parts, 1), expected)
+    # No image is read by two of them.
+    assert whole[2] == set.union(*(share[2] for share in shares)) == {"train/cats/03.png", "train/dogs/05.png"}
+    assert whole[1][2].sum() == 18
+
+
+@pytest.mark.parametrize(
+    ("held", "share"),
+    [
+        ([slice(None)], (0, 1)),
+        ([slice(4, 6), slice(6, 8)], (1, 2)),
+        ([slice(4, 6), slice(4, 6)], (2, 4)),
+        # No share of equal ones: all is read, and each device is sent its own.
+        ([slice(0, 2), slice(4, 6)], (0, 1)),
+        ([slice(2, 8)], (0, 1)),
+        ([slice(2, 6)], (0, 1)),
+    ],
+)
+def test_a_process_reads_what_its_devices_hold(
+    held: list[slice], share: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+):
+    placement = SimpleNamespace(
+        addressable_devices_indices_map=lambda shape: {at: (row,) for at, row in enumerate(held)}
+    )
+    monkeypatch.setattr(stream, "divided", lambda mesh: placement)
+    assert stream._own_share(8, None) == share
 
 
 def test_an_evaluation_sees_the_centre_and_a_training_what_was_cropped(tmp_path: Path):

@@ -3,6 +3,7 @@
 The processes are real, on this machine, and find each other over its loopback.
 """
 
+import itertools
 import json
 import os
 import random
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,23 @@ SEARCH = [
     "--config=digits_search:quick", "--config.steps=4", "--config.verify.random=0", "--config.data.valid_batch_size=16",
     "--config.data.batch_size=16", "--config.derive.valid_images=16", "--config.derive.random_children=1",
 ]  # fmt: skip
+
+SMALL = [
+    "--config.data.batch_size=8", "--config.data.image_size=16", "--config.network.channels=2",
+    "--config.network.cells=1", "--config.network.stem=cifar", "--config.metrics_every=1", "--config.save_minutes=0",
+]  # fmt: skip
+STREAMED = {
+    "train": [
+        "--config=imagenet_train:quick", *SMALL, "--config.steps=10", "--config.data.valid_fraction=0.2",
+        "--config.genotype=|nor_conv_1x1~0|+|skip_connect~0|none~1|+|nor_conv_1x1~0|avg_pool_3x3~1|skip_connect~2|",
+        "--config.data.eval_batch_size=7", "--config.regularisation.auxiliary_weight=0",
+    ],
+    "search": [
+        "--config=imagenet_search:quick", *SMALL, "--config.space=nasbench201", "--config.steps=12",
+        "--config.data.valid_batch_size=8", "--config.sampler.num_children=2", "--config.derive.random_children=2",
+        "--config.derive.valid_images=12",
+    ],
+}  # fmt: skip
 
 
 class Pair:
@@ -147,6 +165,32 @@ def test_two_processes_search_as_one(tmp_path: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("job", STREAMED)
+def test_two_processes_read_their_shares_of_streamed_images(
+    job: str, tmp_path: Path, noise_images: Callable[[str], Path]
+):
+    folder, workdir, alone = noise_images("png"), tmp_path / "run", tmp_path / "alone"
+    for i in range(0, 20, 5):
+        (folder / "train" / "dark" / f"{i:02d}.png").write_bytes(b"no image")
+    command = [*STREAMED[job], f"--config.data_dir={folder}"]
+    assert main.main([*command, f"--workdir={alone}"]) == 0
+    pair = Pair(command, workdir)
+    pair.signal(1, signal.SIGTERM, 2)
+    assert [code for code, _, _ in pair.end()] == [128 + signal.SIGTERM] * 2
+    ends = Pair(command, workdir).end()
+    assert [(code, said) for code, _, said in ends] == [(0, [])] * 2
+    for name in ("metrics.jsonl", *(("prior.json",) if job == "search" else ())):
+        for found, expected in zip(numbers(workdir, name), numbers(alone, name), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    unreadable = [json.loads((each / "unreadable.json").read_text()) for each in (workdir, alone)]
+    assert unreadable[0] == unreadable[1] and len(unreadable[0]) == 4
+    results = [json.loads((each / "result.json").read_text()) for each in (workdir, alone)]
+    assert results[0]["unreadable"] == results[1]["unreadable"]
+    accuracies = [result["test_accuracy" if job == "train" else "valid_accuracy"] for result in results]
+    assert accuracies[0] == accuracies[1]
+
+
+@pytest.mark.slow
 def test_processes_that_were_told_different_things_do_not_begin(tmp_path: Path):
     (first, _, said), (second, _, told) = Pair(TRAINING, tmp_path / "run", "--config.seed=1").end()
     assert first == second == 2 and len(said) == len(told) == 1
@@ -166,6 +210,9 @@ def start_in_threads(monkeypatch: pytest.MonkeyPatch) -> Any:
         def key_value_dir_get(self, folder: str) -> list[tuple[str, str]]:
             with lock:
                 return [(key, value) for key, value in store.items() if key.startswith(f"{folder}/")]
+
+        def key_value_clear(self) -> None:
+            store.clear()
 
         def key_value_try_get(self, key: str) -> str:
             with lock:
@@ -221,12 +268,32 @@ def test_all_save_and_stop_after_the_same_step(monkeypatch: pytest.MonkeyPatch, 
     assert first == (11 + agreement._LEAD, None) and number == signal.SIGTERM and 31 <= last <= 36
 
 
+def test_all_or_none_stop_after_the_last_step(monkeypatch: pytest.MonkeyPatch):
+    """However late one of them is asked to; process 0 says what it knew."""
+    own = start_in_threads(monkeypatch)
+    monkeypatch.setattr(jax, "block_until_ready", lambda before: None)
+    for asked, found in ((signal.SIGTERM, signal.SIGTERM), (None, None)):
+        agreements = [Agreement() for _ in range(2)]
+        for each in agreements:
+            each._folder = each._key = f"last/{asked}"
+        own.index = 1
+        assert not agreements[1].due(5, False, asked, None)
+        told = []
+        # Process 1 is asked, or asked once more when process 0 has spoken.
+        for index, late in ((0, None), (1, signal.SIGTERM)):
+            own.index = index
+            agreement._turns["last signal"] = itertools.count()
+            told.append(agreements[index].last_signal(late))
+        assert told == [found] * 2
+        agreement.store().key_value_clear()
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
         (["--config=digits_search"], "a search by scores, additive on train has one process"),
-        (["--config=nb201_compare"], "CompareConfig has one process"),
-        (["--config=imagenet_train:quick"], "a streamed dataset, 'imagenet' has one process"),
+        (["--config=nb201_compare"], "config nb201_compare has one process"),
+        (["--config=images"], "config images has one process"),
         (["--config=digits_search:quick", "--transfer_to=digits_search:quick"], "a transfer has one process"),
     ],
 )

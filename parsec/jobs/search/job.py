@@ -51,6 +51,7 @@ from parsec.jobs.search.verify import plan_verification, verify, verify_front
 from parsec.run.cluster import check_cluster
 from parsec.run.loop import run_steps
 from parsec.run.opening import begin, report_finished
+from parsec.run.unreadable import Unreadable
 from parsec.run.workdir import Claim, locate
 from parsec.settings.search import SearchConfig, joint_entry
 from parsec.transfer.prior import Carried, carry_logits, read_prior
@@ -202,6 +203,7 @@ def _train_weights(
             metrics_every=config.metrics_every,
             save_minutes=config.save_minutes,
             fatal=_all_failed,
+            before_save=Unreadable(run.path, config.data.unreadable_limit).gather,
             waited=sources.waited,
         )
 

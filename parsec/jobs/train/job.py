@@ -122,6 +122,7 @@ def train(config: TrainConfig, task: Task, variables: Variables, evaluate: Evalu
             metrics_every=config.metrics_every,
             save_minutes=config.save_minutes,
             fatal=_diverged,
+            before_save=Unreadable(run.path, config.data.unreadable_limit).gather,
             waited=(lambda: waited) if isinstance(task.train, StreamedPart) else None,
         )
 
