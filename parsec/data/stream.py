@@ -124,7 +124,8 @@ def feeding(part: Part, batch_size: int, mesh: Mesh | None = None) -> Iterator[F
         in_memory: Batches = part
         yield lambda index: in_memory
         return
-    batches = _training_shares(part, batch_size, _own_share(batch_size, mesh))
+    per_epoch = steps_per_epoch(part.num_examples, batch_size)
+    batches = _training_shares(part, batch_size, per_epoch, _own_share(batch_size, mesh))
     readers: list[Any] = []
     expected = -1
 
@@ -194,9 +195,8 @@ def _own_share(batch_size: int, mesh: Mesh | None) -> _Share:
     return _Share(first // size, batch_size // size) if alike else _Share(0, 1)
 
 
-def _training_shares(part: StreamedPart, batch_size: int, share: _Share) -> Any:
+def _training_shares(part: StreamedPart, batch_size: int, per_epoch: int, share: _Share) -> Any:
     """Returns a share of each training batch, as a map dataset without end."""
-    per_epoch = steps_per_epoch(part.num_examples, batch_size)
     places = _grain().MapDataset.range(part.num_examples).seed(part.seed).shuffle()
     images = places.random_map(_ForTraining(*_read_by(part), part.crop_area, part.most_unreadable + 1))
     shares = images.batch(batch_size // share.among, drop_remainder=True)

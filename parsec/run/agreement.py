@@ -140,6 +140,9 @@ class Agreement:
         """Returns the signal that stops the run after its last step, or None; one that comes later ends no process."""
         if jax.process_count() == 1:
             return own
+        if jax.process_index():
+            self._ask(own)
+        wait_for_all("last signal")
         return int(from_first("last signal", str(self._asked_of_any(own)))) or None
 
     def _asked_of_any(self, own: int | None) -> int:

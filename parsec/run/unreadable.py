@@ -49,7 +49,10 @@ class Unreadable:
 
     def gather(self) -> None:
         """Adds what the other processes have met, once their steps are over; raises `UserError` as `add` does."""
-        self.add([name for told in told_first(UNREADABLE) for name in json.loads(told)])
+        found = [name for told in told_first(UNREADABLE) for name in json.loads(told)]
+        # What is known already was judged when it was met.
+        if found:
+            self.add(found)
 
     @property
     def names(self) -> list[str]:

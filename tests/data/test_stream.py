@@ -270,7 +270,6 @@ def test_the_shares_of_several_processes_are_the_whole_batches(
         for expected, *parts in zip(whole[kind], *(share[kind] for share in shares), strict=True):
             assert all(len(one[0]) == 8 // among for one in parts)
             np.testing.assert_array_equal(np.concatenate(parts, 1), expected)
-    # No image is read by two of them.
     assert whole[2] == set.union(*(share[2] for share in shares)) == {"train/cats/03.png", "train/dogs/05.png"}
     assert whole[1][2].sum() == 18
 

@@ -3,7 +3,6 @@
 The processes are real, on this machine, and find each other over its loopback.
 """
 
-import itertools
 import json
 import os
 import random
@@ -23,9 +22,11 @@ import pytest
 from safetensors.numpy import load_file
 
 import main
+from parsec.errors import UserError
 from parsec.run import agreement
 from parsec.run.agreement import Agreement
 from parsec.run.multihost import ADDRESS, COUNT, INDEX
+from parsec.run.unreadable import Unreadable
 
 ROOT = Path(__file__).parents[2]
 TRAINING = [
@@ -45,7 +46,7 @@ STREAMED = {
     "train": [
         "--config=imagenet_train:quick", *SMALL, "--config.steps=10", "--config.data.valid_fraction=0.2",
         "--config.genotype=|nor_conv_1x1~0|+|skip_connect~0|none~1|+|nor_conv_1x1~0|avg_pool_3x3~1|skip_connect~2|",
-        "--config.data.eval_batch_size=7", "--config.regularisation.auxiliary_weight=0",
+        "--config.data.eval_batch_size=7", "--config.data.workers=1", "--config.regularisation.auxiliary_weight=0",
     ],
     "search": [
         "--config=imagenet_search:quick", *SMALL, "--config.space=nasbench201", "--config.steps=12",
@@ -170,8 +171,12 @@ def test_two_processes_read_their_shares_of_streamed_images(
     job: str, tmp_path: Path, noise_images: Callable[[str], Path]
 ):
     folder, workdir, alone = noise_images("png"), tmp_path / "run", tmp_path / "alone"
-    for i in range(0, 20, 5):
-        (folder / "train" / "dark" / f"{i:02d}.png").write_bytes(b"no image")
+    broken = [f"train/dark/{i:02d}.png" for i in range(0, 20, 5)]
+    if job == "train":
+        # The sixth of ten to be tested, in batches of eight: process 1 alone comes to it, once.
+        broken.append("val/light/00.png")
+    for name in broken:
+        (folder / name).write_bytes(b"no image")
     command = [*STREAMED[job], f"--config.data_dir={folder}"]
     assert main.main([*command, f"--workdir={alone}"]) == 0
     pair = Pair(command, workdir)
@@ -183,7 +188,7 @@ def test_two_processes_read_their_shares_of_streamed_images(
         for found, expected in zip(numbers(workdir, name), numbers(alone, name), strict=True):
             np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
     unreadable = [json.loads((each / "unreadable.json").read_text()) for each in (workdir, alone)]
-    assert unreadable[0] == unreadable[1] and len(unreadable[0]) == 4
+    assert unreadable[0] == unreadable[1] == broken
     results = [json.loads((each / "result.json").read_text()) for each in (workdir, alone)]
     assert results[0]["unreadable"] == results[1]["unreadable"]
     accuracies = [result["test_accuracy" if job == "train" else "valid_accuracy"] for result in results]
@@ -198,6 +203,21 @@ def test_processes_that_were_told_different_things_do_not_begin(tmp_path: Path):
     assert told[0].startswith("error: process 1 of 2: the command, or a setting that it leads to, is another")
 
 
+class Same:
+    """Turns of a name that are the same for two threads as they would be in two processes: there is one."""
+
+    def __next__(self) -> int:
+        return 0
+
+
+def run_threads(work: Callable[[int], None]) -> None:
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+
+
 def start_in_threads(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Makes threads of this process look like two processes with a store in common."""
     own, store, lock = threading.local(), {}, threading.Lock()
@@ -210,9 +230,6 @@ def start_in_threads(monkeypatch: pytest.MonkeyPatch) -> Any:
         def key_value_dir_get(self, folder: str) -> list[tuple[str, str]]:
             with lock:
                 return [(key, value) for key, value in store.items() if key.startswith(f"{folder}/")]
-
-        def key_value_clear(self) -> None:
-            store.clear()
 
         def key_value_try_get(self, key: str) -> str:
             with lock:
@@ -258,34 +275,53 @@ def test_all_save_and_stop_after_the_same_step(monkeypatch: pytest.MonkeyPatch, 
                 if stops is not None:
                     return
 
-    threads = [threading.Thread(target=work, args=(index,)) for index in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=60)
+    run_threads(work)
     assert saved[0] == saved[1]
     first, (last, number) = saved[0]
     assert first == (11 + agreement._LEAD, None) and number == signal.SIGTERM and 31 <= last <= 36
 
 
-def test_all_or_none_stop_after_the_last_step(monkeypatch: pytest.MonkeyPatch):
-    """However late one of them is asked to; process 0 says what it knew."""
-    own = start_in_threads(monkeypatch)
+@pytest.mark.parametrize("asked", [(0, "due"), (1, "due"), (0, "last"), (1, "last"), None])
+def test_all_or_none_stop_after_the_last_step(monkeypatch: pytest.MonkeyPatch, asked: tuple[int, str] | None):
+    """Whichever is asked, as late as while the last step is saved."""
+    own, found = start_in_threads(monkeypatch), [0, 0]
     monkeypatch.setattr(jax, "block_until_ready", lambda before: None)
-    for asked, found in ((signal.SIGTERM, signal.SIGTERM), (None, None)):
-        agreements = [Agreement() for _ in range(2)]
-        for each in agreements:
-            each._folder = each._key = f"last/{asked}"
-        own.index = 1
-        assert not agreements[1].due(5, False, asked, None)
-        told = []
-        # Process 1 is asked, or asked once more when process 0 has spoken.
-        for index, late in ((0, None), (1, signal.SIGTERM)):
-            own.index = index
-            agreement._turns["last signal"] = itertools.count()
-            told.append(agreements[index].last_signal(late))
-        assert told == [found] * 2
-        agreement.store().key_value_clear()
+    monkeypatch.setattr(agreement, "_turns", {name: Same() for name in ("due", "last signal")})
+
+    def work(index: int) -> None:
+        own.index, agreed = index, Agreement()
+        agreed.due(5, False, signal.SIGTERM if asked == (index, "due") else None, None)
+        found[index] = agreed.last_signal(signal.SIGTERM if asked in ((index, "due"), (index, "last")) else None)
+
+    run_threads(work)
+    assert found == [signal.SIGTERM if asked else None] * 2
+
+
+def test_what_was_met_before_ends_no_run(tmp_path: Path):
+    """A file system that was away for a minute, say."""
+    (tmp_path / "unreadable.json").write_text('["a", "b", "c"]')
+    known = Unreadable(tmp_path, 2)
+    known.gather()
+    assert known.told() == {"count": 3, "files": "a, b, c"}
+
+
+def test_process_0_gathers_what_the_others_could_not_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    own = start_in_threads(monkeypatch)
+    for name in ("other", ""):
+        (tmp_path / name).mkdir(exist_ok=True)
+    own.index = 1
+    Unreadable(tmp_path / "other", 2).add(["b"])
+    own.index = 0
+    first = Unreadable(tmp_path, 2)
+    first.add(["a"])
+    first.gather()
+    assert first.names == ["a", "b"]
+    own.index = 1
+    Unreadable(tmp_path / "other", 2).add(["c"])
+    own.index = 0
+    with pytest.raises(UserError, match="3 unreadable files, more than config"):
+        first.gather()
+    assert first.names == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize(
