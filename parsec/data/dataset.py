@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from parsec.data.images import to_square
-from parsec.errors import UserError
+from parsec.errors import UserError, shown
 from parsec.files import arrays_digest
 from parsec.footprint import require_memory
 
@@ -157,6 +157,18 @@ def with_test_part(dataset: Dataset, fraction: float) -> Dataset:
         test_images=dataset.images[taken],
         test_labels=dataset.labels[taken],
     )
+
+
+def class_sizes(dataset: Dataset) -> str:
+    """Returns, in words, how many classes there are, which is the smallest, which the largest, and what is untested."""
+    counts = np.bincount(dataset.labels, minlength=len(dataset.class_names))
+    tested = np.bincount(dataset.test_labels, minlength=len(dataset.class_names))
+    least, most = ((shown(dataset.class_names[at]), counts[at]) for at in (counts.argmin(), counts.argmax()))
+    words = f"{len(counts)}, from {least[0]} with {least[1]} to {most[0]} with {most[1]} to learn from"
+    untested = [shown(name) for name, count in zip(dataset.class_names, tested, strict=True) if not count]
+    if untested:
+        words += f"; none for the test of {', '.join(untested[:3])}{' and others' * (len(untested) > 3)}"
+    return words
 
 
 def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -173,7 +173,7 @@ class TfdsExamples:
 
 
 def _open_folder(name: str, data_dir: str) -> StreamedDataset:
-    folder, root, classes, test_root, test_classes = find_parts(data_dir)
+    folder, root, classes, test_root, test_classes, _ = find_parts(data_dir)
     digest = hashlib.sha256()
 
     def examples(root: Path, names: tuple[str, ...]) -> FolderExamples:

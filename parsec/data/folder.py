@@ -15,7 +15,7 @@ from parsec.files import existing_folder
 
 # Of the images, for the test, where there is no test part.
 TEST_FRACTION = 0.2
-_TEST_FOLDERS = ("test", "val", "valid", "validation")
+_TRAIN_FOLDERS, _TEST_FOLDERS = ("train", "training"), ("test", "testing", "val", "valid", "validation")
 _NAMED = 10
 
 
@@ -28,6 +28,7 @@ class Parts(NamedTuple):
       classes: their names, in order.
       test_root: folder of the classes of the test part, or None.
       test_classes: their names, in order; each is one of `classes`.
+      left_out: names of other parts that the folder has.
     """
 
     folder: Path
@@ -35,15 +36,17 @@ class Parts(NamedTuple):
     classes: tuple[str, ...]
     test_root: Path | None
     test_classes: tuple[str, ...]
+    left_out: tuple[str, ...]
 
 
 def load_images(data_dir: str, image_size: int) -> Dataset:
     """Returns the images under a folder, RGB, each a centred square.
 
-    A folder is parted already where it has a subfolder `train` that itself has subfolders: those are the classes, and
-    the first of the subfolders `test`, `val`, `valid` and `validation` that exists is the test part, with the same
-    classes. Otherwise the folder's own subfolders are the classes. Without a test part a fifth of the images,
-    stratified, become it, always the same. Hidden files and folders are passed over; files lie in a class at any depth.
+    A folder is parted already where it has a subfolder `train` or `training`, in any case, that itself has subfolders:
+    those are the classes, and the first of `test`, `testing`, `val`, `valid` and `validation` that exists is the test
+    part, with the same classes; the others are left out. Otherwise the folder's own subfolders are the classes. Without
+    a test part a fifth of the images, stratified, become it, always the same. Hidden files and folders are passed over;
+    files lie in a class at any depth.
 
     Args:
       data_dir: the folder.
@@ -56,7 +59,7 @@ def load_images(data_dir: str, image_size: int) -> Dataset:
       UserError: no folder, fewer than two classes, a class without a readable image, or a test class never trained on.
     """
     check_image_size(image_size)
-    folder, root, classes, test_root, test_classes = find_parts(data_dir)
+    folder, root, classes, test_root, test_classes, left_out = find_parts(data_dir)
     images, labels, unreadable = _read_part(root, classes, image_size)
     test_images, test_labels = images[:0], labels[:0]
     if test_root is not None:
@@ -64,7 +67,9 @@ def load_images(data_dir: str, image_size: int) -> Dataset:
         test_labels = np.array([classes.index(name) for name in test_classes], np.int32)[local]
         unreadable += more
     names = [str(path.relative_to(folder)) for path in unreadable]
-    notes = (f"{unreadable_files(names)} skipped: {named(names)}",) if names else ()
+    notes = (f"{unreadable_files(names)} skipped: {named(names)}",) * bool(names)
+    if test_root is not None:
+        notes += (f"the test part is {test_root.name}" + f"; left out: {named(left_out)}" * bool(left_out),)
     dataset = checked(Dataset("images", images, labels, test_images, test_labels, classes, notes))
     return dataset if len(test_labels) else with_test_part(dataset, TEST_FRACTION)
 
@@ -84,17 +89,20 @@ def find_parts(data_dir: str) -> Parts:
     if not data_dir:
         raise UserError("this dataset needs --config.data_dir=FOLDER, a folder with one subfolder of images per class")
     folder = existing_folder(data_dir)
-    parted = (folder / "train").is_dir() and bool(_subfolders(folder / "train"))
-    root = folder / "train" if parted else folder
+    inside = {name.lower(): name for name in _subfolders(folder)}
+    train = next((folder / inside[name] for name in _TRAIN_FOLDERS if name in inside), folder)
+    parted = train != folder and bool(_subfolders(train))
+    root = train if parted else folder
     classes = _subfolders(root)
     if len(classes) < 2:
         found = f"only {classes[0]!r}" if classes else "none"
         raise UserError(f"{root} needs a subfolder of images for each of at least 2 classes; it has {found}")
-    test_root = next((folder / name for name in _TEST_FOLDERS if (folder / name).is_dir()), None) if parted else None
+    others = [inside[name] for name in _TEST_FOLDERS if name in inside] if parted else []
+    test_root = folder / others[0] if others else None
     test_classes = _subfolders(test_root) if test_root is not None else ()
     if strange := [name for name in test_classes if name not in classes]:
         raise UserError(f"{test_root} has the class {strange[0]!r}, which {root} has not")
-    return Parts(folder, root, classes, test_root, test_classes)
+    return Parts(folder, root, classes, test_root, test_classes, tuple(others[1:]))
 
 
 def class_files(folder: Path) -> list[Path]:
@@ -148,7 +156,10 @@ def _read_part(root: Path, classes: Sequence[str], image_size: int) -> tuple[np.
                     images.append(image)
                     labels.append(label)
             if len(images) == before:
-                found = f"{len(paths)} files, none of which Pillow reads" if paths else "no file"
+                endings = ", ".join(sorted({path.suffix.lower() or "no ending" for path in paths}))
+                found = (
+                    f"{len(paths)} files ({endings}), none of which Pillow reads: convert them" if paths else "no file"
+                )
                 raise UserError(f"class folder {root / name} holds no readable image: {found}")
     stacked = np.stack(images) if images else np.zeros((0, image_size, image_size, 3), np.uint8)
     return stacked, np.array(labels, np.int32), unreadable

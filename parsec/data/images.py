@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+# Of the short side, what networks for ImageNet are evaluated on.
+CENTRE = 224 / 256
 # Of a random rectangle: its widest ratio of the sides, as a logarithm, and how often one is drawn that may not fit.
 _WIDEST, _CROPS = math.log(4 / 3), 10
 
@@ -16,17 +18,20 @@ def decode(source: bytes | Path, mode: str, smallest: int = 0) -> Image.Image:
 
     Args:
       source: the content of an image file, or its path.
-      mode: "RGB" or "L" (grey). Transparent parts turn white; 16-bit grey is scaled to 8 bits.
+      mode: "RGB" or "L" (grey). Transparent parts turn white; grey of 16 bits, 0 .. 65535, is scaled to 8.
       smallest: a JPEG much larger than this may be decoded at a fraction of its size, no side below it; 0 for never.
 
     Raises:
-      Exception: many kinds; Pillow's decoders raise what a damaged byte leads them to.
+      Exception: many kinds; Pillow's decoders raise what a damaged byte leads them to. Of floating-point pixels nobody
+        knows what is white.
     """
     with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
         if smallest:
             image.draft("RGB", (smallest, smallest))
         image.load()
         upright = ImageOps.exif_transpose(image)
+    if upright.mode == "F":
+        raise ValueError("its pixels are floating-point numbers")
     if upright.mode.startswith("I"):
         values = np.asarray(upright).astype(np.int64)
         upright = Image.fromarray(
@@ -38,20 +43,14 @@ def decode(source: bytes | Path, mode: str, smallest: int = 0) -> Image.Image:
     return upright.convert(mode)
 
 
-def to_square(image: Image.Image, size: int) -> Image.Image:
-    """Returns the image with its short side scaled to `size` and its centre cut out, [size, size].
+def to_square(image: Image.Image, size: int, share: float = 1.0) -> Image.Image:
+    """Returns the centre of the image, a square whose side is a share of its short side, scaled to [size, size].
 
     Bilinear; where an image shrinks, each pixel averages all that it stands for.
     """
-    return _central(image, size, min(image.size))
-
-
-def to_centre(image: Image.Image, size: int) -> Image.Image:
-    """Returns the centre of the image, [size, size], as networks for ImageNet are evaluated.
-
-    That is the short side scaled to size * 256 / 224 and the centre cut out, in one resampling.
-    """
-    return _central(image, size, min(image.size) * 224 / 256)
+    side = min(image.size) * share
+    left, top = ((length - side) / 2 for length in image.size)
+    return image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
 
 
 def random_crop(image: Image.Image, size: int, least_area: float, rng: np.random.Generator) -> Image.Image:
@@ -76,8 +75,3 @@ def random_crop(image: Image.Image, size: int, least_area: float, rng: np.random
             left, top = rng.uniform(0, width - wide), rng.uniform(0, height - high)
             return image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + wide, top + high))
     return to_square(image, size)
-
-
-def _central(image: Image.Image, size: int, side: float) -> Image.Image:
-    left, top = ((length - side) / 2 for length in image.size)
-    return image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))

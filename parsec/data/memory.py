@@ -53,16 +53,19 @@ def held_out_batches(dataset: Dataset, mean: np.ndarray, std: np.ndarray) -> Bat
     return Batches(*map(jnp.asarray, (dataset.test_images, dataset.test_labels, mean, std)))
 
 
-def steps_per_epoch(num_examples: int, batch_size: int) -> int:
-    """Returns how many whole batches an epoch has.
+def steps_per_epoch(num_examples: int, batch_size: int, setting: str = "batch_size") -> int:
+    """Returns how many whole batches an epoch has; `setting` is what a config calls their size.
 
     Raises:
       UserError: the batch is empty, or larger than the data.
     """
     if batch_size < 1:
-        raise UserError(f"batch_size {batch_size} is too small; it must be at least 1")
+        raise UserError(f"{setting}={batch_size} is too small; it must be at least 1")
     if batch_size > num_examples:
-        raise UserError(f"batch_size {batch_size} is larger than the {num_examples} images it is drawn from")
+        raise UserError(
+            f"{setting}={batch_size} is larger than the {num_examples} images it is drawn from; give at most "
+            f"{num_examples}"
+        )
     return num_examples // batch_size
 
 

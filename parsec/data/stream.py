@@ -25,7 +25,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from parsec.data.examples import Examples
-from parsec.data.images import decode, random_crop, to_centre
+from parsec.data.images import CENTRE, decode, random_crop, to_square
 from parsec.data.memory import Batches, finished, memory_source, steps_per_epoch
 from parsec.data.source import Batch, RawBatch, Source
 from parsec.devices import divided, place, whole
@@ -241,7 +241,7 @@ class _ForEvaluation:
         with contextlib.suppress(Exception):
             content, label = self.examples.read(int(self.rows[place]))
             # What is cut away of the short side is left out of the draft too.
-            image = to_centre(decode(content, "RGB", -(-self.image_size * 256 // 224)), self.image_size)
+            image = to_square(decode(content, "RGB", -(-self.image_size * 256 // 224)), self.image_size, CENTRE)
             return _element(np.asarray(image), label, place, 0)
         return _element(_black(self.image_size), 0, place, 1)
 

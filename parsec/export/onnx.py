@@ -24,7 +24,9 @@ def export_onnx(model: Model) -> bytes:
     try:
         from jax2onnx import to_onnx  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise UserError(f"ONNX needs jax2onnx ({error}); pip install jax2onnx onnxruntime") from error
+        raise UserError(
+            f"ONNX needs jax2onnx ({error}); pip install jax2onnx onnxruntime 'orbax-checkpoint>=0.12.0'"
+        ) from error
     wide = in_float32(model)
 
     def program(images: Any) -> Any:

@@ -6,6 +6,7 @@ not scale to 8.
 """
 
 import hashlib
+import math
 
 from parsec.train.model_file import Metadata
 
@@ -27,7 +28,7 @@ for name in sys.argv[1:]:
         file.draft("RGB", ({side}, {side}))
         image = ImageOps.exif_transpose(file).convert("RGBA")
     opaque = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert({mode!r})
-    pixels = np.asarray(ImageOps.fit(opaque, ({width}, {height}), Image.Resampling.BILINEAR), np.uint8)
+    pixels = np.asarray(ImageOps.fit(opaque, ({width}, {height}), Image.Resampling.BILINEAR, {bleed}), np.uint8)
     probabilities = np.asarray(network(pixels.reshape(1, {height}, {width}, {channels})))[0]
     print(f"{{name}}: {{CLASSES[probabilities.argmax()]}} {{probabilities.max():.4f}}")
 '''
@@ -46,7 +47,8 @@ def run_script(metadata: Metadata, program: str, content: bytes) -> str:
         classes=metadata.class_names,
         program=program,
         digest=hashlib.sha256(content).hexdigest(),
-        side=max(height, width),
+        side=math.ceil(max(height, width) / metadata.centre),
+        bleed=(1 - metadata.centre) / 2,
         mode="L" if channels == 1 else "RGB",
         height=height,
         width=width,

@@ -29,6 +29,7 @@ def report_finished(config: Any, workdir: Path, show: Callable[[Any, Path], None
     result = finished_result(path, config)
     if result is None:
         return None
+    print(f"finished before, in {path}:")
     try:
         show(result, path)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:

@@ -9,7 +9,8 @@ A strategy sees a `Domain` (sizes, validity, neighbours, an encoding, the list o
 and scores. It never sees a dataset, a table or a network.
 
 Scores have one column for each of M objectives, all of them higher is better. A strategy of one objective reads column
-0, `first_objective`, and no other: whoever tells it puts the objective it is to search first.
+0, `first_objective`, and no other: whoever tells it puts the objective it is to search first. Their unit is the
+evaluator's: percent, nats of an image, or whatever a table's column holds.
 A strategy of several objectives is told them scaled, 0 at the reference point and 1 at the ideal one
 (`parsec.tables.objectives`).
 

@@ -1,15 +1,16 @@
 """A trained network on a disk: what it is in model.json, its weights in model.safetensors.
 
     model.json          {"schema": 1, "space", "genotype", "shape": {channels, cells, num_classes, stem_stride, dtype,
-                        stem}, "class_names", "image": [height, width, channels], "mean", "std",
+                        stem}, "class_names", "image": [height, width, channels], "centre", "mean", "std",
                         "sha256": {file of weights: digest}}
     model.safetensors   the weights to be used: the best by validation, or the last where nothing was held out
     last.safetensors    the weights after the last step
 
 A tensor's name is its path in the plain network's tree, joined by points: "params.cell_0.slot_1.depthwise_0",
 "batch_stats.cell_0.slot_1.norm_0.mean". All are float32. The auxiliary head and scanned cells are things of training
-and do not occur. `mean` and `std` are those of each channel of the training images, in units of the pixels 0 .. 255;
-an input is (pixel - mean) / std. Equal weights give equal files, byte for byte.
+and do not occur. `centre` is the share of an image's short side that the network is shown. `mean` and `std` are those
+of each channel of the training images, in units of the pixels 0 .. 255; an input is (pixel - mean) / std. Equal weights
+give equal files, byte for byte.
 """
 
 import hashlib
@@ -46,6 +47,7 @@ class Metadata(NamedTuple):
       image: height, width and channels of its images.
       mean: of each channel, in units of the pixels.
       std: likewise, positive.
+      centre: share of an image's short side that the network is shown, from its centre.
     """
 
     blueprint: Blueprint
@@ -53,6 +55,7 @@ class Metadata(NamedTuple):
     image: tuple[int, int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    centre: float = 1.0
 
 
 class Model(NamedTuple):
@@ -89,6 +92,7 @@ def save_model(folder: Path, metadata: Metadata, weights: Variables, last: Varia
         "shape": asdict(blueprint.shape),
         "class_names": list(metadata.class_names),
         "image": list(metadata.image),
+        "centre": metadata.centre,
         "mean": list(metadata.mean),
         "std": list(metadata.std),
     }
@@ -160,7 +164,11 @@ def _read(folder: Path) -> tuple[Metadata, dict[str, str]]:
             (height, width, channels),
             tuple(map(float, found["mean"])),
             tuple(map(float, found["std"])),
+            # Earlier ones did not say, and were shown all of it.
+            float(found.get("centre", 1.0)),
         )
+        if not 0 < metadata.centre <= 1:
+            raise ValueError(f"no network is shown {metadata.centre} of an image")
         digests = dict(found["sha256"])
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not the description of a trained network: {one_line(error)}") from error

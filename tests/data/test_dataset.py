@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parsec.data import load, split
-from parsec.data.dataset import Dataset, channel_statistics, checked, resized, stratified, with_test_part
+from parsec.data.dataset import Dataset, channel_statistics, checked, class_sizes, resized, stratified, with_test_part
 from parsec.errors import UserError
 
 
@@ -112,3 +112,11 @@ def test_resized_halves_by_averaging_and_leaves_the_right_size_alone():
 def test_an_unknown_dataset_is_named_with_the_nearest():
     with pytest.raises(UserError, match=r"unknown dataset 'digit'.*did you mean 'digits'"):
         load("digit")
+
+
+def test_the_sizes_of_classes_are_told_in_words():
+    images = np.zeros((7, 2, 2, 1), np.uint8)
+    labels, test_labels = np.array([0, 0, 0, 0, 1, 2, 2], np.int32), np.array([0, 2], np.int32)
+    dataset = Dataset("mine", images, labels, images[:2], test_labels, ("ant", "bee", "cat"))
+    assert class_sizes(dataset) == "3, from 'bee' with 1 to 'ant' with 4 to learn from; none for the test of 'bee'"
+    assert class_sizes(dataset._replace(test_labels=labels)).endswith("to learn from")

@@ -115,6 +115,21 @@ def test_a_parted_folder_keeps_its_parts(held_out: str, tmp_path: Path):
         load("images", str(tmp_path), 4)
 
 
+def test_parts_are_known_in_any_case_and_what_is_left_out_is_told(tmp_path: Path):
+    _fill(tmp_path / "Training", {"a": 100, "b": 200}, 4)
+    _fill(tmp_path / "Val", {"a": 100, "b": 200}, 3)
+    _fill(tmp_path / "TEST", {"a": 100, "b": 200}, 2)
+    dataset = load("images", str(tmp_path), 4)
+    assert dataset.class_names == ("a", "b") and (len(dataset.labels), len(dataset.test_labels)) == (8, 4)
+    assert dataset.notes == ("the test part is TEST; left out: Val",)
+
+
+def test_pixels_that_nobody_knows_the_white_of_are_unreadable(tmp_path: Path):
+    _fill(tmp_path, {"a": 100, "b": 200}, 4)
+    Image.fromarray(np.full((5, 5), 0.7, np.float32)).save(tmp_path / "a" / "share.tiff")
+    assert load("images", str(tmp_path), 4).notes == ("1 unreadable file skipped: a/share.tiff",)
+
+
 def test_a_train_folder_alone_is_parted_by_the_seed(tmp_path: Path):
     _fill(tmp_path / "train", {"a": 10, "b": 20}, 5)
     dataset = load("images", str(tmp_path), 4)
@@ -142,7 +157,7 @@ def test_a_class_without_a_readable_image_is_refused(tmp_path: Path):
     with pytest.raises(UserError, match=r"class folder \S*c holds no readable image: no file"):
         load("images", str(tmp_path), 4)
     (tmp_path / "c" / "one.txt").write_text("text")
-    with pytest.raises(UserError, match="holds no readable image: 1 files, none of which Pillow reads"):
+    with pytest.raises(UserError, match=r"holds no readable image: 1 files \(\.txt\), none of which Pillow reads"):
         load("images", str(tmp_path), 4)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from parsec.data.images import random_crop, to_centre
+from parsec.data.images import CENTRE, random_crop, to_square
 
 WIDTH, HEIGHT, SIZE = 240, 180, 60
 
@@ -45,5 +45,5 @@ def test_where_no_rectangle_fits_it_is_the_centre():
 
 def test_the_centre_is_224_of_256_parts_of_the_short_side():
     side = HEIGHT * 224 / 256
-    found = rectangle(to_centre(coordinates(), SIZE))
+    found = rectangle(to_square(coordinates(), SIZE, CENTRE))
     np.testing.assert_allclose(found, ((WIDTH - side) / 2, (HEIGHT - side) / 2, side, side), atol=1)

@@ -382,7 +382,7 @@ def test_what_cannot_be_streamed_is_told_in_a_line(
 
 def test_a_batch_must_not_be_larger_than_the_data(folder: Path):
     part = part_of(open_stream("imagenet", str(folder), 8))
-    with pytest.raises(UserError, match="batch_size 21 is larger than the 20 images"), feeding(part, 21):
+    with pytest.raises(UserError, match="batch_size=21 is larger than the 20 images"), feeding(part, 21):
         pass
 
 
@@ -460,7 +460,7 @@ def test_a_source_augments_and_normalises_what_is_read(folder: Path):
             np.testing.assert_allclose(batch.images, expected.images, atol=1e-6)
             np.testing.assert_array_equal(batch.labels, raw.labels)
     assert (source.num_examples, source.steps_per_epoch) == (20, 2)
-    with pytest.raises(UserError, match="batch_size 21 is larger"), open_source(part, key, 21):
+    with pytest.raises(UserError, match="batch_size=21 is larger"), open_source(part, key, 21):
         pass
 
 

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_network import CELLS
 
-from parsec.data.images import decode, to_square
+from parsec.data.images import CENTRE, decode, to_square
+from parsec.export.run_script import run_script
 from parsec.jobs.train.export import PROGRAM, SCRIPT
-from parsec.jobs.train.predict import predict
+from parsec.jobs.train.predict import _read, predict
 
 IMAGES = ("clear.png", "grey.png", "more/colour.png", "palette.gif", "turned.jpg")
 
@@ -45,10 +47,15 @@ def test_a_damaged_program_is_refused_by_the_script(directory: Path):
     assert (done.returncode, done.stderr) == (1, "model.stablehlo is damaged, or of another training\n")
 
 
+@pytest.mark.parametrize("share", [1.0, CENTRE])
 @pytest.mark.parametrize("name", IMAGES)
-def test_pillows_own_cut_is_that_of_training(photos: Path, name: str):
+def test_pillows_own_cut_is_that_of_the_test(photos: Path, name: str, share: float):
     from PIL import ImageOps
 
     image = decode(photos / name, "RGB", 8)
-    fitted = ImageOps.fit(image, (8, 8), Image.Resampling.BILINEAR)
-    np.testing.assert_array_equal(np.asarray(fitted), np.asarray(to_square(image, 8)))
+    fitted = ImageOps.fit(image, (8, 8), Image.Resampling.BILINEAR, (1 - share) / 2)
+    np.testing.assert_array_equal(np.asarray(fitted), np.asarray(to_square(image, 8, share)))
+    # What `--predict` shows a network, and the script that stands beside it.
+    metadata = CELLS._replace(centre=share)
+    np.testing.assert_array_equal(_read(photos / name, metadata), np.asarray(to_square(image, 8, share)))
+    assert f"BILINEAR, {(1 - share) / 2})" in run_script(metadata, PROGRAM, b"")

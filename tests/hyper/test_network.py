@@ -64,5 +64,5 @@ def test_an_odd_last_row_is_left_out_and_a_pool_takes_the_largest() -> None:
 
 def test_a_batch_larger_than_the_images_is_refused(task: Task) -> None:
     hyper = replace(HYPER, batch_size=41)
-    with pytest.raises(UserError, match=r"batch_size 41 is larger than the 40 images"):
+    with pytest.raises(UserError, match=r"batch_size=41 is larger than the 40 images"):
         train(hyper, task, first(hyper, task), 1, (0,), no_pause)

@@ -187,7 +187,7 @@ def test_every_chunk_is_full_and_all_are_trained():
     [
         ({"space": "nasbench20"}, "unknown space 'nasbench20'.*did you mean 'nasbench201'"),
         ({"space": "nasbench201", "dataset": "digit"}, "unknown dataset 'digit'.*did you mean 'digits'"),
-        ({"training": TrainingSettings(batch_size=5000)}, "batch_size 5000 is larger than the 719 images"),
+        ({"training": TrainingSettings(batch_size=5000)}, "batch_size=5000 is larger than the 719 images"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_compiled(changes: dict, message: str, tmp_path: Path, capsys):

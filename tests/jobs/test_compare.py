@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from parsec.cells import get_space
 from parsec.command.config_files import load_config
 from parsec.errors import UserError
+from parsec.jobs.search.coherence import check_search
 from parsec.jobs.tables.compare import run_compare
 from parsec.report.comparison import comparison_text, incumbents, queries_to_optimum, regret_curve, summarise
 from parsec.run import saved_trials
@@ -207,7 +209,7 @@ def test_regret_is_of_the_reported_column_at_the_best_by_objective() -> None:
 def test_the_documented_strategy_and_table_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Executes the code of docs/strategies.md as its reader would."""
     blocks = re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
-    strategy, config, table = blocks
+    strategy, config, search, table = blocks
     assert len(strategy.splitlines()) < 50
     (tmp_path / "accepting.py").write_text(strategy)
     (tmp_path / "accepting_compare.py").write_text(config)
@@ -216,6 +218,10 @@ def test_the_documented_strategy_and_table_work(tmp_path: Path, monkeypatch: pyt
     # Removed again afterwards: the generic tests run over the registry.
     monkeypatch.setitem(STRATEGIES, "accepting", Entry("accepting", ""))
     exec(compile(table, "docs/strategies.md", "exec"), {})
+    (tmp_path / "accepting_search.py").write_text(search)
+    searching = load_config("accepting_search.py").config
+    check_search(searching, get_space(searching.space))
+    assert searching.strategy.name == "accepting"
     found = run_compare(load_config("accepting_compare.py").config, tmp_path / "run")
     figures = found["strategies"]
     assert list(figures) == ["accepting", "random", "local_search"]

@@ -312,8 +312,8 @@ def test_the_preset_is_made_of_those_of_its_stages():
         ("train", {"from_run": "runs/x"}, "config.train.from_run means nothing here"),
         ("train", {"weights": "runs/x"}, "config.train.weights means nothing here"),
         ("search", {"verify": VerifySettings(random=2)}, "config.search.verify.random=2 means nothing here; it needs"),
-        ("search", {"data": DataSettings(batch_size=500)}, "batch_size 500 is larger than the"),
-        ("train", {"data": replace(TRAIN.data, batch_size=500)}, "batch_size 500 is larger than the"),
+        ("search", {"data": DataSettings(batch_size=500)}, "batch_size=500 is larger than the"),
+        ("train", {"data": replace(TRAIN.data, batch_size=500)}, "batch_size=500 is larger than the"),
         (
             "train",
             {"regularisation": RegularisationSettings(auxiliary_weight=0.4)},

@@ -12,7 +12,9 @@ import jax
 import numpy as np
 import pytest
 from commands import assert_same_bytes, finish, start, stop_after
+from PIL import Image
 
+from configs import images_search
 from configs.digits_search import get_config
 from parsec.cells import get_space
 from parsec.cells.genotypes import from_text
@@ -157,6 +159,23 @@ def test_the_parts_of_a_problem_are_disjoint_and_the_test_part_is_every_seeds():
     for train, valid, test in parts:
         assert not train & valid and not train & test and not valid & test
     assert parts[0][2] == parts[1][2] and parts[0][0] != parts[1][0]
+
+
+def test_a_small_folder_of_images_is_searched_by_short_trainings_alone(tmp_path: Path):
+    """Fewer validation images than the prior's batch has, which short trainings know nothing of."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for i in range(60):
+            Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / name / f"{i}.png")
+    config = replace(images_search.get_config(), data_dir=str(tmp_path))
+    assert load_problem(config).valid.num_examples == 24
+    shared = replace(config.strategy, name="parsec", evaluator="supernet")
+    with pytest.raises(
+        UserError, match=r"config\.data\.valid_batch_size=64 is larger than the 24 images .* at most 24"
+    ):
+        load_problem(replace(config, strategy=shared))
+    with pytest.raises(UserError, match=r"config\.data\.batch_size=80 is larger than the 72 images"):
+        load_problem(replace(config, data=replace(config.data, batch_size=80)))
 
 
 @pytest.mark.usefixtures("one_program")

@@ -162,8 +162,8 @@ def test_more_unreadable_images_than_allowed_end_the_search(folder: Path, tmp_pa
         (["--config.data_dir=NOWHERE"], "does not exist"),
         (["--config.data_dir=EMPTY"], "for each of at least 2 classes; it has none"),
         (["--config.data_dir=HOLLOW"], "b holds no image: no file"),
-        (["--config.data_dir=images", "--config.data.batch_size=29"], "batch_size 29 is larger than the 28 images"),
-        (["--config.data_dir=images", "--config.data.valid_batch_size=13"], "batch_size 13 is larger than the 12"),
+        (["--config.data_dir=images", "--config.data.batch_size=29"], "batch_size=29 is larger than the 28 images"),
+        (["--config.data_dir=images", "--config.data.valid_batch_size=13"], "batch_size=13 is larger than the 12"),
         (["--config.data_dir=images", "--config.dataset=images"], "config.data.crop_area=0.25 means nothing here"),
         (["--config.data_dir=images", "--config.verify.random=5", "--config.verify.steps=9"], "config.verify.random=5"),
         (
@@ -212,7 +212,7 @@ def test_a_transfer_goes_on_to_train_the_cell_on_the_streamed_target(folder: Pat
     wild = replace(training, optimizer=replace(training.optimizer, final_learning_rate=9.0))
     unfit = replace(training, data=replace(training.data, batch_size=41))
     for other, says in (
-        (unfit, "batch_size 41 is larger than the 40 images"),
+        (unfit, "batch_size=41 is larger than the 40 images"),
         (wild, r"^train\.optimizer\.final_learning_rate=9\.0 is above the first"),
     ):
         with pytest.raises(UserError, match=says):

@@ -10,6 +10,7 @@ from commands import assert_same_bytes, finish, start, stop_after
 
 import main
 from configs import imagenet_train
+from parsec.data.images import CENTRE
 from parsec.errors import UserError
 from parsec.jobs.train.job import run_train
 from parsec.run.metrics import read_metrics
@@ -65,7 +66,11 @@ def test_a_training_skips_what_it_cannot_read_and_says_so(
     timing = json.loads((tmp_path / "run" / "timing.json").read_text())
     assert 0 < timing["waited_seconds"] < timing["seconds"] and 0 < timing["waited_share"] < 1
     metadata = load_metadata(tmp_path / "run")
-    assert metadata.class_names == ("dark", "light") and metadata.mean == pytest.approx((123.675, 116.28, 103.53))
+    assert (
+        metadata.centre == CENTRE
+        and metadata.class_names == ("dark", "light")
+        and metadata.mean == pytest.approx((123.675, 116.28, 103.53))
+    )
     # What a run goes on with is known by names and sizes.
     (folder / "val" / "dark" / "00.jpg").unlink()
     (tmp_path / "run" / "result.json").unlink()
@@ -94,7 +99,7 @@ def test_more_unreadable_images_than_allowed_end_the_run_and_a_higher_limit_goes
     [
         (["--config.data_dir=NOWHERE"], "does not exist"),
         (["--config.data_dir=EMPTY"], "for each of at least 2 classes; it has none"),
-        (["--config.data_dir=images", "--config.data.batch_size=41"], "batch_size 41 is larger than the 40 images"),
+        (["--config.data_dir=images", "--config.data.batch_size=41"], "batch_size=41 is larger than the 40 images"),
         # All in the first batch, so that nothing is compiled.
         (
             ["--config.data_dir=images", "--config.data.unreadable_limit=1", "--config.data.batch_size=40"],

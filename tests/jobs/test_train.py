@@ -119,7 +119,7 @@ def test_a_found_cell_is_trained_and_trained_on(finished: Path, tmp_path: Path):
         ({"network": TrainNetworkSettings(channels=100_000, cells=1000)}, "of memory (weights, gradients"),
         ({"network": TrainNetworkSettings(stem="imagenet", stem_stride=2)}, "means nothing to the stem of imagenet"),
         ({"network": TrainNetworkSettings(channels=4, stem_stride=2)}, "fewer than 2 x 2"),
-        ({"data": replace(CONFIG.data, batch_size=5000)}, "batch_size 5000 is larger than"),
+        ({"data": replace(CONFIG.data, batch_size=5000)}, "batch_size=5000 is larger than"),
         ({"data": replace(CONFIG.data, workers=2)}, "config.data.workers=2 is for streamed datasets"),
         ({"optimizer": replace(CONFIG.optimizer, final_learning_rate=1.0)}, "above the first"),
     ],

@@ -28,7 +28,7 @@ def test_a_finished_run_is_shown_and_an_unfinished_one_is_not(tmp_path: Path, ca
     write_json_atomic(tmp_path / "result.json", {"accuracy": 1.0})
     with claim(tmp_path, Settings()):
         assert report_finished(Settings(), tmp_path, show) == {"accuracy": 1.0}
-    assert capsys.readouterr().out == f"1.0 % in {tmp_path}\n"
+    assert capsys.readouterr().out == f"finished before, in {tmp_path}:\n1.0 % in {tmp_path}\n"
     with pytest.raises(UserError, match="seed was 0, now 1"):
         report_finished(Settings(seed=1), tmp_path, show)
 

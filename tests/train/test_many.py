@@ -239,7 +239,7 @@ def test_one_network_of_its_own_is_trained_likewise():
 
 def test_batches_that_do_not_fit_are_refused():
     for wrong, words in (
-        (Recipe(6, 25, 0.1), "batch_size 25 is larger than the 24 images"),
+        (Recipe(6, 25, 0.1), "batch_size=25 is larger than the 24 images"),
         (Recipe(6, 8, 0.1, eval_batch_size=0), "eval_batch_size 0 is too small"),
         (Recipe(6, 8, 0.1, drop_path=0.2), "drop_path 0.2 means nothing"),
     ):

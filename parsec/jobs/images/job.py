@@ -17,8 +17,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
+
 from parsec.cells import get_space
 from parsec.config import affecting_results, flatten, renamed_settings
+from parsec.data.dataset import class_sizes
 from parsec.data.examples import is_streamed
 from parsec.errors import UserError, shown
 from parsec.jobs.images.budget import fit_search, fit_trainings, read_budget, shortened, write_budget
@@ -153,6 +156,7 @@ def show_result(result: Mapping[str, Any], path: Path) -> None:
     retrained = result["retrained"]
     rows: dict[str, Any] = {
         "verdict on the cell": "none was asked for" if retrained is None else f"{retrained['sentence']}.",
+        "the largest class alone, test": f"{result['largest_class']:.2f} %",
         "found cell, test": _described(found, path / TRAIN),
         "plain residual, test": _described(plain, path / RESIDUAL),
         "difference": f"{result['difference']:+.2f} ± {result['difference_interval']:.2f} points (95 %, of "
@@ -257,7 +261,8 @@ def _plan(config: PipelineConfig, stages: Stages, problem: Problem, path: Path) 
     within = ", within them" if minutes and verification.steps else ""
     return {
         "images": f"{len(dataset.labels)} to learn from, {len(dataset.test_labels)} for the test, "
-        f"{len(dataset.class_names)} classes, {dataset.images.shape[1:]} each",
+        f"{dataset.images.shape[1:]} each",
+        "classes": class_sizes(dataset),
         "1 search": f"a cell of {stages.search.space}{f', at most {share * minutes:.0f} minutes' if minutes else ''}",
         "2 verification": f"{verification.words}{within}",
         "3 training": f"the found cell, {network.cells} cells, {network.channels} channels; export",
@@ -288,6 +293,7 @@ def _describe(
         "found": {name: found[name] for name in figures},
         "residual": {name: plain[name] for name in figures},
         "test_images": images,
+        "largest_class": 100 * float(np.bincount(in_memory(problem).dataset.test_labels).max() / images),
         "difference": found["test_accuracy"] - plain["test_accuracy"],
         # As if both had been tested on images of their own, which makes it wider.
         "difference_interval": 100 * _Z95 * math.sqrt(sum(rate * (1 - rate) / images for rate in rates)),

@@ -27,6 +27,7 @@ from parsec.data.source import Batch, Source
 from parsec.data.stream import Part, StreamedPart, open_source
 from parsec.devices import batch_mesh, place, traced_for, whole
 from parsec.errors import UserError
+from parsec.evaluate.registry import EVALUATORS
 from parsec.evaluate.supernet import Score, make_score
 from parsec.files import expanded
 from parsec.jobs.footprint import check_search_memory
@@ -118,8 +119,9 @@ def load_problem(config: SearchConfig) -> Problem:
     """
     mesh = search_mesh(config)
     dataset, train, valid = (_list if is_streamed(config.dataset) else _read)(config)
-    per_epoch = steps_per_epoch(train.num_examples, config.data.batch_size)
-    steps_per_epoch(valid.num_examples, config.data.valid_batch_size)
+    per_epoch = steps_per_epoch(train.num_examples, config.data.batch_size, "config.data.batch_size")
+    if EVALUATORS[config.strategy.evaluator].shared:
+        steps_per_epoch(valid.num_examples, config.data.valid_batch_size, "config.data.valid_batch_size")
     shape = Shape(num_classes=len(dataset.class_names), **asdict(config.network))
     steps = config.steps or max(round(config.epochs * per_epoch), 1)
     return Problem(dataset, train, valid, shape, steps, mesh)

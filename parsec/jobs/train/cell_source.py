@@ -90,7 +90,10 @@ def cell_of_run(directory: str, setting: str = "config.from_run", base: Path | N
     if space == RESIDUAL:
         return CellSource(RESIDUAL, RESIDUAL)
     if space not in SPACES:
-        raise UserError(f"{where}: its cell is of the space {shown(space)}, which is not registered here")
+        raise UserError(
+            f"{where}: its cell is of the space {shown(space)}, which is not registered here; "
+            "one of your own is known to a config file that imports what registers it (docs/spaces.md)"
+        )
     from_text(SPACES[space], genotype)
     return CellSource(space, genotype)
 

@@ -38,7 +38,7 @@ MANIFEST, PROGRAM, SCRIPT, GRAPH, TORCH_SOURCE, TORCH_WEIGHTS = (
 SCHEMA = 1
 # Each format and the package that it needs.
 FORMATS = {"stablehlo": "jax", "onnx": "jax2onnx", "torch": "torch"}
-_INSTALLED_BY = {"onnx": "jax2onnx onnxruntime", "torch": "torch"}
+_INSTALLED_BY = {"onnx": "jax2onnx onnxruntime 'orbax-checkpoint>=0.12.0'", "torch": "torch"}
 
 
 def export_model(directory: Path, formats: Sequence[str] = ("stablehlo",)) -> list[Path]:

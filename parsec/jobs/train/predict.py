@@ -6,6 +6,7 @@ as they are for training (`parsec.data.images`).
 
 import csv
 import io
+import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -111,11 +112,11 @@ def _read(path: Path, metadata: Metadata) -> np.ndarray | str:
     """Returns pixels uint8 [H, W, C], or why the file cannot be read."""
     height, width, channels = metadata.image
     try:
-        image = decode(path, "L" if channels == 1 else "RGB", max(height, width))
+        image = decode(path, "L" if channels == 1 else "RGB", math.ceil(max(height, width) / metadata.centre))
         if height == width:
-            image = to_square(image, height)
+            image = to_square(image, height, metadata.centre)
         else:
-            image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
+            image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR, (1 - metadata.centre) / 2)
         return np.asarray(image, np.uint8).reshape(metadata.image)
     except OSError as error:
         return error.strerror or "no image that Pillow reads"

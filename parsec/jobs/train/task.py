@@ -8,6 +8,7 @@ from jax.sharding import Mesh
 from parsec.cells.network import STEM_STRIDES
 from parsec.data import Dataset, channel_statistics, load, split
 from parsec.data.examples import Examples, StreamedDataset, is_streamed, open_stream, split_rows
+from parsec.data.images import CENTRE
 from parsec.data.memory import Batches, held_out_batches, steps_per_epoch, training_batches
 from parsec.data.stream import MEAN, STD, Part, StreamedPart
 from parsec.devices import batch_mesh, place, whole
@@ -120,7 +121,7 @@ def make_streamed_task(config: TrainConfig, dataset: StreamedDataset, cell: Cell
         part(dataset.test_examples, dataset.test_rows) if len(dataset.test_rows) else None,
         metadata.blueprint,
         recipe,
-        metadata,
+        metadata._replace(centre=CENTRE),
         {"images": dataset.digest},
         (),
         mesh,
@@ -186,7 +187,7 @@ def _network_and_recipe(
     std: np.ndarray,
 ) -> tuple[Metadata, Recipe]:
     """Returns what is trained and how, for images [H, W, C], so many to learn from; raises `UserError`."""
-    per_epoch = steps_per_epoch(num_examples, config.data.batch_size)
+    per_epoch = steps_per_epoch(num_examples, config.data.batch_size, "config.data.batch_size")
     blueprint = make_blueprint(cell, like, config.network, len(class_names), image)
     recipe = make_recipe(config, config.steps or max(round(config.epochs * per_epoch), 1))
     _check_together(config, blueprint, image[:2])
