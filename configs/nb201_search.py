@@ -4,8 +4,8 @@ Command: python main.py --config=nb201_search:quick --config.data_dir=DIR --conf
 Result: a cell under runs/nb201_search, its published accuracies, and how the learnt prior ranks the table's cells.
 
 Without a variant it is meant for an accelerator, where `:smoke` says in five short trainings what it will take; `quick`
-takes about half an hour of a slow core. `paper` is PARSEC as published (Casale, Gordon, Fusi 2019, arXiv 1902.05116)
-on this space: shared weights and prior learn together; `joint` is the same in minutes on two cores.
+takes about a quarter of an hour on two idle cores. `paper` is PARSEC as published (Casale, Gordon, Fusi 2019, arXiv
+1902.05116) on this space: shared weights and prior learn together; `joint` is the same in minutes on two cores.
 """
 
 from dataclasses import replace
