@@ -2,7 +2,7 @@
 
 Command: python main.py --config=images_search --config.data_dir=FOLDER
 Result: a cell of the DARTS space under runs/images_search, trained from scratch beside random cells at the end; in
-about twenty minutes on two slow cores, whatever the number of images: more of them are worth more
+about a quarter of an hour on two slow cores, whatever the number of images: more of them are worth more
 `--config.strategy.steps`.
 """
 
