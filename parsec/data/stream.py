@@ -12,6 +12,7 @@ it; in an evaluation it does not count. Either way it is reported by name.
 
 import contextlib
 import gc
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -241,7 +242,7 @@ class _ForEvaluation:
         with contextlib.suppress(Exception):
             content, label = self.examples.read(int(self.rows[place]))
             # What is cut away of the short side is left out of the draft too.
-            image = to_square(decode(content, "RGB", -(-self.image_size * 256 // 224)), self.image_size, CENTRE)
+            image = to_square(decode(content, "RGB", math.ceil(self.image_size / CENTRE)), self.image_size, CENTRE)
             return _element(np.asarray(image), label, place, 0)
         return _element(_black(self.image_size), 0, place, 1)
 

@@ -147,7 +147,7 @@ class Agreement:
 
     def _asked_of_any(self, own: int | None) -> int:
         """Returns the signal that asked any process to stop, as far as this one knows, or 0."""
-        return max(own or 0, *(int(value) for _, value in store().key_value_dir_get(f"{self._folder}/asked")), 0)
+        return max([own or 0, *(int(value) for _, value in store().key_value_dir_get(f"{self._folder}/asked"))])
 
     def _ask(self, signal: int | None) -> None:
         if signal is not None and not self._asked:

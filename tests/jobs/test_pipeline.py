@@ -105,7 +105,8 @@ def test_a_folder_becomes_a_network_beside_the_plain_one(finished: Path):
     assert 0.5 < plain["params"] / found["params"] < 2
     # Alike: nothing but the cell differs.
     assert found["config"] | {"genotype": "resnet"} == plain["config"]
-    assert result["test_images"] == 14
+    # Of which 5, 5 and 4 are of the three classes.
+    assert result["test_images"] == 14 and result["largest_class"] == pytest.approx(500 / 14)
     # As the binomial distribution has it.
     rates = [each["test_accuracy"] / 100 for each in (found, plain)]
     assert result["difference_interval"] == pytest.approx(196 * sum(p * (1 - p) / 14 for p in rates) ** 0.5)
