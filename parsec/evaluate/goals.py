@@ -134,14 +134,21 @@ def with_costs(evaluator: Evaluator, goals: Goals, costs: Callable[[np.ndarray],
 
 
 def scaled(strategy: Strategy, goals: Goals) -> Strategy:
-    """Returns a strategy of several objectives as it is told the scores of `with_costs`, float32 [B, M or more]."""
+    """Returns a strategy of several objectives as it is told the scores of `with_costs`, float32 [B, M or more].
+
+    What it expects of the first objective is in that one's own unit.
+    """
     reference = goals.reference.astype(np.float32)[None]
     width = (goals.ideal - goals.reference).astype(np.float32)[None]
 
     def tell(state: State, architectures: ArrayLike, scores: ArrayLike) -> tuple[State, Info]:
         return strategy.tell(state, architectures, (jnp.asarray(scores)[:, : len(goals.names)] - reference) / width)
 
-    return strategy._replace(tell=tell)
+    def effects(state: State) -> ArrayLike:
+        assert strategy.effects is not None
+        return jnp.asarray(strategy.effects(state)) * width[0, 0]
+
+    return strategy._replace(tell=tell, effects=effects if strategy.effects else None)
 
 
 def _told(names: Sequence[str], known: Sequence[str], scales: Sequence[int], costs: np.ndarray) -> np.ndarray:

@@ -1,51 +1,42 @@
 """An additive model of the scores, whose posterior is a factorised prior: empirical Bayes where children are few.
 
-Scores that cost a training each are too dear for the hundreds of weighted children that a gradient on the prior needs,
-and too noisy one by one. Here all of them are explained at once: an architecture's score is a sum over its choices of
-an effect of the option taken, theta = known + common + own [L, O]. What is known beforehand is taken off the scores;
-common effects are few, such as that of an operation wherever it stands, and own ones are as many as there are options.
-Effects are Gaussian, noise is Gaussian, so that the posterior is exact: Bayesian linear regression. How much of the
-scores is signal and how much of the signal is common are chosen by the evidence (MacKay 1992, Neural Computation 4,
-415-447), which is what empirical Bayes means: noise alone has no signal, and the prior that follows stays uniform.
+Scores that cost a training each are too dear for the hundreds of weighted children that a gradient on the prior needs.
+An additive log-likelihood (`parsec.search.additive_model`) makes the posterior over architectures a product of
+categoricals, the form of PARSEC's prior (Casale, Gordon, Fusi 2019, arXiv 1902.05116): its logits are the means of the
+learnt effects in units of what is not known of them, so that an option is about as probable as it is likely to be its
+choice's best; where scores are noise it stays uniform. Children are asked for by Thompson sampling (Thompson 1933,
+Biometrika 25, 285-294): each is the best architecture under a draw of the effects, what is known of them included, so
+that what is not known yet is tried. With as many effects as scores, most of a draw would be what is not known, and its
+best architecture hardly better than a random one: draws are nearer to the mean than the posterior is (reshaped,
+Chapelle and Li 2011, "An Empirical Evaluation of Thompson Sampling", NeurIPS 24).
 
-An additive log-likelihood makes the posterior over architectures a product of categoricals, the form of PARSEC's prior
-(Casale, Gordon, Fusi 2019, arXiv 1902.05116): its logits are the means of the learnt effects in units of what is not
-known of them, so that an option is about as probable as it is likely to be its choice's best. Children are asked for by
-Thompson sampling (Thompson 1933, Biometrika 25, 285-294): each is the best architecture under a draw of the effects,
-what is known of them included, so that what is not known yet is tried. With as many effects as scores, most of a draw
-would be what is not known, and its best architecture hardly better than a random one: draws are nearer to the mean than
-the posterior is (reshaped, Chapelle and Li 2011, "An Empirical Evaluation of Thompson Sampling", NeurIPS 24).
-
-A prior that another search learnt is one more common effect. Its size is a single number, so that few scores tell how
-much of it is true here: where a share s of the scores is signal it is believed to be half of sqrt(s / (1 - s)), give or
-take half of sqrt(s). The first architectures are drawn from it instead of uniformly, and where scores have no signal it
-is what is believed.
+With a prior that another search learnt the first architectures are drawn from it instead of uniformly.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from parsec import prior
 from parsec.cells.domain import ArrayLike, Domain
 from parsec.config import option
 from parsec.errors import UserError
 from parsec.prior.categorical import one_hot
+from parsec.search.additive_model import (
+    AdditiveState,
+    Posterior,
+    draw_effects,
+    effects_of,
+    fit,
+    make_basis,
+    mean_effects,
+    nothing_told,
+    remember,
+)
 from parsec.search.contract import Info, Strategy, count_failed, first_objective
 from parsec.search.factorised import draw_valid
 
-# Shares that the evidence chooses from: of signal in the scores, and of common effects in the signal.
-_SIGNAL = np.array([0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97], np.float32)
-_COMMON = np.array([0.0, 0.25, 0.5, 0.75, 1.0], np.float32)
-# Chance, before any score, that they are noise: of some fifty pairs of shares one always fits noise a little better.
-_NOISE = 0.9
-# How much more likely than any other share it is that choices have all in common: some hundred scores cannot tell.
-_ALL_COMMON = 36.0
-# Of what a carried prior says, before any score: its deviation in units of the signal's own, and its mean (see above).
-_CARRIED = 0.5
 # Architectures tried for each draw of the effects where the best options together are not valid or known already.
 _CANDIDATES = 64
 # How peaked those architectures are about the draw's best: in deviations of the scores.
@@ -64,42 +55,6 @@ class Settings:
     capacity: int = option(512, "scores remembered; older ones are forgotten", minimum=2, maximum=10_000)
 
 
-class AdditiveState(NamedTuple):
-    """The scores remembered, in a ring.
-
-    Attributes:
-      architectures: int32 [C, L]; -1 where nothing is stored.
-      scores: float32 [C]; NaN for a failure or an empty slot.
-      told: rows stored so far, int32 [].
-      asked: architectures asked for, int32 [].
-    """
-
-    architectures: jax.Array
-    scores: jax.Array
-    told: jax.Array
-    asked: jax.Array
-
-
-class Posterior(NamedTuple):
-    """What the scores say of the effects.
-
-    Attributes:
-      mean: of the weights, float32 [D].
-      factor: upper triangular, float32 [D, D]; it turns independent normal numbers into draws about the mean.
-      chance: that the scores have such a signal at all, float32 []; else all weights are zero.
-      signal: the share of signal in the scores' variance that the evidence chose, float32 [].
-      common: likewise, of common effects in the signal.
-      unit: of the effects, in that of the scores, float32 [].
-    """
-
-    mean: jax.Array
-    factor: jax.Array
-    chance: jax.Array
-    signal: jax.Array
-    common: jax.Array
-    unit: jax.Array
-
-
 def make(domain: Domain, settings: Settings = Settings()) -> Strategy:
     """Returns the additive model; `batch` architectures per ask, new ones as long as some are found.
 
@@ -109,26 +64,24 @@ def make(domain: Domain, settings: Settings = Settings()) -> Strategy:
     batch, capacity, initial = settings.batch, settings.capacity, domain.initial
     if capacity < batch:
         raise UserError(f"additive.capacity={capacity} is out of range; it must be at least batch={batch}")
-    mask, basis = domain.mask, _basis(domain)
+    mask, basis = domain.mask, make_basis(domain)
     carried = jnp.zeros(mask.shape, jnp.float32) if initial is None else jnp.asarray(initial)
     known = jnp.zeros(mask.shape, jnp.float32) if domain.known is None else jnp.asarray(domain.known)
     draw = draw_valid(domain)
 
+    def posterior_of(state: AdditiveState) -> Posterior:
+        return fit(basis, mask, state.architectures, first_objective(state.scores), known)
+
     def init(key: jax.Array) -> AdditiveState:
         del key
-        return AdditiveState(
-            architectures=jnp.full((capacity, len(domain.sizes)), -1, jnp.int32),
-            scores=jnp.full(capacity, jnp.nan, jnp.float32),
-            told=jnp.zeros((), jnp.int32),
-            asked=jnp.zeros((), jnp.int32),
-        )
+        return nothing_told(capacity, len(domain.sizes))
 
     def ask(key: jax.Array, state: AdditiveState) -> tuple[jax.Array, AdditiveState]:
         fresh, draws, around = jax.random.split(key, 3)
         spare = jnp.asarray(domain.sample(fresh, batch) if initial is None else draw(fresh, carried, batch))
-        posterior = _posterior(basis, mask, known, state)
-        drawn = _draw_effects(draws, basis, mask, posterior, batch)
-        mean = _mean_effects(basis, mask, posterior)
+        posterior = posterior_of(state)
+        drawn = draw_effects(draws, basis, mask, posterior, batch)
+        mean = mean_effects(basis, mask, posterior)
         effects = (1 - settings.exploration) * mean[None] + settings.exploration * drawn + known[None] / posterior.unit
 
         def pick(proposed: jax.Array, drawn: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
@@ -152,24 +105,14 @@ def make(domain: Domain, settings: Settings = Settings()) -> Strategy:
         return jnp.where(ready, chosen, spare), state._replace(asked=state.asked + batch)
 
     def tell(state: AdditiveState, architectures: ArrayLike, scores: ArrayLike) -> tuple[AdditiveState, Info]:
-        architectures, told = jnp.asarray(architectures), first_objective(scores)
-        # A repeated architecture brings the same score again, which is no second observation.
-        seen = (architectures[:, None] == state.architectures[None]).all(-1).any(1)
-        again = jnp.tril((architectures[:, None] == architectures[None]).all(-1), -1).any(1)
-        kept = jnp.isfinite(told) & ~seen & ~again
-        slots = (state.told + jnp.arange(told.shape[0])) % capacity
-        state = state._replace(
-            architectures=state.architectures.at[slots].set(architectures),
-            scores=state.scores.at[slots].set(jnp.where(kept, told, jnp.nan)),
-            told=state.told + told.shape[0],
-        )
+        state = remember(state, jnp.asarray(architectures), first_objective(scores)[:, None])
         best = jnp.nan_to_num(state.scores, nan=-jnp.inf).max()
         return state, {"best": best, "failed": count_failed(architectures, scores)}
 
     def logits(key: jax.Array, state: AdditiveState) -> jax.Array:
         del key
-        posterior = _posterior(basis, mask, known, state)
-        chance, mean = posterior.chance, _effects_of(basis, mask, posterior.mean[:-1])
+        posterior = posterior_of(state)
+        chance, mean = posterior.chance, effects_of(basis, mask, posterior.mean[:-1])
         within = ((basis.columns @ posterior.factor[:-1]) ** 2).sum()
         # Of a mixture: what is not known if there is a signal, and whether there is.
         variance = chance * within + chance * (1 - chance) * (mean * mean).sum()
@@ -177,136 +120,7 @@ def make(domain: Domain, settings: Settings = Settings()) -> Strategy:
         return chance * mean / spread + (1 - chance) * carried
 
     def effects(state: AdditiveState) -> jax.Array:
-        posterior = _posterior(basis, mask, known, state)
-        return posterior.unit * _mean_effects(basis, mask, posterior) + known
+        posterior = posterior_of(state)
+        return posterior.unit * mean_effects(basis, mask, posterior) + known
 
     return Strategy(init, ask, tell, domain.jittable, logits, effects)
-
-
-class _Basis(NamedTuple):
-    """What turns weights [D] into effects [L, O]: columns of own effects, of common ones, of a carried prior if any.
-
-    The last weight is the intercept's, which has no column.
-
-    Attributes:
-      columns: float32 [L * O, D - 1], each part scaled so that a uniform architecture has variance one in it. A
-        choice's existing options sum to zero: what all of them have in common decides nothing.
-      own: which columns are own effects, bool [D - 1].
-      carried: which column is a carried prior, bool [D - 1].
-    """
-
-    columns: jax.Array
-    own: np.ndarray
-    carried: np.ndarray
-
-
-def _basis(domain: Domain) -> _Basis:
-    mask = domain.mask
-    existing = np.flatnonzero(mask.reshape(-1))
-    parts: list[ArrayLike] = [np.eye(mask.size, dtype=np.float32)[existing]]
-    if domain.common is not None:
-        parts.append(domain.common)
-    if domain.initial is not None:
-        parts.append(domain.initial)
-    chance = (mask / mask.sum(1, keepdims=True)).astype(np.float32)[None]
-    columns = []
-    for part in parts:
-        effects = part.reshape(-1, *mask.shape)
-        effects = (effects - (effects * chance).sum(-1, keepdims=True)) * mask[None]
-        deviation = (effects**2 * chance).sum() ** 0.5 + 1e-12
-        columns.append(effects.reshape(len(effects), -1).T / deviation)
-    columns = jnp.concatenate([jnp.asarray(each, jnp.float32) for each in columns], 1)
-    at = np.arange(columns.shape[1])
-    return _Basis(columns, at < len(existing), (at == at[-1]) & (domain.initial is not None))
-
-
-def _posterior(basis: _Basis, mask: np.ndarray, known: jax.Array, state: AdditiveState) -> Posterior:
-    """Returns the posterior of the weights, with the shares that have the largest evidence."""
-    scored = jnp.isfinite(state.scores)
-    rows = scored.astype(jnp.float32)
-    count = jnp.maximum(rows.sum(), 1.0)
-    hot = one_hot(state.architectures, mask).reshape(len(rows), -1)
-    target, unit = _standardised(state.scores - hot @ known.reshape(-1))
-    features = hot @ basis.columns * rows[:, None]
-    features = jnp.concatenate([features, rows[:, None]], 1)
-    products, onto = features.T @ features, features.T @ target
-    square = jnp.maximum((target * target).sum(), 1e-6)
-    own, carried = np.append(basis.own, False), np.append(basis.carried, False)
-    intercept = np.arange(len(own)) == len(own) - 1
-
-    def weigh(signal: jax.Array, common: jax.Array) -> tuple[jax.Array, ...]:
-        part = jnp.where(carried, np.float32(_CARRIED**2), jnp.where(own, 1 - common, common))
-        # Parts of no variance keep a trace of it, so that nothing divides by zero.
-        deviation = jnp.sqrt(jnp.where(intercept, 1.0, jnp.maximum(part, 1e-6) * signal / (1 - signal)))
-        # A carried weight's mean; all others' are zero. A deviation is in units of the noise, the mean in those of the
-        # scores: with half of the signal's deviation as the mean, sixteen noisy scores could turn a prior round.
-        before = jnp.where(carried, deviation, 0.0)
-        inside = jnp.eye(len(own), dtype=jnp.float32) + products * deviation[:, None] * deviation[None]
-        lower = jnp.linalg.cholesky(inside)
-        along = jax.scipy.linalg.solve_triangular(lower, deviation * (onto - products @ before), lower=True)
-        left = square - 2 * before @ onto + before @ products @ before
-        return lower, along, deviation, before, jnp.maximum(left - (along * along).sum(), 1e-6 * square)
-
-    def evidence(shares: tuple[jax.Array, jax.Array]) -> jax.Array:
-        lower, _, _, _, residual = weigh(*shares)
-        spread = jnp.log(jnp.diagonal(lower)).sum()
-        return -0.5 * count * jnp.log(residual / count) - spread
-
-    shares = _COMMON[: 1 if basis.own.all() else None]
-    signal, common = (jnp.asarray(grid.reshape(-1)) for grid in np.meshgrid(_SIGNAL, shares))
-    odds = np.where(shares == 1, _ALL_COMMON, 1.0)
-    before = np.log((1 - _NOISE) * odds / odds.sum() / len(_SIGNAL)).repeat(len(_SIGNAL))
-    found = jax.lax.map(evidence, (signal, common)) + before.astype(np.float32)
-    best = found.argmax()
-    # Scores without signal keep their square as it is.
-    nothing = -0.5 * count * jnp.log(square / count) - 0.5 * jnp.log1p(count) + np.float32(np.log(_NOISE))
-    chance = jax.nn.sigmoid(jax.nn.logsumexp(found) - nothing)
-    lower, along, deviation, expected, residual = weigh(signal[best], common[best])
-    back = jax.scipy.linalg.solve_triangular(lower, jnp.eye(len(own), dtype=jnp.float32), lower=True).T
-    noise = jnp.sqrt(residual / count)
-    factor = deviation[:, None] * back
-    return Posterior(expected + factor @ along, factor * noise, chance, signal[best], common[best], unit)
-
-
-def _draw_effects(key: jax.Array, basis: _Basis, mask: np.ndarray, posterior: Posterior, count: int) -> jax.Array:
-    """Returns draws of the effects, float32 [count, L, O]."""
-    among, within = jax.random.split(key)
-    normal = jax.random.normal(within, (posterior.mean.shape[0], count), jnp.float32)
-    weights = posterior.mean[:, None] + posterior.factor @ normal
-    there = jax.random.bernoulli(among, posterior.chance, (count,))[None]
-    weights = jnp.where(there, weights[:-1], _silent(basis)[:, None])
-    return _effects_of(basis, mask, weights)
-
-
-def _mean_effects(basis: _Basis, mask: np.ndarray, posterior: Posterior) -> jax.Array:
-    """Returns the means of the effects, in the posterior's unit, float32 [L, O]."""
-    weights = posterior.chance * posterior.mean[:-1] + (1 - posterior.chance) * _silent(basis)
-    return _effects_of(basis, mask, weights)
-
-
-def _silent(basis: _Basis) -> np.ndarray:
-    """Returns the weights where scores have no signal, float32 [D - 1]: what is carried is believed."""
-    return np.where(basis.carried, np.float32(_CARRIED), np.float32(0))
-
-
-def _effects_of(basis: _Basis, mask: np.ndarray, weights: jax.Array) -> jax.Array:
-    """Returns the effects of weights [D - 1] or [D - 1, n], float32 [L, O] or [n, L, O]."""
-    return (basis.columns @ weights).T.reshape(*weights.shape[1:], *mask.shape)
-
-
-def _standardised(scores: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns scores float32 [C] in deviations from their mean, outliers drawn in, and that unit, float32 [].
-
-    They are zero where they are not finite.
-    """
-    scored = jnp.isfinite(scores)
-    middle = jnp.nanmedian(scores)
-    # For normal scores this is their deviation.
-    spread = 1.4826 * jnp.nanmedian(jnp.abs(scores - middle))
-    spread = jnp.maximum(jnp.where(spread > 0, spread, jnp.nanstd(scores)), 1e-12)
-    drawn_in = jnp.clip((scores - middle) / spread, -3.0, 3.0)
-    count = jnp.maximum(scored.sum(dtype=jnp.int32), 1).astype(jnp.float32)
-    drawn_in = jnp.where(scored, drawn_in, 0.0)
-    centred = jnp.where(scored, drawn_in - drawn_in.sum() / count, 0.0)
-    deviation = jnp.maximum(jnp.sqrt((centred * centred).sum() / count), 1e-6)
-    return centred / deviation, spread * deviation

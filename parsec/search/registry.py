@@ -33,6 +33,8 @@ class Entry:
       carries: whether it starts from the prior that its domain may bring, `Domain.initial`.
       many: whether it searches for several objectives at once; its `make(domain, settings, objectives)` is then given
         their number. Any other reads the first.
+      several: of a strategy of one objective, the one that does the same for several and has the same options; "" for
+        none.
       multi_fidelity: whether it asks for (architecture, fidelity); it is then made for domains of several.
       start: the preset that options start from; "" for the defaults of `Settings`.
       adapter: module whose `adapt(strategy, domain, objectives) -> Strategy` makes a strategy of one objective search
@@ -43,6 +45,7 @@ class Entry:
     summary: str
     carries: bool = False
     many: bool = False
+    several: str = ""
     multi_fidelity: bool = False
     start: str = ""
     adapter: str = ""
@@ -89,7 +92,10 @@ STRATEGIES: dict[str, Entry] = {
         "parsec.search.parsec_adaptive", "the same with K following the prior's entropy", carries=True
     ),
     "additive": Entry(
-        "parsec.search.additive", "empirical Bayes by an additive model of scores, Thompson sampling", carries=True
+        "parsec.search.additive",
+        "empirical Bayes by an additive model of scores, Thompson sampling",
+        carries=True,
+        several="additive_pareto",
     ),
     "bananas": Entry("parsec.search.bananas", "mutations ranked by an ensemble predictor"),
     "alphax": Entry("parsec.search.alphax", "Monte-Carlo tree search over the decisions with a Meta-DNN"),
@@ -110,6 +116,9 @@ STRATEGIES: dict[str, Entry] = {
         "PARSEC told improvements of the hypervolume",
         many=True,
         adapter="parsec.search.improvement",
+    ),
+    "additive_pareto": Entry(
+        "parsec.search.additive_pareto", "an additive model of each objective, Thompson sampling of fronts", many=True
     ),
     "lanas_pareto": Entry(
         "parsec.search.lanas",
@@ -143,6 +152,11 @@ def names(many: bool, multi_fidelity: bool = False) -> tuple[str, ...]:
     """Returns the strategies that search for several objectives, or those for one; of one fidelity, or of several."""
     wanted = (many, multi_fidelity)
     return tuple(name for name, entry in STRATEGIES.items() if (entry.many, entry.multi_fidelity) == wanted)
+
+
+def in_charge(name: str, objectives: int) -> str:
+    """Returns who searches where the strategy `name` is asked to, for so many objectives."""
+    return (STRATEGIES[name].several if objectives > 1 else "") or name
 
 
 def make_strategy(name: str, domain: Domain, options: Mapping[str, Any] | None = None, objectives: int = 1) -> Strategy:

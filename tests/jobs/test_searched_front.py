@@ -24,7 +24,7 @@ from parsec.jobs.search.domain import search_domain, whole_domain
 from parsec.jobs.search.finals import COMPARED, remembered
 from parsec.jobs.search.front import FRONT, PLOT, find_front, settle_front, spread
 from parsec.jobs.search.job import run_search
-from parsec.jobs.search.strategy import run_strategy
+from parsec.jobs.search.strategy import Searched, run_strategy
 from parsec.jobs.train.cell_source import cell_of_text
 from parsec.report.pareto import hypervolume
 from parsec.run.journal import JOURNAL
@@ -142,31 +142,39 @@ def test_the_front_is_what_no_evaluated_network_dominates():
 
 
 def test_candidates_are_spread_by_the_hypervolume_that_each_adds():
-    gains = np.array([[0.1, 0.9], [0.5, 0.5], [0.52, 0.48], [0.9, 0.1], [1.0, 0.0]])
-    assert spread(gains, 1).tolist() == [1]
-    assert spread(gains, 3).tolist() == [0, 1, 3]
-    # What adds nothing above the reference point comes last.
-    assert spread(gains, 4).tolist() == [0, 1, 2, 3]
-    assert spread(gains, 9).tolist() == [0, 1, 2, 3, 4]
+    gains = np.array([[0.1, 0.9], [0.5, 0.5], [0.52, 0.48], [0.9, 0.1], [1.0, 0.0], [0.1, 0.1]])
+    assert spread([gains], 1).tolist() == [1]
+    assert spread([gains], 3).tolist() == [0, 1, 3]
+    # What adds nothing above the reference point comes last, and what is on no front never.
+    assert spread([gains], 4).tolist() == [0, 1, 2, 3]
+    assert spread([gains], 9).tolist() == [0, 1, 2, 3, 4]
+    # Another view takes its turns, with what is on its front and was not chosen yet.
+    other = gains.copy()
+    other[5], other[1] = (0.6, 0.6), (0.2, 0.2)
+    assert spread([other, gains], 1).tolist() == [5]
+    assert spread([other, gains], 2).tolist() == [1, 5]
+    assert spread([other, gains], 9).tolist() == [0, 1, 2, 3, 4, 5]
     rng = np.random.default_rng(3)
     for _ in range(5):
         first = np.sort(rng.random(9))
         front = np.stack([first, np.sort(rng.random(9))[::-1]], 1)
         pairs = [front[[a, b]] for a in range(9) for b in range(a)]
-        assert hypervolume(front[spread(front, 2)]) >= (1 - 1 / np.e) * max(map(hypervolume, pairs))
+        assert hypervolume(front[spread([front], 2)]) >= (1 - 1 / np.e) * max(map(hypervolume, pairs))
 
 
 def test_what_is_trained_again_makes_the_front(tmp_path: Path):
     searched = find_front(GOALS, TABLE, scored(ROWS), NAMES)
 
-    def settle(shift: Callable[[np.ndarray], np.ndarray], count: int, name: str) -> Any:
+    def settle(shift: Callable[[np.ndarray], np.ndarray], count: int, name: str, effects: Any = None) -> Any:
         def evaluate(rows: np.ndarray, *_: Any) -> np.ndarray:
             return np.stack([shift(rows), np.zeros(len(rows))], 1).astype(np.float32)
 
         last = Evaluator(("valid_accuracy", "valid_log_likelihood"), evaluate, together=2)
         with claim(tmp_path / name, CONFIG) as run:
             scores = remembered(run.path / COMPARED, lambda: nullcontext((last, None)))
-            return settle_front(run, searched, TABLE, count, scores, last.objectives)
+            return settle_front(
+                run, searched, TABLE, Searched(scored(ROWS), effects=effects), count, scores, last.objectives
+            )
 
     assert settle(accuracies, 0, "none") is searched
     lost = settle(lambda rows: np.full(len(rows), np.nan), 3, "lost")
@@ -176,6 +184,15 @@ def test_what_is_trained_again_makes_the_front(tmp_path: Path):
     np.testing.assert_allclose(same.accuracy, accuracies(same.architectures) + 1, rtol=1e-6)
     np.testing.assert_array_equal(same.evaluated, searched.evaluated)
     assert len((tmp_path / "same" / COMPARED).read_text().splitlines()) == 3
+    # What a model expects has its say: here, that nothing but the fourth operation matters.
+    settle(accuracies, 3, "liked", effects=np.broadcast_to([0.0, 0.0, 0.0, 9.0, 0.0], (6, 5)))
+    liked, plain = (
+        {tuple(json.loads(line)["architecture"]) for line in (tmp_path / name / COMPARED).read_text().splitlines()}
+        for name in ("liked", "same")
+    )
+    kept = ROWS[np.isfinite(accuracies(ROWS)) & (table_costs(TABLE, ROWS)[:, 0] < MOST)]
+    most = max(kept.tolist(), key=lambda row: row.count(3))
+    assert len(liked) == 3 and liked != plain and max(row.count(3) for row in liked) == most.count(3)
     # The smallest wins once all learn alike.
     equal = settle(lambda rows: np.full(len(rows), 70.0), 3, "equal")
     assert [costs["params"] for costs in equal.costs] == [min(costs["params"] for costs in same.costs)]
@@ -264,9 +281,9 @@ def test_a_search_for_a_front_cut_anywhere_ends_in_the_same_bytes(
 
 
 def test_a_strategy_of_one_objective_is_refused_and_the_others_named(tmp_path: Path):
-    additive = replace(CONFIG, strategy=StrategySettings(name="additive", evaluator="train"))
+    one = replace(CONFIG, strategy=StrategySettings(name="bananas", evaluator="train"))
     with pytest.raises(
-        UserError, match=r"name=additive searches for one objective; .* choose one of random, sobol, emoa"
+        UserError, match=r"name=bananas searches for one objective; .* choose one of random, sobol, emoa"
     ):
-        run_search(additive, tmp_path / "run")
+        run_search(one, tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -11,7 +11,7 @@ from parsec import prior
 from parsec.cells import get_space
 from parsec.cells.domain import Domain, add_up, product_domain
 from parsec.errors import UserError
-from parsec.search.additive import AdditiveState, _basis, _posterior
+from parsec.search.additive_model import AdditiveState, fit, make_basis
 from parsec.search.registry import make_strategy
 
 SPACE = get_space("darts")
@@ -128,7 +128,7 @@ def test_what_operations_have_in_common_is_learnt_of_all_of_them():
     other = drawn(7, 400)
     predicted = np.asarray(prior.log_probability(logits, SPACE.mask, other))
     assert np.corrcoef(predicted, convolutions(other))[0, 1] > 0.8
-    posterior = _posterior(_basis(DOMAIN), DOMAIN.mask, jnp.zeros(DOMAIN.mask.shape), state)
+    posterior = fit(make_basis(DOMAIN), DOMAIN.mask, state.architectures, state.scores[:, 0])
     assert float(posterior.signal) >= 0.5 and float(posterior.common) >= 0.75
     # Where nothing is known to be alike, every choice has to be learnt by itself.
     alone = np.asarray(prior.log_probability(told(scores, architectures, APART)[1], SPACE.mask, other))

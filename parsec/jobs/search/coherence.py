@@ -13,7 +13,7 @@ from parsec.evaluate.registry import EVALUATORS
 from parsec.jobs.search.strategy import check_strategy
 from parsec.joint.registry import JOINTS
 from parsec.run.cluster import check_address
-from parsec.search.registry import STRATEGIES, names
+from parsec.search.registry import STRATEGIES, in_charge, names
 from parsec.settings.search import LEAST_CELLS, STREAMED, SearchConfig, joint_entry
 
 
@@ -49,7 +49,7 @@ def check_search(config: SearchConfig, space: Space) -> None:
     if config.objectives:
         check_goals(config.objectives, (*Cost._fields, *((LATENCY,) if config.latency else ())))
         able = ("random", *names(many=True))
-        if config.strategy.name not in able:
+        if in_charge(config.strategy.name, len(config.objectives)) not in able:
             raise UserError(
                 f"config.strategy.name={config.strategy.name} searches for one objective; with config.objectives "
                 f"choose one of {', '.join(able)}"

@@ -33,6 +33,7 @@ from parsec.run.metrics import read_metrics
 from parsec.run.progress import announce
 from parsec.run.unreadable import Unreadable
 from parsec.run.workdir import CONFIG, RESULT, read_json, write_json_atomic, write_text_atomic
+from parsec.search.registry import in_charge
 from parsec.settings.search import SearchConfig, joint_entry
 from parsec.tables.standing import standing
 from parsec.tables.table import Table
@@ -132,7 +133,7 @@ def conclude(
         "rank_correlation": None
         if table is None
         else _rank_correlation(config.derive.ranked_cells, space, outcome, table, rng),
-        "strategy": config.strategy.name,
+        "strategy": in_charge(config.strategy.name, len(config.objectives)),
         "evaluator": config.strategy.evaluator,
         "evaluations": None if evaluated is None else len(evaluated.scores),
         "failed_evaluations": None if evaluated is None else int((~np.isfinite(evaluated.scores[:, 0])).sum()),

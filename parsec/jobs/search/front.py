@@ -4,7 +4,8 @@ The front of many short trainings holds those that were lucky. So of its members
 once more, longer and all alike (`parsec.jobs.search.finals`), and of these the ones that no other dominates are what
 was found. Where the front has more members, they are chosen one after another, each the one that adds most hypervolume
 to those before it, which spreads them and never falls far behind the best choice of so many (Guerreiro, Fonseca and
-Paquete 2016, Evolutionary Computation 24, 521-544).
+Paquete 2016, Evolutionary Computation 24, 521-544). A strategy that says what it expects of an architecture has a front
+of its own: a model of all the scores knows who was lucky. Its members and those of the measured front take turns.
 """
 
 import math
@@ -16,12 +17,14 @@ import numpy as np
 
 from parsec.cells import Space
 from parsec.cells.costs import CostTable, named_costs, table_costs
+from parsec.cells.domain import add_up
 from parsec.cells.genotypes import to_text
 from parsec.evaluate.contract import Evaluated
 from parsec.evaluate.goals import Goals
 from parsec.evaluate.supernet import OBJECTIVE
 from parsec.files import replacing, writing
 from parsec.jobs.search.finals import FinalScores, train_again
+from parsec.jobs.search.strategy import Searched
 from parsec.report.pareto import front_rows, front_text, hypervolume, point_text
 from parsec.report.pareto_plots import draw_searched
 from parsec.run.workdir import Claim, write_text_atomic
@@ -67,14 +70,21 @@ def find_front(goals: Goals, table: CostTable, evaluated: Evaluated, names: Sequ
 
 
 def settle_front(
-    run: Claim, front: Front, table: CostTable, count: int, scores: FinalScores, names: Sequence[str]
+    run: Claim,
+    front: Front,
+    table: CostTable,
+    searched: Searched,
+    count: int,
+    scores: FinalScores,
+    names: Sequence[str],
 ) -> Front:
-    """Returns the front of at most `count` members of the search's front, trained again; 0 leaves it as it is.
+    """Returns the front of at most `count` of what was searched, trained again; 0 leaves the search's as it is.
 
     Args:
       run: the claimed run directory.
       front: of everything evaluated.
       table: of the networks' costs.
+      searched: what the search evaluated and learnt.
       count: candidates.
       scores: of the last comparison.
       names: of these, as of `find_front`.
@@ -85,7 +95,7 @@ def settle_front(
     """
     if not count:
         return front
-    candidates = front.architectures[spread(front.goals.scaled(front.told), count)]
+    candidates = searched.evaluated.architectures[_candidates(front, searched, count)]
     # Those of about equal length side by side.
     candidates = candidates[np.argsort(table_costs(table, candidates)[:, 1], kind="stable")]
     known = train_again(run, candidates, scores)
@@ -95,17 +105,40 @@ def settle_front(
     return settled._replace(evaluated=front.evaluated)
 
 
-def spread(gains: np.ndarray, count: int) -> np.ndarray:
-    """Returns at most `count` rows of a front float64 [F, M], 0 at the reference point, int [n] in the front's order.
+def spread(gains: Sequence[np.ndarray], count: int) -> np.ndarray:
+    """Returns at most `count` architectures, int [n], which are on the front of one of several views of all of them.
 
-    Each in turn is the one that adds most hypervolume to those before it; the first of equals.
+    Views take turns. Each adds the member of its front that by its own figures adds most hypervolume to those chosen
+    before, the first of equals.
+
+    Args:
+      gains: for each view, float64 [N, M], 0 at the reference point.
+      count: the most architectures.
     """
+    fronts = [front_rows(view).tolist() for view in gains]
     chosen: list[int] = []
-    while len(chosen) < min(count, len(gains)):
-        left = [row for row in range(len(gains)) if row not in chosen]
-        volumes = [hypervolume(gains[[*chosen, row]]) for row in left]
-        chosen.append(left[int(np.argmax(volumes))])
+    while len(chosen) < count and any(fronts):
+        for view, front in zip(gains, fronts, strict=True):
+            if front and len(chosen) < count:
+                volumes = [hypervolume(view[[*chosen, row]]) for row in front]
+                chosen.append(front[int(np.argmax(volumes))])
+                for other in fronts:
+                    if chosen[-1] in other:
+                        other.remove(chosen[-1])
     return np.sort(np.array(chosen, np.intp))
+
+
+def _candidates(front: Front, searched: Searched, count: int) -> np.ndarray:
+    """Returns which of everything evaluated are trained again, int [n]."""
+    finite = np.flatnonzero(np.isfinite(front.evaluated).all(1))
+    measured = front.evaluated[finite]
+    views = [measured]
+    if searched.effects is not None:
+        expected = add_up(searched.effects, searched.evaluated.architectures[finite])
+        # Sums of effects are told from zero by what was measured on average.
+        expected += measured[:, 0].mean() - expected.mean()
+        views = [np.column_stack([expected, measured[:, 1:]]), measured]
+    return finite[spread([front.goals.scaled(view) for view in views], count)]
 
 
 def describe_front(front: Front, space: Space) -> dict[str, Any]:

@@ -53,6 +53,7 @@ from parsec.run.loop import run_steps
 from parsec.run.opening import begin, report_finished
 from parsec.run.unreadable import Unreadable
 from parsec.run.workdir import Claim, locate
+from parsec.search.registry import in_charge
 from parsec.settings.search import SearchConfig, joint_entry
 from parsec.transfer.prior import Carried, carry_logits, read_prior
 
@@ -176,7 +177,7 @@ def search_by_scores(
     if goals is not None:
         table = search_costs(config)
         front = find_front(goals, table, searched.evaluated, evaluator.objectives)
-        front = settle_front(run, front, table, config.derive.finalists, scores, last)
+        front = settle_front(run, front, table, searched, config.derive.finalists, scores, last)
         found = front.architectures[-1]
     elif config.derive.finalists:
         candidates = choose_finalists(searched, evaluator.objectives, space, domain, config.derive.finalists)
@@ -243,7 +244,7 @@ def _plan(config: SearchConfig, space: Space, problem: Problem, latencies: Laten
     else:
         steps = f"{strategy.evaluations} evaluations"
     return {
-        "strategy": f"{strategy.name} on {entry.summary}",
+        "strategy": f"{in_charge(strategy.name, len(config.objectives))} on {entry.summary}",
         "space": f"{space.name}: {len(space.choices)} choices, {space.cardinality:.2g} architectures"
         + f", those with {', '.join(config.constraints)}" * bool(config.constraints),
         "images": f"{train} for the weights, {valid} for the prior, {problem.image} each"

@@ -28,7 +28,7 @@ from parsec.run.signals import graceful_stop
 from parsec.run.workdir import Claim
 from parsec.run.workers import Workers
 from parsec.search.contract import Strategy
-from parsec.search.registry import make_strategy
+from parsec.search.registry import in_charge, make_strategy
 from parsec.settings.search import StrategySettings
 
 
@@ -97,9 +97,10 @@ def run_strategy(
         written, or every evaluation failed.
       StoppedError: when SIGTERM or Ctrl-C asked for a stop; everything evaluated is in the journal.
     """
+    name = in_charge(settings.name, 1 if goals is None else len(goals.names))
     strategy = _make(settings, replace(domain, initial=initial), goals)
     journal = Journal(run.path)
-    ledger = Ledger(Rule(settings.evaluations), domain, evaluator.rows, len(evaluator.objectives), settings.name)
+    ledger = Ledger(Rule(settings.evaluations), domain, evaluator.rows, len(evaluator.objectives), name)
     truncate_after(run.path, after)
     metrics = MetricsFile(run.path)
     recorded = sum(isinstance(entry, Scored) for entry in journal.entries)
@@ -108,7 +109,7 @@ def run_strategy(
     with (
         graceful_stop() as stop,
         timed(run, "evaluation_seconds"),
-        Progress(settings.evaluations, start=recorded, label=settings.name) as progress,
+        Progress(settings.evaluations, start=recorded, label=name) as progress,
     ):
         if recorded:
             progress.note(f"{recorded} of {settings.evaluations} evaluations are in {JOURNAL}")
@@ -117,9 +118,7 @@ def run_strategy(
             # Any key does: how many are asked for is the same of every ask.
             together = len(np.asarray(strategy.ask(key, strategy.init(fold(key, "init")))[0]))
             if together < workers.size:
-                progress.note(
-                    f"{settings.name} asks for {together} at once: {workers.size - together} workers are idle"
-                )
+                progress.note(f"{name} asks for {together} at once: {workers.size - together} workers are idle")
 
         def pause() -> None:
             if workers is not None:
@@ -149,7 +148,7 @@ def run_strategy(
         evaluated = ledger.finished()
         count = len(evaluated.scores)
         if count < settings.evaluations:
-            progress.note(f"{settings.name} proposes nothing new; stopping after {count} evaluations")
+            progress.note(f"{name} proposes nothing new; stopping after {count} evaluations")
     if not np.isfinite(evaluated.scores[:, 0]).any():
         raise UserError(f"all {count} evaluations failed; try a lower --config.optimizer.learning_rate")
     effects = None if strategy.effects is None else np.asarray(strategy.effects(state), np.float32)
@@ -184,4 +183,5 @@ def _make(settings: StrategySettings, domain: Domain, goals: Goals | None = None
         options[name] = value
     if goals is None:
         return make_strategy(settings.name, domain, options)
-    return scaled(make_strategy(settings.name, domain, options, len(goals.names)), goals)
+    several = in_charge(settings.name, len(goals.names))
+    return scaled(make_strategy(several, domain, options, len(goals.names)), goals)
