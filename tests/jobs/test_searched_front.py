@@ -184,14 +184,14 @@ def test_what_is_trained_again_makes_the_front(tmp_path: Path):
     np.testing.assert_allclose(same.accuracy, accuracies(same.architectures) + 1, rtol=1e-6)
     np.testing.assert_array_equal(same.evaluated, searched.evaluated)
     assert len((tmp_path / "same" / COMPARED).read_text().splitlines()) == 3
-    # What a model expects has its say: here, that nothing but the fourth operation matters.
-    settle(accuracies, 3, "liked", effects=np.broadcast_to([0.0, 0.0, 0.0, 9.0, 0.0], (6, 5)))
+    # What a model expects has its say: here, that nothing but the third operation matters.
+    settle(accuracies, 3, "liked", effects=np.broadcast_to([0.0, 0.0, 9.0, 0.0, 0.0], (6, 5)))
     liked, plain = (
         {tuple(json.loads(line)["architecture"]) for line in (tmp_path / name / COMPARED).read_text().splitlines()}
         for name in ("liked", "same")
     )
     kept = ROWS[np.isfinite(accuracies(ROWS))]
-    expected = 9.0 * (kept == 3).sum(1)
+    expected = 9.0 * (kept == 2).sum(1)
     expected += accuracies(kept).mean() - expected.mean()
     gains = GOALS.scaled(np.stack([expected, -table_costs(TABLE, kept)[:, 0]], 1))
     assert len(liked) == 3 and tuple(kept[np.argmax(gains.clip(0).prod(1))].tolist()) in liked - plain
