@@ -50,7 +50,8 @@ def get_config(variant: str = "") -> SearchConfig:
         supernet=SupernetSettings(auxiliary_skip=1.0),
         sampler=SamplerSettings(num_children=16),
         likelihood=LikelihoodSettings(child_weights="uniform"),
-        prior=PriorSettings(warmup=0.5),
+        # At 0.01 likelihoods that are noise would take 7 nats from the prior in so many steps, and here 1.2.
+        prior=PriorSettings(warmup=0.5, learning_rate=0.004),
         verify=VerifySettings(random=0),
     )
     if variant == "":
