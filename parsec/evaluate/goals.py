@@ -144,11 +144,11 @@ def scaled(strategy: Strategy, goals: Goals) -> Strategy:
     def tell(state: State, architectures: ArrayLike, scores: ArrayLike) -> tuple[State, Info]:
         return strategy.tell(state, architectures, (jnp.asarray(scores)[:, : len(goals.names)] - reference) / width)
 
-    def effects(state: State) -> ArrayLike:
-        assert strategy.effects is not None
-        return jnp.asarray(strategy.effects(state)) * width[0, 0]
+    def expect(state: State, architectures: ArrayLike) -> ArrayLike:
+        assert strategy.expect is not None
+        return jnp.asarray(strategy.expect(state, architectures)) * width[0, 0] + reference[0, 0]
 
-    return strategy._replace(tell=tell, effects=effects if strategy.effects else None)
+    return strategy._replace(tell=tell, expect=expect if strategy.expect else None)
 
 
 def _told(names: Sequence[str], known: Sequence[str], scales: Sequence[int], costs: np.ndarray) -> np.ndarray:

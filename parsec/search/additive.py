@@ -23,19 +23,10 @@ from parsec.cells.domain import ArrayLike, Domain
 from parsec.config import option
 from parsec.errors import UserError
 from parsec.prior.categorical import one_hot
-from parsec.search.additive_model import (
-    AdditiveState,
-    Posterior,
-    draw_effects,
-    effects_of,
-    fit,
-    make_basis,
-    mean_effects,
-    nothing_told,
-    remember,
-)
+from parsec.search.additive_model import Posterior, draw_effects, effects_of, fit, make_basis, mean_effects
 from parsec.search.contract import Info, Strategy, count_failed, first_objective
 from parsec.search.factorised import draw_valid
+from parsec.search.told import Told, nothing_told, remember
 
 # Architectures tried for each draw of the effects where the best options together are not valid or known already.
 _CANDIDATES = 64
@@ -69,14 +60,14 @@ def make(domain: Domain, settings: Settings = Settings()) -> Strategy:
     known = jnp.zeros(mask.shape, jnp.float32) if domain.known is None else jnp.asarray(domain.known)
     draw = draw_valid(domain)
 
-    def posterior_of(state: AdditiveState) -> Posterior:
+    def posterior_of(state: Told) -> Posterior:
         return fit(basis, mask, state.architectures, first_objective(state.scores), known)
 
-    def init(key: jax.Array) -> AdditiveState:
+    def init(key: jax.Array) -> Told:
         del key
         return nothing_told(capacity, len(domain.sizes))
 
-    def ask(key: jax.Array, state: AdditiveState) -> tuple[jax.Array, AdditiveState]:
+    def ask(key: jax.Array, state: Told) -> tuple[jax.Array, Told]:
         fresh, draws, around = jax.random.split(key, 3)
         spare = jnp.asarray(domain.sample(fresh, batch) if initial is None else draw(fresh, carried, batch))
         posterior = posterior_of(state)
@@ -104,12 +95,12 @@ def make(domain: Domain, settings: Settings = Settings()) -> Strategy:
         ready = (state.asked >= settings.initial) & (finite.sum(dtype=jnp.int32) >= 2)
         return jnp.where(ready, chosen, spare), state._replace(asked=state.asked + batch)
 
-    def tell(state: AdditiveState, architectures: ArrayLike, scores: ArrayLike) -> tuple[AdditiveState, Info]:
+    def tell(state: Told, architectures: ArrayLike, scores: ArrayLike) -> tuple[Told, Info]:
         state = remember(state, jnp.asarray(architectures), first_objective(scores)[:, None])
         best = jnp.nan_to_num(state.scores, nan=-jnp.inf).max()
         return state, {"best": best, "failed": count_failed(architectures, scores)}
 
-    def logits(key: jax.Array, state: AdditiveState) -> jax.Array:
+    def logits(key: jax.Array, state: Told) -> jax.Array:
         del key
         posterior = posterior_of(state)
         chance, mean = posterior.chance, effects_of(basis, mask, posterior.mean[:-1])
@@ -119,7 +110,7 @@ def make(domain: Domain, settings: Settings = Settings()) -> Strategy:
         spread = jnp.sqrt(jnp.maximum(variance, 1e-12) / float(mask.sum()))
         return chance * mean / spread + (1 - chance) * carried
 
-    def effects(state: AdditiveState) -> jax.Array:
+    def effects(state: Told) -> jax.Array:
         posterior = posterior_of(state)
         return posterior.unit * mean_effects(basis, mask, posterior) + known
 

@@ -31,22 +31,6 @@ _ALL_COMMON = 36.0
 _CARRIED = 0.5
 
 
-class AdditiveState(NamedTuple):
-    """The scores remembered, in a ring.
-
-    Attributes:
-      architectures: int32 [C, L]; -1 where nothing is stored.
-      scores: float32 [C, M]; NaN for a failure or an empty slot.
-      told: rows stored so far, int32 [].
-      asked: architectures asked for, int32 [].
-    """
-
-    architectures: jax.Array
-    scores: jax.Array
-    told: jax.Array
-    asked: jax.Array
-
-
 class Basis(NamedTuple):
     """What turns weights [D] into effects [L, O]: columns of own effects, of common ones, of a carried prior if any.
 
@@ -82,30 +66,6 @@ class Posterior(NamedTuple):
     signal: jax.Array
     common: jax.Array
     unit: jax.Array
-
-
-def nothing_told(capacity: int, length: int, objectives: int = 1) -> AdditiveState:
-    """Returns the state before any score, with room for `capacity` of architectures [L]."""
-    return AdditiveState(
-        architectures=jnp.full((capacity, length), -1, jnp.int32),
-        scores=jnp.full((capacity, objectives), jnp.nan, jnp.float32),
-        told=jnp.zeros((), jnp.int32),
-        asked=jnp.zeros((), jnp.int32),
-    )
-
-
-def remember(state: AdditiveState, architectures: jax.Array, scores: jax.Array) -> AdditiveState:
-    """Returns the state after scores float32 [B, M] of architectures int32 [B, L]; a failure is a row with a NaN."""
-    # A repeated architecture brings the same score again, which is no second observation.
-    seen = (architectures[:, None] == state.architectures[None]).all(-1).any(1)
-    again = jnp.tril((architectures[:, None] == architectures[None]).all(-1), -1).any(1)
-    kept = jnp.isfinite(scores).all(1) & ~seen & ~again
-    slots = (state.told + jnp.arange(len(scores))) % len(state.scores)
-    return state._replace(
-        architectures=state.architectures.at[slots].set(architectures),
-        scores=state.scores.at[slots].set(jnp.where(kept[:, None], scores, jnp.nan)),
-        told=state.told + len(scores),
-    )
 
 
 def make_basis(domain: Domain) -> Basis:

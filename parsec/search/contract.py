@@ -53,6 +53,8 @@ class Strategy(NamedTuple):
         one categorical for each choice; None for one that has none.
       effects: `effects(state) -> float32 [L, max(sizes)]`: what it expects each option to add to the first score, in
         that score's unit, what was known beforehand included; None for one that expects no such sums.
+      expect: `expect(state, architectures int32 [B, L]) -> float32 [B]`: the first score that it expects of each, the
+        noise of those it was told smoothed out; None for one that does not say.
       jittable: whether the functions are plain `jax.numpy`, so that `vmap` runs a thousand seeds at once over a table.
     """
 
@@ -62,6 +64,7 @@ class Strategy(NamedTuple):
     jittable: bool = True
     logits: Callable[[jax.Array, State], ArrayLike] | None = None
     effects: Callable[[State], ArrayLike] | None = None
+    expect: Callable[[State, ArrayLike], ArrayLike] | None = None
 
 
 def proposed(architectures: ArrayLike) -> jax.Array:

@@ -95,7 +95,7 @@ STRATEGIES: dict[str, Entry] = {
         "parsec.search.additive",
         "empirical Bayes by an additive model of scores, Thompson sampling",
         carries=True,
-        several="additive_pareto",
+        several="tsemo",
     ),
     "bananas": Entry("parsec.search.bananas", "mutations ranked by an ensemble predictor"),
     "alphax": Entry("parsec.search.alphax", "Monte-Carlo tree search over the decisions with a Meta-DNN"),
@@ -117,8 +117,8 @@ STRATEGIES: dict[str, Entry] = {
         many=True,
         adapter="parsec.search.improvement",
     ),
-    "additive_pareto": Entry(
-        "parsec.search.additive_pareto", "an additive model of each objective, Thompson sampling of fronts", many=True
+    "tsemo": Entry(
+        "parsec.search.tsemo", "a Gaussian process of each objective, Thompson sampling of fronts", many=True
     ),
     "lanas_pareto": Entry(
         "parsec.search.lanas",

@@ -15,7 +15,7 @@ from parsec.joint.sampling import make_sampler
 NOISE = 0.05
 
 
-# The presets `paper` keep the published constants, from which noise takes up to 37 of 50 nats: docs/results/searches.md.
+# The presets `paper` keep the published constants: noise takes up to 37 of 50 nats (docs/results/searches.md).
 @pytest.mark.parametrize(
     ("name", "images"),
     [("nb201_search:joint", 50_000), ("digits_search:quick", 1078), ("imagenet_search", 1_281_167)],

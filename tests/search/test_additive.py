@@ -11,8 +11,9 @@ from parsec import prior
 from parsec.cells import get_space
 from parsec.cells.domain import Domain, add_up, product_domain
 from parsec.errors import UserError
-from parsec.search.additive_model import AdditiveState, fit, make_basis
+from parsec.search.additive_model import fit, make_basis
 from parsec.search.registry import make_strategy
+from parsec.search.told import Told
 
 SPACE = get_space("darts")
 DOMAIN = product_domain(tuple(map(int, SPACE.sizes)), common=SPACE.common)
@@ -20,7 +21,7 @@ APART = product_domain(DOMAIN.sizes)
 NOISE = 0.5
 
 
-def told(scores: np.ndarray, architectures: np.ndarray, domain: Domain = DOMAIN) -> tuple[AdditiveState, np.ndarray]:
+def told(scores: np.ndarray, architectures: np.ndarray, domain: Domain = DOMAIN) -> tuple[Told, np.ndarray]:
     """Returns the state after scores [N] of architectures int32 [N, L], and the prior's logits."""
     strategy = make_strategy("additive", domain, {"capacity": 128})
     state, _ = strategy.tell(strategy.init(jax.random.key(0)), architectures, scores.astype(np.float32)[:, None])

@@ -58,6 +58,7 @@ class Outcome(NamedTuple):
       logits: the learnt prior, float32 [L, O], or None.
       control: what the prior's control learnt, float32 [L, O], or None.
       effects: what a strategy expects each option to add to its score, float32 [L, O], or None.
+      expected: the score that a strategy expects of everything evaluated, float32 [N], or None.
       evaluated: what a strategy evaluated on its way, or None.
       domain: what could be found, where that is not the whole space; random children are of it.
       front: of a search for several objectives, what it found; the architecture is one of its members.
@@ -69,6 +70,7 @@ class Outcome(NamedTuple):
     logits: np.ndarray | None = None
     control: np.ndarray | None = None
     effects: np.ndarray | None = None
+    expected: np.ndarray | None = None
     evaluated: Evaluated | None = None
     domain: Domain | None = None
     front: Front | None = None

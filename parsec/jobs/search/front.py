@@ -17,7 +17,6 @@ import numpy as np
 
 from parsec.cells import Space
 from parsec.cells.costs import CostTable, named_costs, table_costs
-from parsec.cells.domain import add_up
 from parsec.cells.genotypes import to_text
 from parsec.evaluate.contract import Evaluated
 from parsec.evaluate.goals import Goals
@@ -133,11 +132,8 @@ def _candidates(front: Front, searched: Searched, count: int) -> np.ndarray:
     finite = np.flatnonzero(np.isfinite(front.evaluated).all(1))
     measured = front.evaluated[finite]
     views = [measured]
-    if searched.effects is not None:
-        expected = add_up(searched.effects, searched.evaluated.architectures[finite])
-        # Sums of effects are told from zero by what was measured on average.
-        expected += measured[:, 0].mean() - expected.mean()
-        views = [np.column_stack([expected, measured[:, 1:]]), measured]
+    if searched.expected is not None:
+        views = [np.column_stack([searched.expected[finite], measured[:, 1:]]), measured]
     return finite[spread([front.goals.scaled(view) for view in views], count)]
 
 

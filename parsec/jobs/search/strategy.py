@@ -40,12 +40,14 @@ class Searched(NamedTuple):
       logits: of the prior that it learnt, float32 [L, O]; None where it has none.
       control: of the prior that it would have learnt had the scores been dealt out to the architectures at random.
       effects: what it expects each option to add to the first score, float32 [L, O]; None where it does not say.
+      expected: the first score that it expects of everything evaluated, float32 [N]; None where it does not say.
     """
 
     evaluated: Evaluated
     logits: np.ndarray | None = None
     control: np.ndarray | None = None
     effects: np.ndarray | None = None
+    expected: np.ndarray | None = None
 
 
 def check_strategy(settings: StrategySettings, space: Space) -> None:
@@ -152,12 +154,13 @@ def run_strategy(
     if not np.isfinite(evaluated.scores[:, 0]).any():
         raise UserError(f"all {count} evaluations failed; try a lower --config.optimizer.learning_rate")
     effects = None if strategy.effects is None else np.asarray(strategy.effects(state), np.float32)
+    expected = None if strategy.expect is None else np.asarray(strategy.expect(state, evaluated.architectures))
     if strategy.logits is None:
-        return Searched(evaluated, effects=effects)
+        return Searched(evaluated, effects=effects, expected=expected)
     shuffled = _shuffle(fold(key, "control"), evaluated, domain.known)
     lost, _ = strategy.tell(strategy.init(fold(key, "init")), evaluated.architectures, shuffled)
     logits, control = (np.asarray(strategy.logits(fold(key, "prior"), each), np.float32) for each in (state, lost))
-    return Searched(evaluated, logits, control, effects)
+    return Searched(evaluated, logits, control, effects, expected)
 
 
 def best(evaluated: Evaluated) -> np.ndarray:
