@@ -1,6 +1,6 @@
 """Measuring what networks take on this device, and fitting what predicts it; files latency.npz and latency.json."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from parsec.files import writing
 from parsec.jobs.latency_model import MODEL, describe_model
 from parsec.jobs.search.problem import check_cells
 from parsec.jobs.tables.build import choose_rows
-from parsec.jobs.train.cell_source import cell_of_run
+from parsec.jobs.train.cell_source import cells_of_run
 from parsec.report.ranking import rank_correlation
 from parsec.run.opening import begin, report_finished
 from parsec.run.progress import Progress, announce
@@ -53,7 +53,8 @@ def run_latency(config: LatencyConfig, workdir: Path) -> dict[str, Any]:
     if result is not None:
         return result
     shape = Shape(num_classes=config.num_classes, **asdict(config.network))
-    found = np.array([_found(run, space) for run in config.from_runs], np.int32).reshape(-1, len(space.sizes))
+    owners = [(run, cell) for run in config.from_runs for cell in _found(run, space)]
+    found = np.array([cell for _, cell in owners], np.int32).reshape(-1, len(space.sizes))
     drawn = _draw(config, space, shape, found)
     cells, image = np.concatenate([drawn, found]), (config.image_size, config.image_size, 3)
     with begin(config, workdir, {}, f"latencies of {space.name}", _plan(config, len(drawn), len(found))) as run:
@@ -76,7 +77,7 @@ def run_latency(config: LatencyConfig, workdir: Path) -> dict[str, Any]:
             save_table(run.path / TABLE, table)
         told = _describe(config, held_out)
         write_json_atomic(run.path / MODEL, describe_model(space, model.intercept, model.effects, told))
-        result = _summarise(config, space, cells, columns, held_out)
+        result = _summarise([run for run, _ in owners], space, cells, columns, held_out)
         write_json_atomic(run.path / RESULT, result)
         _show(result, run.path)
         return result
@@ -95,11 +96,11 @@ def _draw(config: LatencyConfig, space: Space, shape: Shape, found: np.ndarray) 
     return fresh[np.sort(kept)]
 
 
-def _found(run: str, space: Space) -> np.ndarray:
-    cell = cell_of_run(run, "config.from_runs")
-    if cell.space != space.name:
-        raise UserError(f"config.from_runs={run}: its cell is of {cell.space}, and config.space={space.name}")
-    return from_text(space, cell.genotype)
+def _found(run: str, space: Space) -> list[np.ndarray]:
+    cells = cells_of_run(run, "config.from_runs")
+    if cells[0].space != space.name:
+        raise UserError(f"config.from_runs={run}: its cell is of {cells[0].space}, and config.space={space.name}")
+    return [from_text(space, cell.genotype) for cell in cells]
 
 
 def _measure(config: LatencyConfig, compilers: list[Callable[[], Call]]) -> np.ndarray:
@@ -150,17 +151,17 @@ def _describe(config: LatencyConfig, held_out: dict[str, float | None]) -> dict[
 
 
 def _summarise(
-    config: LatencyConfig,
+    owners: Sequence[str],
     space: Space,
     cells: np.ndarray,
     columns: dict[str, np.ndarray],
     held_out: dict[str, float | None],
 ) -> dict[str, Any]:
-    found = range(len(cells) - len(config.from_runs), len(cells))
+    found = range(len(cells) - len(owners), len(cells))
     return {
         "space": space.name,
         "device": jax.devices()[0].device_kind,
-        "cells": len(cells) - len(config.from_runs),
+        "cells": len(cells) - len(owners),
         "latency_ms": {
             name: float(np.quantile(columns["latency_ms"], share))
             for name, share in (("least", 0), ("median", 0.5), ("most", 1))
@@ -172,7 +173,7 @@ def _summarise(
                 "genotype": to_text(space, cells[at]),
                 **{name: float(values[at]) for name, values in columns.items()},
             }
-            for run, at in zip(config.from_runs, found, strict=True)
+            for run, at in zip(owners, found, strict=True)
         ],
     }
 
@@ -187,6 +188,8 @@ def _show(result: dict[str, Any], path: Path) -> None:
     }
     for each in result["found"]:
         told = f"{each['latency_ms']:.3g} ± {each['latency_ms_deviation']:.2g} ms"
-        rows[each["run"]] = f"{told}, predicted {each['predicted_latency_ms']:.3g}"
+        rows[f"{each['run']}, {each['params']:,.0f} parameters"] = (
+            f"{told}, predicted {each['predicted_latency_ms']:.3g}"
+        )
     rows |= {"table": path / TABLE, "model": path / MODEL}
     announce(f"latencies of {result['space']} on {result['device']}", rows)

@@ -16,7 +16,9 @@ class LatencyConfig:
 
     space: str = option("darts", "search space: darts, nasbench201, or one that you registered")
     cells: int = option(48, "random cells that are compiled and measured, drawn by the seed", minimum=10)
-    from_runs: tuple[str, ...] = option((), "run directories of finished searches, whose cells are measured besides")
+    from_runs: tuple[str, ...] = option(
+        (), "run directories of finished searches, whose cells, or fronts, are measured besides"
+    )
     seed: int = option(0, "of the random cells", minimum=0, maximum=2**32 - 1)
     batch_size: int = option(1, "images at a time", minimum=1)
     image_size: int = option(32, "side of the images in pixels", minimum=1)

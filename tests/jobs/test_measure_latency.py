@@ -58,6 +58,19 @@ def test_random_and_found_cells_are_measured_and_predicted(tmp_path: Path, capsy
     assert again == result
 
 
+def test_every_cell_of_a_front_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    found = Path(finished(tmp_path / "search", [3] * 6))
+    members = [{"genotype": to_text(SPACE, np.array(cell))} for cell in ([1] * 6, [2] * 6, [3] * 6)]
+    result = json.loads((found / "result.json").read_text()) | {"front": {"members": members}}
+    (found / "result.json").write_text(json.dumps(result))
+    told = run_latency(replace(SMALL, cells=6, rounds=2, from_runs=(str(found),)), tmp_path / "run")
+    assert [each["genotype"] for each in told["found"]] == [each["genotype"] for each in members]
+    table = load_table(tmp_path / "run" / TABLE)
+    assert table.architectures[-3:].tolist() == [[1] * 6, [2] * 6, [3] * 6] and told["cells"] == 6
+    shown = "".join(capsys.readouterr().out.split())
+    assert all(f"{params:,.0f}parameters" in shown for params in table.columns["params"][-3:])
+
+
 def test_what_cannot_be_measured_is_refused(tmp_path: Path):
     other = finished(tmp_path / "other", [0] * 32, "darts")
     with pytest.raises(UserError, match=r"its cell is of darts, and config\.space=nasbench201"):

@@ -105,7 +105,9 @@ def test_uses_every_key_once(name: str, key: jax.Array) -> None:
     start, ask = jax.random.split(key)
     state = made.init(start)
     with jax.debug_key_reuse(True):
-        jax.eval_shape(lambda k: make_strategy(name, table_domain(landscape()), QUICK.get(name, {}), 2).ask(k, state)[0], ask)
+        jax.eval_shape(
+            lambda k: make_strategy(name, table_domain(landscape()), QUICK.get(name, {}), 2).ask(k, state)[0], ask
+        )
 
 
 @functools.cache

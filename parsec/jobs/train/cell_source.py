@@ -63,7 +63,12 @@ def cell_of_text(text: str) -> CellSource:
 
 
 def cell_of_run(directory: str, setting: str = "config.from_run", base: Path | None = None) -> CellSource:
-    """Returns the cell in the result of a finished run.
+    """Returns the cell that a finished run found; arguments and errors are those of `cells_of_run`."""
+    return cells_of_run(directory, setting, base)[-1]
+
+
+def cells_of_run(directory: str, setting: str, base: Path | None = None) -> tuple[CellSource, ...]:
+    """Returns the cells in the result of a finished run: the found one, or a whole front, which ends with that one.
 
     Args:
       directory: the run directory.
@@ -88,14 +93,17 @@ def cell_of_run(directory: str, setting: str = "config.from_run", base: Path | N
     if not isinstance(space, str) or not isinstance(genotype, str):
         raise UserError(f"{where}: its {RESULT} names no cell; give the run directory of a finished search")
     if space == RESIDUAL:
-        return CellSource(RESIDUAL, RESIDUAL)
+        return (CellSource(RESIDUAL, RESIDUAL),)
     if space not in SPACES:
         raise UserError(
             f"{where}: its cell is of the space {shown(space)}, which is not registered here; "
             "one of your own is known to a config file that imports what registers it (docs/spaces.md)"
         )
-    from_text(SPACES[space], genotype)
-    return CellSource(space, genotype)
+    front = result.get("front")
+    genotypes = [member["genotype"] for member in front["members"]] if front else [genotype]
+    for each in genotypes:
+        from_text(SPACES[space], each)
+    return tuple(CellSource(space, each) for each in genotypes)
 
 
 def make_blueprint(
