@@ -63,10 +63,10 @@ def test_every_cell_of_a_front_is_measured(tmp_path: Path, capsys: pytest.Captur
     members = [{"genotype": to_text(SPACE, np.array(cell))} for cell in ([1] * 6, [2] * 6, [3] * 6)]
     result = json.loads((found / "result.json").read_text()) | {"front": {"members": members}}
     (found / "result.json").write_text(json.dumps(result))
-    told = run_latency(replace(SMALL, cells=6, rounds=2, from_runs=(str(found),)), tmp_path / "run")
+    told = run_latency(replace(SMALL, rounds=2, from_runs=(str(found),)), tmp_path / "run")
     assert [each["genotype"] for each in told["found"]] == [each["genotype"] for each in members]
     table = load_table(tmp_path / "run" / TABLE)
-    assert table.architectures[-3:].tolist() == [[1] * 6, [2] * 6, [3] * 6] and told["cells"] == 6
+    assert table.architectures[-3:].tolist() == [[1] * 6, [2] * 6, [3] * 6] and told["cells"] == 10
     shown = "".join(capsys.readouterr().out.split())
     assert all(f"{params:,.0f}parameters" in shown for params in table.columns["params"][-3:])
 
