@@ -188,7 +188,8 @@ def _show(result: dict[str, Any], path: Path) -> None:
     }
     for each in result["found"]:
         told = f"{each['latency_ms']:.3g} ± {each['latency_ms_deviation']:.2g} ms"
-        rows[f"{each['run']}, {each['params']:,.0f} parameters"] = (
+        # The folder's name alone: a long path would leave no room for the figures.
+        rows[f"{Path(each['run']).name}, {each['params']:,.0f} parameters"] = (
             f"{told}, predicted {each['predicted_latency_ms']:.3g}"
         )
     rows |= {"table": path / TABLE, "model": path / MODEL}
