@@ -1,11 +1,12 @@
 """What searches by short trainings had found after fewer of them: their journals, judged by the NAS-Bench-201 table.
 
     python -m benchmarks.leaders --runs=RUN_DIR,RUN_DIR --table=FILE.npz [--dataset=cifar10] [--at=8,16,24,48]
+        [--levels=93,93.5]
 
 The runs are of one kind, such as several seeds, and need not have finished. After each number of trainings the leader
 is the cell with the best score up to there, which is what the search would have found with `derive.finalists=0`. Told
 are its test accuracy after 200 epochs, and the mean over all cells trained up to there: for each run, and their mean
-and deviation.
+and deviation. Of levels of that accuracy, after how many trainings the leader has each and keeps it.
 """
 
 import argparse
@@ -31,9 +32,16 @@ def follow(run: Path, table: Table, at: Sequence[int]) -> np.ndarray:
     tests = table.columns[REPORT][table.find(np.stack([entry.architecture for entry in scored]))]
     found = np.full((2, len(at)), np.nan)
     for column, count in enumerate(at):
-        if count <= len(scored):
+        if count <= len(scored) and np.isfinite(told[:count]).any():
             found[:, column] = tests[int(np.nanargmax(told[:count]))], tests[:count].mean()
     return found
+
+
+def arrives(run: Path, table: Table, level: float) -> int | None:
+    """Returns after how many trainings a run's leader has a test accuracy of `level` to the end; None for never."""
+    count = sum(isinstance(entry, Scored) for entry in Journal(run).entries)
+    there = follow(run, table, range(1, count + 1))[0] >= level
+    return None if not count or not there[-1] else count - int(np.argmin(there[::-1])) + 1 if not there.all() else 1
 
 
 def text(names: Sequence[str], found: np.ndarray, at: Sequence[int]) -> str:
@@ -55,10 +63,13 @@ def main() -> None:
     parser.add_argument("--table", type=Path, required=True)
     parser.add_argument("--dataset", default="cifar10")
     parser.add_argument("--at", type=lambda value: [int(each) for each in value.split(",")], default=[8, 16, 24, 48])
+    parser.add_argument("--levels", type=lambda value: [float(each) for each in value.split(",")], default=[])
     options = parser.parse_args()
     table = load_nasbench201(options.table, options.dataset)
     found = np.stack([follow(run, table, options.at) for run in options.runs])
     print(text([run.name for run in options.runs], found, options.at))
+    for level in options.levels:
+        print(f"{level}: after", *(arrives(run, table, level) or "never" for run in options.runs))
 
 
 if __name__ == "__main__":

@@ -54,7 +54,8 @@ def run_latency(config: LatencyConfig, workdir: Path) -> dict[str, Any]:
         return result
     shape = Shape(num_classes=config.num_classes, **asdict(config.network))
     owners = [(run, cell) for run in config.from_runs for cell in _found(run, space)]
-    found = np.array([cell for _, cell in owners], np.int32).reshape(-1, len(space.sizes))
+    # Fronts may share cells.
+    found = np.unique(np.array([cell for _, cell in owners], np.int32).reshape(-1, len(space.sizes)), axis=0)
     drawn = _draw(config, space, shape, found)
     cells, image = np.concatenate([drawn, found]), (config.image_size, config.image_size, 3)
     with begin(config, workdir, {}, f"latencies of {space.name}", _plan(config, len(drawn), len(found))) as run:
@@ -77,7 +78,7 @@ def run_latency(config: LatencyConfig, workdir: Path) -> dict[str, Any]:
             save_table(run.path / TABLE, table)
         told = _describe(config, held_out)
         write_json_atomic(run.path / MODEL, describe_model(space, model.intercept, model.effects, told))
-        result = _summarise([run for run, _ in owners], space, cells, columns, held_out)
+        result = _summarise(owners, space, cells, columns, held_out)
         write_json_atomic(run.path / RESULT, result)
         _show(result, run.path)
         return result
@@ -151,17 +152,17 @@ def _describe(config: LatencyConfig, held_out: dict[str, float | None]) -> dict[
 
 
 def _summarise(
-    owners: Sequence[str],
+    owners: Sequence[tuple[str, np.ndarray]],
     space: Space,
     cells: np.ndarray,
     columns: dict[str, np.ndarray],
     held_out: dict[str, float | None],
 ) -> dict[str, Any]:
-    found = range(len(cells) - len(owners), len(cells))
+    found = [int((cells == cell[None]).all(1).argmax()) for _, cell in owners]
     return {
         "space": space.name,
         "device": jax.devices()[0].device_kind,
-        "cells": len(cells) - len(owners),
+        "cells": len(cells) - len(set(found)),
         "latency_ms": {
             name: float(np.quantile(columns["latency_ms"], share))
             for name, share in (("least", 0), ("median", 0.5), ("most", 1))
@@ -173,7 +174,7 @@ def _summarise(
                 "genotype": to_text(space, cells[at]),
                 **{name: float(values[at]) for name, values in columns.items()},
             }
-            for run, at in zip(owners, found, strict=True)
+            for (run, _), at in zip(owners, found, strict=True)
         ],
     }
 
@@ -186,10 +187,10 @@ def _show(result: dict[str, Any], path: Path) -> None:
         "predicted cells": f"{error:.1%} off in the mean where the model was not fitted to them"
         + ("" if correlation is None else f", rank correlation {correlation:.2f}"),
     }
-    for each in result["found"]:
+    for at, each in enumerate(result["found"], 1):
         told = f"{each['latency_ms']:.3g} ± {each['latency_ms_deviation']:.2g} ms"
         # The folder's name alone: a long path would leave no room for the figures.
-        rows[f"{Path(each['run']).name}, {each['params']:,.0f} parameters"] = (
+        rows[f"{at}. {Path(each['run']).name}, {each['params']:,.0f} parameters"] = (
             f"{told}, predicted {each['predicted_latency_ms']:.3g}"
         )
     rows |= {"table": path / TABLE, "model": path / MODEL}

@@ -19,6 +19,7 @@ import numpy as np
 
 from parsec.cells.domain import ArrayLike, Domain
 from parsec.prior.categorical import one_hot
+from parsec.search.told import standardise
 
 # Shares that the evidence chooses from: of signal in the scores, and of common effects in the signal.
 _SIGNAL = np.array([0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97], np.float32)
@@ -29,6 +30,8 @@ _NOISE = 0.9
 _ALL_COMMON = 36.0
 # Of what a carried prior says, before any score: its deviation in units of the signal's own, and its mean (see above).
 _CARRIED = 0.5
+# Robust deviations beyond which a score is drawn in.
+_FARTHEST = 3.0
 
 
 class Basis(NamedTuple):
@@ -105,7 +108,7 @@ def fit(
     rows = scored.astype(jnp.float32)
     count = jnp.maximum(rows.sum(), 1.0)
     hot = one_hot(architectures, mask).reshape(len(rows), -1)
-    target, unit = _standardised(scores if known is None else scores - hot @ known.reshape(-1))
+    target, _, unit = standardise(scores if known is None else scores - hot @ known.reshape(-1), _FARTHEST)
     features = hot @ basis.columns * rows[:, None]
     features = jnp.concatenate([features, rows[:, None]], 1)
     products, onto = features.T @ features, features.T @ target
@@ -171,21 +174,3 @@ def _silent(basis: Basis) -> np.ndarray:
 def effects_of(basis: Basis, mask: np.ndarray, weights: jax.Array) -> jax.Array:
     """Returns the effects of weights [D - 1] or [D - 1, n], float32 [L, O] or [n, L, O]."""
     return (basis.columns @ weights).T.reshape(*weights.shape[1:], *mask.shape)
-
-
-def _standardised(scores: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns scores float32 [C] in deviations from their mean, outliers drawn in, and that unit, float32 [].
-
-    They are zero where they are not finite.
-    """
-    scored = jnp.isfinite(scores)
-    middle = jnp.nanmedian(scores)
-    # For normal scores this is their deviation.
-    spread = 1.4826 * jnp.nanmedian(jnp.abs(scores - middle))
-    spread = jnp.maximum(jnp.where(spread > 0, spread, jnp.nanstd(scores)), 1e-12)
-    drawn_in = jnp.clip((scores - middle) / spread, -3.0, 3.0)
-    count = jnp.maximum(scored.sum(dtype=jnp.int32), 1).astype(jnp.float32)
-    drawn_in = jnp.where(scored, drawn_in, 0.0)
-    centred = jnp.where(scored, drawn_in - drawn_in.sum() / count, 0.0)
-    deviation = jnp.maximum(jnp.sqrt((centred * centred).sum() / count), 1e-6)
-    return centred / deviation, spread * deviation

@@ -15,6 +15,7 @@ import numpy as np
 
 from parsec.cells.domain import Domain
 from parsec.prior.categorical import one_hot
+from parsec.search.told import standardise
 
 # Shares of the signal in the variance of the scores; the largest is for what is known exactly, such as a cost.
 _SIGNAL = np.array([0.1, 0.3, 0.5, 0.7, 0.9, 0.999], np.float32)
@@ -33,7 +34,7 @@ _MIXTURES = np.array(
     np.float32,
 )
 _LENGTHS = (0.5, 1.0, 2.0)
-# Scores further out than so many deviations are drawn in: a network that diverged says little of its kind.
+# Robust deviations beyond which a score is drawn in: at the cheap end of a front networks are far below the others.
 _FARTHEST = 6.0
 
 
@@ -54,7 +55,8 @@ class Process(NamedTuple):
 
     Attributes:
       parts: shares of the covariance's parts, float32 [5].
-      signal: share of the signal in the scores' variance, float32 [].
+      signal: share of the signal in the variance of a uniform architecture's score, float32 [].
+      noise: variance of the noise, in squares of the unit, float32 [].
       lower: Cholesky factor of the scores' covariance in units of the noise, float32 [C, C].
       weights: what the scores say, float32 [C].
       center: their mean, float32 [].
@@ -63,6 +65,7 @@ class Process(NamedTuple):
 
     parts: jax.Array
     signal: jax.Array
+    noise: jax.Array
     lower: jax.Array
     weights: jax.Array
     center: jax.Array
@@ -90,6 +93,7 @@ def make_features(domain: Domain) -> Features:
     return Features(scaled(occurrences), scaled(options))
 
 
+@jax.default_matmul_precision("highest")
 def fit(features: Features, architectures: jax.Array, scores: jax.Array) -> Process:
     """Returns the process with the largest evidence for scores float32 [C], NaN where a row says nothing.
 
@@ -98,32 +102,31 @@ def fit(features: Features, architectures: jax.Array, scores: jax.Array) -> Proc
       architectures: int32 [C, L].
       scores: float32 [C].
     """
-    there = jnp.isfinite(scores)
-    rows = there.astype(jnp.float32)
+    rows = jnp.isfinite(scores).astype(jnp.float32)
     count = jnp.maximum(rows.sum(), 1.0)
-    center = jnp.where(there, scores, 0.0).sum() / count
-    unit = jnp.sqrt(jnp.maximum(jnp.where(there, (scores - center) ** 2, 0.0).sum() / count, 1e-12))
-    target = jnp.where(there, jnp.clip((scores - center) / unit, -_FARTHEST, _FARTHEST), 0.0)
+    target, center, unit = standardise(scores, _FARTHEST)
     # Rows that say nothing are told of no other, and tell of none.
     parts = _parts(features, architectures, architectures) * (rows[:, None] * rows[None])[None]
 
-    def solve(mixture: jax.Array, signal: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def solve(mixture: jax.Array, signal: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         covariance = jnp.tensordot(mixture, parts, 1) * signal / (1 - signal)
         lower = jnp.linalg.cholesky(covariance + jnp.eye(len(rows), dtype=jnp.float32))
-        return lower, jax.scipy.linalg.cho_solve((lower, True), target)
+        weights = jax.scipy.linalg.cho_solve((lower, True), target)
+        return lower, weights, jnp.maximum(target @ weights, 1e-6) / count
 
     def evidence(chosen: tuple[jax.Array, jax.Array]) -> jax.Array:
-        lower, weights = solve(*chosen)
-        left = jnp.maximum(target @ weights, 1e-6) / count
-        return -0.5 * count * jnp.log(left) - jnp.log(jnp.diagonal(lower)).sum()
+        lower, _, noise = solve(*chosen)
+        return -0.5 * count * jnp.log(noise) - jnp.log(jnp.diagonal(lower)).sum()
 
     mixtures = jnp.asarray(_MIXTURES.repeat(len(_SIGNAL), 0))
     signals = jnp.asarray(np.tile(_SIGNAL, len(_MIXTURES)))
-    best = jax.lax.map(evidence, (mixtures, signals)).argmax()
-    lower, weights = solve(mixtures[best], signals[best])
-    return Process(mixtures[best], signals[best], lower, weights, center, unit)
+    # A covariance that rounding made indefinite has no factor.
+    best = jnp.nan_to_num(jax.lax.map(evidence, (mixtures, signals)), nan=-jnp.inf).argmax()
+    lower, weights, noise = solve(mixtures[best], signals[best])
+    return Process(mixtures[best], signals[best], noise, lower, weights, center, unit)
 
 
+@jax.default_matmul_precision("highest")
 def predict(
     features: Features, process: Process, architectures: jax.Array, there: jax.Array, asked: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
@@ -140,10 +143,8 @@ def predict(
     across = jnp.tensordot(process.parts, _parts(features, asked, architectures), 1) * there.astype(jnp.float32)[None]
     within = jnp.tensordot(process.parts, _parts(features, asked, asked), 1) * ratio
     solved = jax.scipy.linalg.solve_triangular(process.lower, (across * ratio).T, lower=True)
-    # The noise's variance, in units of the scores', with which all of this is multiplied.
-    noise = 1 - process.signal
     left = within - solved.T @ solved + 1e-3 * jnp.maximum(ratio, 1.0) * jnp.eye(len(asked), dtype=jnp.float32)
-    factor = jnp.nan_to_num(jnp.linalg.cholesky(left)) * jnp.sqrt(noise)
+    factor = jnp.nan_to_num(jnp.linalg.cholesky(left)) * jnp.sqrt(process.noise)
     return process.center + process.unit * ratio * (across @ process.weights), process.unit * factor
 
 

@@ -6,6 +6,20 @@ import jax
 import jax.numpy as jnp
 
 
+class Standardised(NamedTuple):
+    """Scores in deviations from their mean.
+
+    Attributes:
+      scores: float32 [C]; zero where they were not finite.
+      center: their mean, outliers drawn in, float32 [].
+      unit: their deviation likewise, float32 [].
+    """
+
+    scores: jax.Array
+    center: jax.Array
+    unit: jax.Array
+
+
 class Told(NamedTuple):
     """Architectures and their scores; the oldest give way to new ones.
 
@@ -44,3 +58,22 @@ def remember(state: Told, architectures: jax.Array, scores: jax.Array) -> Told:
         scores=state.scores.at[slots].set(jnp.where(kept[:, None], scores, jnp.nan)),
         told=state.told + len(scores),
     )
+
+
+def standardise(scores: jax.Array, farthest: float) -> Standardised:
+    """Returns scores float32 [C] in their own unit; NaN where a row says nothing.
+
+    What is further than `farthest` robust deviations from the median is drawn in: a network that diverged would
+    otherwise make all others look alike.
+    """
+    scored = jnp.isfinite(scores)
+    middle = jnp.nanmedian(scores)
+    # For normal scores this is their deviation.
+    spread = 1.4826 * jnp.nanmedian(jnp.abs(scores - middle))
+    spread = jnp.maximum(jnp.where(spread > 0, spread, jnp.nanstd(scores)), 1e-12)
+    count = jnp.maximum(scored.sum(dtype=jnp.int32), 1).astype(jnp.float32)
+    drawn_in = jnp.where(scored, jnp.clip((scores - middle) / spread, -farthest, farthest), 0.0)
+    mean = drawn_in.sum() / count
+    centred = jnp.where(scored, drawn_in - mean, 0.0)
+    deviation = jnp.maximum(jnp.sqrt((centred * centred).sum() / count), 1e-6)
+    return Standardised(centred / deviation, middle + spread * mean, spread * deviation)

@@ -19,15 +19,14 @@ from parsec.config import option
 from parsec.errors import UserError
 from parsec.search.contract import Info, Strategy, count_failed, first_objective
 from parsec.search.front import directions, lengths, scored
-from parsec.search.gaussian_process import fit, make_features, predict
+from parsec.search.gaussian_process import Process, fit, make_features, predict
 from parsec.search.moves import mutate_each
 from parsec.search.told import Told, nothing_told, remember
 
 # A front may take up a few degrees only.
 _DIRECTIONS = 256
-# Of candidates that were mutated so often, how many are once more.
-_AGAIN = 0.5
-_MUTATIONS = 3
+# Of candidates that were mutated, the share that is once more, so many times.
+_AGAIN, _TIMES = 0.5, 2
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Settings:
 
 
 def make(domain: Domain, settings: Settings = Settings(), objectives: int = 1) -> Strategy:
-    """Returns TSEMO; `batch` architectures per ask, uniform at first, then new ones as long as some are found.
+    """Returns TSEMO; `batch` architectures per ask, uniform at first, then ones that are new as far as it remembers.
 
     Raises:
       UserError: if `capacity` is below `batch`.
@@ -59,34 +58,42 @@ def make(domain: Domain, settings: Settings = Settings(), objectives: int = 1) -
         del key
         return nothing_told(capacity, len(domain.sizes), objectives)
 
-    def expect_all(state: Told, asked: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def fit_all(state: Told) -> Process:
+        return jax.vmap(lambda scores: fit(features, state.architectures, scores), in_axes=1)(state.scores)
+
+    def predict_all(state: Told, processes: Process, asked: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns means float32 [N, M] and factors of covariances float32 [M, N, N]."""
         there = scored(state.scores)
 
-        def one(scores: jax.Array) -> tuple[jax.Array, jax.Array]:
-            return predict(features, fit(features, state.architectures, scores), state.architectures, there, asked)
+        def one(process: Process) -> tuple[jax.Array, jax.Array]:
+            return predict(features, process, state.architectures, there, asked)
 
-        return jax.vmap(one, in_axes=1, out_axes=(1, 0))(state.scores)
+        return jax.vmap(one, out_axes=(1, 0))(processes)
+
+    def reach(scores: jax.Array) -> jax.Array:
+        """Returns how far scores [N, M] reach in each direction; of one objective, which has no front, the score."""
+        return jnp.where(scored(scores)[:, None], scores, -jnp.inf) if objectives == 1 else lengths(scores, along)
 
     def ask(key: jax.Array, state: Told) -> tuple[jax.Array, Told]:
         fresh, breed, change, draws = jax.random.split(key, 4)
         uniform = jnp.asarray(domain.sample(fresh, batch + settings.candidates // 2))
         there = scored(state.scores)
-        told, _ = expect_all(state, state.architectures)
-        reach = lengths(jnp.where(there[:, None], told, jnp.nan), along)
-        parents = jnp.maximum(state.architectures, 0)[reach.argmax(0)]
+        processes = fit_all(state)
+        told, _ = predict_all(state, processes, state.architectures)
+        best = reach(jnp.where(there[:, None], told, jnp.nan)).argmax(0)
+        parents = jnp.maximum(state.architectures, 0)[best]
         picked = parents[jax.random.randint(breed, (settings.candidates,), 0, len(parents))]
         pool = jnp.concatenate([_mutated(domain, change, picked), uniform])
         rows = jnp.concatenate([state.architectures, pool])
-        mean, factor = expect_all(state, rows)
+        mean, factor = predict_all(state, processes, rows)
         luck = jax.random.normal(draws, (batch, objectives, len(rows)))
         drawn = mean[None] + settings.exploration * jnp.einsum("mij,bmj->bim", factor, luck)
         seen = (pool[:, None] == state.architectures[None]).all(-1).any(1)
         counts = jnp.concatenate([there, jnp.zeros(len(pool), bool)])
 
         def pick(counts: jax.Array, scores: jax.Array) -> tuple[jax.Array, jax.Array]:
-            length = lengths(scores, along)
-            gain = _gain(length[capacity:], jnp.where(counts[:, None], length, 0.0).max(0), objectives)
+            length = reach(jnp.where(jnp.isfinite(scores), scores, -1e30))
+            gain = _gain(length[capacity:], jnp.where(counts[:, None], length, -1e30).max(0), objectives)
             chosen = jnp.where(seen | counts[capacity:], -jnp.inf, gain).argmax()
             same = (pool == pool[chosen][None]).all(1)
             return counts.at[capacity:].set(counts[capacity:] | same), pool[chosen]
@@ -102,18 +109,19 @@ def make(domain: Domain, settings: Settings = Settings(), objectives: int = 1) -
         return state, {"best": best, "failed": count_failed(architectures, scores)}
 
     def expect(state: Told, architectures: ArrayLike) -> jax.Array:
-        return expect_all(state, jnp.asarray(architectures))[0][:, 0]
+        return predict_all(state, fit_all(state), jnp.asarray(architectures))[0][:, 0]
 
     return Strategy(init, ask, tell, domain.jittable, expect=expect)
 
 
 def _mutated(domain: Domain, key: jax.Array, architectures: jax.Array) -> jax.Array:
     """Returns each architecture int32 [N, L] after one mutation or more."""
-    for step in jax.random.split(key, _MUTATIONS):
-        change, coin = jax.random.split(step)
-        changed = mutate_each(domain, change, architectures)
+    first, *others = jax.random.split(key, 1 + _TIMES)
+    architectures = mutate_each(domain, first, architectures)
+    for other in others:
+        change, coin = jax.random.split(other)
         again = jax.random.bernoulli(coin, _AGAIN, (len(architectures), 1))
-        architectures = jnp.where(again, changed, architectures)
+        architectures = jnp.where(again, mutate_each(domain, change, architectures), architectures)
     return architectures
 
 
@@ -122,5 +130,8 @@ def _gain(length: jax.Array, reached: jax.Array, objectives: int) -> jax.Array:
 
     Where nothing is added it is below zero: by how much a point falls short in the direction where it does so least.
     """
+    if objectives == 1:
+        return (length - reached[None]).max(1)
+    reached = jnp.maximum(reached, 0.0)
     volume = jnp.maximum(length**objectives - reached[None] ** objectives, 0.0).mean(1)
     return jnp.where(volume > 0, volume, (length - reached[None]).max(1))

@@ -58,17 +58,22 @@ def test_random_and_found_cells_are_measured_and_predicted(tmp_path: Path, capsy
     assert again == result
 
 
-def test_every_cell_of_a_front_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    found = Path(finished(tmp_path / "search", [3] * 6))
-    members = [{"genotype": to_text(SPACE, np.array(cell))} for cell in ([1] * 6, [2] * 6, [3] * 6)]
-    result = json.loads((found / "result.json").read_text()) | {"front": {"members": members}}
-    (found / "result.json").write_text(json.dumps(result))
-    told = run_latency(replace(SMALL, rounds=2, from_runs=(str(found),)), tmp_path / "run")
-    assert [each["genotype"] for each in told["found"]] == [each["genotype"] for each in members]
+def test_every_cell_of_fronts_is_measured_and_shared_ones_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    runs, texts = [], [to_text(SPACE, np.array([option] * 6)) for option in range(5)]
+    for name, of in (("first", (1, 2, 3)), ("second", (3, 4))):
+        found = Path(finished(tmp_path / name, [of[-1]] * 6))
+        front = {"members": [{"genotype": texts[option]} for option in of]}
+        (found / "result.json").write_text(
+            json.dumps(json.loads((found / "result.json").read_text()) | {"front": front})
+        )
+        runs.append(str(found))
+    told = run_latency(replace(SMALL, rounds=2, from_runs=tuple(runs)), tmp_path / "run")
+    assert [each["genotype"] for each in told["found"]] == [texts[option] for option in (1, 2, 3, 3, 4)]
+    assert [each["run"] for each in told["found"]] == [runs[0]] * 3 + [runs[1]] * 2
     table = load_table(tmp_path / "run" / TABLE)
-    assert table.architectures[-3:].tolist() == [[1] * 6, [2] * 6, [3] * 6] and told["cells"] == 10
+    assert len(table) == 14 and told["cells"] == 10 and told["found"][2]["latency_ms"] == told["found"][3]["latency_ms"]
     shown = "".join(capsys.readouterr().out.split())
-    assert all(f"{params:,.0f}parameters" in shown for params in table.columns["params"][-3:])
+    assert all(f"{each['params']:,.0f}parameters" in shown for each in told["found"]) and "5.second," in shown
 
 
 def test_what_cannot_be_measured_is_refused(tmp_path: Path):

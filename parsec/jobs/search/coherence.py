@@ -48,15 +48,19 @@ def check_search(config: SearchConfig, space: Space) -> None:
         )
     if config.objectives:
         check_goals(config.objectives, (*Cost._fields, *((LATENCY,) if config.latency else ())))
-        able = ("random", *names(many=True))
-        if in_charge(config.strategy.name, len(config.objectives)) not in able:
+        if _in_charge(config) not in ("random", *names(many=True)):
+            able = ("random", *(name for name, entry in STRATEGIES.items() if entry.several), *names(many=True))
             raise UserError(
                 f"config.strategy.name={config.strategy.name} searches for one objective; with config.objectives "
                 f"choose one of {', '.join(able)}"
             )
     if not _is_joint(config):
-        check_strategy(config.strategy, space)
+        check_strategy(config.strategy, space, max(len(config.objectives), 1))
     check_address(config.cluster)
+
+
+def _in_charge(config: SearchConfig) -> str:
+    return in_charge(config.strategy.name, len(config.objectives))
 
 
 def _is_joint(config: SearchConfig) -> bool:
@@ -100,7 +104,7 @@ CONDITIONS = (
     ),
     Condition(
         ("prior.initial",),
-        lambda config: _is_joint(config) or STRATEGIES[config.strategy.name].carries,
+        lambda config: _is_joint(config) or STRATEGIES[_in_charge(config)].carries,
         f"{_JOINT}; or a strategy that starts from a prior: {', '.join(n for n, e in STRATEGIES.items() if e.carries)}",
     ),
     Condition(("prior.trust_radius",), _is_joint, f"{_JOINT}; strategies have config.strategy.options=trust_radius=1"),

@@ -130,6 +130,9 @@ def spread(gains: Sequence[np.ndarray], count: int) -> np.ndarray:
 def _candidates(front: Front, searched: Searched, count: int) -> np.ndarray:
     """Returns which of everything evaluated are trained again, int [n]."""
     finite = np.flatnonzero(np.isfinite(front.evaluated).all(1))
+    # What was measured alike to the last bit is one network with different parts that nothing reads.
+    _, unlike = np.unique(searched.evaluated.scores[finite], axis=0, return_index=True)
+    finite = finite[np.sort(unlike)]
     measured = front.evaluated[finite]
     views = [measured]
     if searched.expected is not None:

@@ -50,19 +50,19 @@ class Searched(NamedTuple):
     expected: np.ndarray | None = None
 
 
-def check_strategy(settings: StrategySettings, space: Space) -> None:
-    """Raises `UserError` where the budget is larger than the space, or an option is not the strategy's."""
+def check_strategy(settings: StrategySettings, space: Space, objectives: int = 1) -> None:
+    """Raises `UserError` where the budget is larger than the space, or an option is not that of who searches."""
     if settings.evaluations > space.cardinality:
         raise UserError(
             f"config.strategy.evaluations={settings.evaluations} is more than the {space.cardinality} architectures of "
             f"{space.name}"
         )
-    _make(settings, whole_domain(space))
+    _make(settings, whole_domain(space), objectives)
 
 
-def leaves_prior(settings: StrategySettings, space: Space) -> bool:
+def leaves_prior(settings: StrategySettings, space: Space, objectives: int = 1) -> bool:
     """Whether a search by this strategy ends with a prior over architectures; raises `UserError` for its options."""
-    return _make(settings, whole_domain(space)).logits is not None
+    return _make(settings, whole_domain(space), objectives).logits is not None
 
 
 def run_strategy(
@@ -99,8 +99,11 @@ def run_strategy(
         written, or every evaluation failed.
       StoppedError: when SIGTERM or Ctrl-C asked for a stop; everything evaluated is in the journal.
     """
-    name = in_charge(settings.name, 1 if goals is None else len(goals.names))
-    strategy = _make(settings, replace(domain, initial=initial), goals)
+    objectives = 1 if goals is None else len(goals.names)
+    name = in_charge(settings.name, objectives)
+    strategy = _make(settings, replace(domain, initial=initial), objectives)
+    if goals is not None:
+        strategy = scaled(strategy, goals)
     journal = Journal(run.path)
     ledger = Ledger(Rule(settings.evaluations), domain, evaluator.rows, len(evaluator.objectives), name)
     truncate_after(run.path, after)
@@ -177,14 +180,11 @@ def _shuffle(key: jax.Array, evaluated: Evaluated, known: ArrayLike | None) -> n
     return np.asarray(jax.random.permutation(key, scores - stays)) + stays
 
 
-def _make(settings: StrategySettings, domain: Domain, goals: Goals | None = None) -> Strategy:
+def _make(settings: StrategySettings, domain: Domain, objectives: int) -> Strategy:
     options = {}
     for text in settings.options:
         name, equals, value = text.partition("=")
         if not equals:
             raise UserError(f"config.strategy.options has {text!r}; write OPTION=VALUE, such as batch=8")
         options[name] = value
-    if goals is None:
-        return make_strategy(settings.name, domain, options)
-    several = in_charge(settings.name, len(goals.names))
-    return scaled(make_strategy(several, domain, options, len(goals.names)), goals)
+    return make_strategy(in_charge(settings.name, objectives), domain, options, objectives)
