@@ -106,10 +106,10 @@ def fit(features: Features, architectures: jax.Array, scores: jax.Array) -> Proc
     count = jnp.maximum(rows.sum(), 1.0)
     target, center, unit = standardise(scores, _FARTHEST)
     # Rows that say nothing are told of no other, and tell of none.
-    parts = _parts(features, architectures, architectures) * (rows[:, None] * rows[None])[None]
+    pairs, parts = rows[:, None] * rows[None], _parts(features, architectures, architectures)
 
     def solve(mixture: jax.Array, signal: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        covariance = jnp.tensordot(mixture, parts, 1) * signal / (1 - signal)
+        covariance = _mix(mixture, parts) * pairs * signal / (1 - signal)
         lower = jnp.linalg.cholesky(covariance + jnp.eye(len(rows), dtype=jnp.float32))
         weights = jax.scipy.linalg.cho_solve((lower, True), target)
         return lower, weights, jnp.maximum(target @ weights, 1e-6) / count
@@ -140,12 +140,20 @@ def predict(
       asked: int32 [N, L].
     """
     ratio = process.signal / (1 - process.signal)
-    across = jnp.tensordot(process.parts, _parts(features, asked, architectures), 1) * there.astype(jnp.float32)[None]
-    within = jnp.tensordot(process.parts, _parts(features, asked, asked), 1) * ratio
+    across = _mix(process.parts, _parts(features, asked, architectures)) * there.astype(jnp.float32)[None]
+    within = _mix(process.parts, _parts(features, asked, asked)) * ratio
     solved = jax.scipy.linalg.solve_triangular(process.lower, (across * ratio).T, lower=True)
     left = within - solved.T @ solved + 1e-3 * jnp.maximum(ratio, 1.0) * jnp.eye(len(asked), dtype=jnp.float32)
     factor = jnp.nan_to_num(jnp.linalg.cholesky(left)) * jnp.sqrt(process.noise)
     return process.center + process.unit * ratio * (across @ process.weights), process.unit * factor
+
+
+def _mix(mixture: jax.Array, parts: jax.Array) -> jax.Array:
+    """Returns the covariance of a mixture [5] of parts [5, N, P], float32 [N, P], that of an intercept included.
+
+    The mean of what was told is not that of uniform architectures, from which features are told.
+    """
+    return jnp.tensordot(mixture, parts, 1) + 1
 
 
 def _parts(features: Features, first: jax.Array, second: jax.Array) -> jax.Array:

@@ -20,6 +20,7 @@ from parsec.errors import UserError
 from parsec.evaluate.contract import Evaluated, Evaluator
 from parsec.evaluate.goals import make_goals, with_costs
 from parsec.jobs.search.alike import draw_matched
+from parsec.jobs.search.coherence import check_search
 from parsec.jobs.search.domain import search_domain, whole_domain
 from parsec.jobs.search.finals import COMPARED, remembered
 from parsec.jobs.search.front import FRONT, PLOT, find_front, settle_front, spread
@@ -101,6 +102,28 @@ def test_every_strategy_of_several_objectives_keeps_the_constraints(name: str, t
     assert len(set(whole)) == len(whole) == 24 and costs[:, 0].max() <= MOST
     np.testing.assert_array_equal(evaluated.scores[:, 1], -costs[:, 0])
     np.testing.assert_allclose(evaluated.scores[:, 0], accuracies(evaluated.architectures), rtol=1e-6)
+
+
+def test_the_strategy_of_the_presets_searches_for_several_objectives_and_says_what_it_expects(tmp_path: Path):
+    settings = StrategySettings(name="additive", options=("initial=8", "batch=4", "candidates=40"), evaluations=24)
+    evaluator = with_costs(evaluator_of([]), GOALS, lambda rows: table_costs(TABLE, rows))
+    config = replace(CONFIG, strategy=settings)
+    check_search(replace(config, strategy=replace(settings, evaluator="train")), SPACE)
+    with claim(tmp_path / "run", config) as run:
+        searched = run_strategy(run, settings, DOMAIN, 0, evaluator, goals=GOALS)
+    rows, told = searched.evaluated.architectures, searched.evaluated.scores[:, 0]
+    assert len(np.unique(rows, axis=0)) == 24 and np.asarray(DOMAIN.valid(rows)).all()
+    assert searched.logits is None and searched.expected is not None
+    kept = np.isfinite(told)
+    # In the unit of what was measured, percent here; without noise a process comes near it.
+    assert np.abs(searched.expected[kept] - told[kept]).mean() < 0.6 * told[kept].std()
+    assert searched.expected[kept].mean() == pytest.approx(told[kept].mean(), abs=3)
+
+
+def test_a_prior_has_no_place_in_a_search_of_several_objectives(tmp_path: Path):
+    additive = replace(CONFIG, strategy=StrategySettings(name="additive", evaluator="train"))
+    with pytest.raises(UserError, match=r"config\.prior\.initial=.* means nothing here"):
+        check_search(replace(additive, prior=replace(additive.prior, initial=str(tmp_path))), SPACE)
 
 
 def test_a_search_of_several_objectives_resumes_to_the_same_bytes(tmp_path: Path):
@@ -284,7 +307,7 @@ def test_a_search_for_a_front_cut_anywhere_ends_in_the_same_bytes(
 def test_a_strategy_of_one_objective_is_refused_and_the_others_named(tmp_path: Path):
     one = replace(CONFIG, strategy=StrategySettings(name="bananas", evaluator="train"))
     with pytest.raises(
-        UserError, match=r"name=bananas searches for one objective; .* choose one of random, sobol, emoa"
+        UserError, match=r"name=bananas searches for one objective; .* choose one of random, additive, sobol, emoa"
     ):
         run_search(one, tmp_path / "run")
     assert not (tmp_path / "run").exists()
