@@ -40,8 +40,9 @@ def follow(run: Path, table: Table, at: Sequence[int]) -> np.ndarray:
 def arrives(run: Path, table: Table, level: float) -> int | None:
     """Returns after how many trainings a run's leader has a test accuracy of `level` to the end; None for never."""
     count = sum(isinstance(entry, Scored) for entry in Journal(run).entries)
-    there = follow(run, table, range(1, count + 1))[0] >= level
-    return None if not count or not there[-1] else count - int(np.argmin(there[::-1])) + 1 if not there.all() else 1
+    below = np.flatnonzero(~(follow(run, table, range(1, count + 1))[0] >= level))
+    arrival = int(below[-1]) + 2 if len(below) else 1
+    return arrival if arrival <= count else None
 
 
 def text(names: Sequence[str], found: np.ndarray, at: Sequence[int]) -> str:

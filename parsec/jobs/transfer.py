@@ -24,9 +24,9 @@ from parsec.jobs.train.cell_source import any_cell
 from parsec.jobs.train.job import run_train
 from parsec.jobs.train.task import check_task, load_task
 from parsec.run.workdir import RESULT, SOURCE, TARGET, TRAINED, inspect
-from parsec.search.registry import STRATEGIES, in_charge
+from parsec.search.registry import STRATEGIES
 from parsec.settings.images import PipelineConfig
-from parsec.settings.search import SearchConfig, joint_entry
+from parsec.settings.search import SearchConfig, joint_entry, proposer
 from parsec.settings.train import TrainConfig
 from parsec.transfer.prior import carry_logits, named_logits
 
@@ -55,16 +55,15 @@ def run_transfer(config: Any, target_config: Any, workdir: Path, training: Train
     if not isinstance(config, SearchConfig):
         raise UserError(f"the source of a transfer must be a search; {type(config).__name__} is none")
     source = get_space(config.space)
-    if joint_entry(config) is None and not leaves_prior(config.strategy, source, max(len(config.objectives), 1)):
+    if joint_entry(config) is None and not leaves_prior(config.strategy, source, len(config.objectives)):
         raise UserError(
             "the source of a transfer must learn a prior: strategy.name=parsec on the supernet, or additive, not "
-            f"{in_charge(config.strategy.name, len(config.objectives))} on {config.strategy.evaluator}"
+            f"{proposer(config)} on {config.strategy.evaluator}"
         )
     begun, search = _started(target_config)
-    asked = in_charge(search.strategy.name, len(search.objectives))
-    if joint_entry(search) is None and not STRATEGIES[asked].carries:
+    if joint_entry(search) is None and not STRATEGIES[proposer(search)].carries:
         carry = ", ".join(name for name, entry in STRATEGIES.items() if entry.carries)
-        raise UserError(f"the target of a transfer must start from a prior: strategy {carry}, not {asked}")
+        raise UserError(f"the target of a transfer must start from a prior: strategy {carry}, not {proposer(search)}")
     target = get_space(search.space)
     with renamed_settings(search, "target.{}".format):
         check_search(search, target)

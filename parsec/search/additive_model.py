@@ -92,9 +92,7 @@ def make_basis(domain: Domain) -> Basis:
     return Basis(columns, at < len(existing), (at == at[-1]) & (domain.initial is not None))
 
 
-def fit(
-    basis: Basis, mask: np.ndarray, architectures: jax.Array, scores: jax.Array, known: jax.Array | None = None
-) -> Posterior:
+def fit(basis: Basis, mask: np.ndarray, architectures: jax.Array, scores: jax.Array, known: jax.Array) -> Posterior:
     """Returns the posterior of the weights, with the shares that have the largest evidence.
 
     Args:
@@ -102,13 +100,13 @@ def fit(
       mask: which options exist, bool [L, O].
       architectures: int32 [C, L].
       scores: float32 [C]; NaN for a row that says nothing.
-      known: what each option adds to the scores as is known before any, float32 [L, O]; None for nothing.
+      known: what each option adds to the scores as is known before any, float32 [L, O].
     """
     scored = jnp.isfinite(scores)
     rows = scored.astype(jnp.float32)
     count = jnp.maximum(rows.sum(), 1.0)
     hot = one_hot(architectures, mask).reshape(len(rows), -1)
-    target, _, unit = standardise(scores if known is None else scores - hot @ known.reshape(-1), _FARTHEST)
+    target, _, unit = standardise(scores - hot @ known.reshape(-1), _FARTHEST)
     features = hot @ basis.columns * rows[:, None]
     features = jnp.concatenate([features, rows[:, None]], 1)
     products, onto = features.T @ features, features.T @ target

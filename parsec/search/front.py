@@ -48,6 +48,16 @@ def lengths(scores: jax.Array, along: np.ndarray) -> jax.Array:
     return (inside[:, None, :] / jnp.asarray(along)[None]).min(2)
 
 
+def gains(length: jax.Array, reached: jax.Array, objectives: int) -> jax.Array:
+    """Returns the hypervolume that points of lengths [N, D] add to what has reached [D], float32 [N], to a constant.
+
+    Where nothing is added it is not above zero: by how much a point falls short in the direction where it does so least
+    (the uncrowded hypervolume improvement, Toure, Hansen, Auger and Brockhoff, GECCO 2019, arXiv 1904.08823).
+    """
+    volume = jnp.maximum(length**objectives - reached[None] ** objectives, 0.0).mean(1)
+    return jnp.where(volume > 0, volume, (length - reached[None]).max(1))
+
+
 def dominates(scores: jax.Array, others: jax.Array) -> jax.Array:
     """Whether row i of float32 [N, M] dominates row j of float32 [P, M], bool [N, P]; never where one is not finite."""
     first, second = scores[:, None, :], others[None, :, :]

@@ -86,8 +86,9 @@ def make_features(domain: Domain) -> Features:
         return options(architectures) @ jnp.asarray(domain.common).reshape(len(domain.common), -1).T
 
     def scaled(features: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
-        mean = features(uniform).mean(0)
-        size = jnp.sqrt(jnp.maximum(((features(uniform) - mean[None]) ** 2).sum(1).mean(), 1e-12))
+        plain = features(uniform)
+        mean = plain.mean(0)
+        size = jnp.sqrt(jnp.maximum(((plain - mean[None]) ** 2).sum(1).mean(), 1e-12))
         return lambda architectures: (features(jnp.maximum(architectures, 0)) - mean[None]) / size
 
     return Features(scaled(occurrences), scaled(options))

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from parsec.cells.domain import ArrayLike, Domain
 from parsec.search.contract import Info, State, Strategy, count_failed
-from parsec.search.front import directions, lengths, scored
+from parsec.search.front import directions, gains, lengths, scored
 
 # A front may take up a few degrees only.
 _DIRECTIONS = 512
@@ -46,15 +46,10 @@ def adapt(strategy: Strategy, domain: Domain, objectives: int) -> Strategy:
 
     def tell(state: ImprovementState, architectures: ArrayLike, scores: ArrayLike) -> tuple[ImprovementState, Info]:
         told = jnp.asarray(scores)
-        gain = improvement(told, state.reached)
-        within, info = strategy.tell(state.within, architectures, gain[:, None])
-        reached = jnp.maximum(state.reached, lengths(told, along).max(0))
-        return ImprovementState(within, reached), info | {"failed": count_failed(architectures, scores)}
-
-    def improvement(told: jax.Array, reached: jax.Array) -> jax.Array:
         length = lengths(told, along)
-        volume = jnp.maximum(length ** told.shape[1] - reached[None] ** told.shape[1], 0.0).mean(1)
-        short = (length - reached[None]).max(1)
-        return jnp.where(scored(told), jnp.where(volume > 0, volume, short), jnp.nan)
+        gain = jnp.where(scored(told), gains(length, state.reached, objectives), jnp.nan)
+        within, info = strategy.tell(state.within, architectures, gain[:, None])
+        reached = jnp.maximum(state.reached, length.max(0))
+        return ImprovementState(within, reached), info | {"failed": count_failed(architectures, scores)}
 
     return Strategy(init, ask, tell, strategy.jittable)

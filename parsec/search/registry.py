@@ -33,7 +33,7 @@ class Entry:
       carries: whether it starts from the prior that its domain may bring, `Domain.initial`.
       many: whether it searches for several objectives at once; its `make(domain, settings, objectives)` is then given
         their number. Any other reads the first.
-      several: of a strategy of one objective, the one that does the same for several and has the same options; "" for
+      several: of a strategy of one objective, the one that does the same for several and has its options too; "" for
         none.
       multi_fidelity: whether it asks for (architecture, fidelity); it is then made for domains of several.
       start: the preset that options start from; "" for the defaults of `Settings`.

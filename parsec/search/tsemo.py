@@ -18,7 +18,7 @@ from parsec.cells.domain import ArrayLike, Domain
 from parsec.config import option
 from parsec.errors import UserError
 from parsec.search.contract import Info, Strategy, count_failed, first_objective
-from parsec.search.front import directions, lengths, scored
+from parsec.search.front import directions, gains, lengths, scored
 from parsec.search.gaussian_process import Process, fit, make_features, predict
 from parsec.search.moves import mutate_each
 from parsec.search.told import Told, nothing_told, remember
@@ -92,8 +92,8 @@ def make(domain: Domain, settings: Settings = Settings(), objectives: int = 1) -
         counts = jnp.concatenate([there, jnp.zeros(len(pool), bool)])
 
         def pick(counts: jax.Array, scores: jax.Array) -> tuple[jax.Array, jax.Array]:
-            length = reach(jnp.where(jnp.isfinite(scores), scores, -1e30))
-            gain = _gain(length[capacity:], jnp.where(counts[:, None], length, -1e30).max(0), objectives)
+            length = reach(scores)
+            gain = gains(length[capacity:], jnp.where(counts[:, None], length, -jnp.inf).max(0), objectives)
             chosen = jnp.where(seen | counts[capacity:], -jnp.inf, gain).argmax()
             same = (pool == pool[chosen][None]).all(1)
             return counts.at[capacity:].set(counts[capacity:] | same), pool[chosen]
@@ -123,15 +123,3 @@ def _mutated(domain: Domain, key: jax.Array, architectures: jax.Array) -> jax.Ar
         again = jax.random.bernoulli(coin, _AGAIN, (len(architectures), 1))
         architectures = jnp.where(again, mutate_each(domain, change, architectures), architectures)
     return architectures
-
-
-def _gain(length: jax.Array, reached: jax.Array, objectives: int) -> jax.Array:
-    """Returns the hypervolume that points of lengths [N, D] add to what has reached [D], float32 [N], to a constant.
-
-    Where nothing is added it is below zero: by how much a point falls short in the direction where it does so least.
-    """
-    if objectives == 1:
-        return (length - reached[None]).max(1)
-    reached = jnp.maximum(reached, 0.0)
-    volume = jnp.maximum(length**objectives - reached[None] ** objectives, 0.0).mean(1)
-    return jnp.where(volume > 0, volume, (length - reached[None]).max(1))

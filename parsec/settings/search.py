@@ -12,7 +12,7 @@ from parsec.evaluate.registry import EVALUATORS
 from parsec.joint.registry import JOINTS
 from parsec.joint.registry import Entry as JointEntry
 from parsec.joint.settings import LikelihoodSettings, PriorSettings, SamplerSettings
-from parsec.search.registry import STRATEGIES
+from parsec.search.registry import STRATEGIES, in_charge
 
 __all__ = [
     "DataSettings",
@@ -284,3 +284,8 @@ class SearchConfig:
 def joint_entry(config: SearchConfig) -> JointEntry | None:
     """Returns the joint search that a config asks for, or None where its strategy is told scores instead."""
     return JOINTS.get(config.strategy.name) if EVALUATORS[config.strategy.evaluator].shared else None
+
+
+def proposer(config: SearchConfig) -> str:
+    """Returns who proposes: with several objectives it may be another than the named one."""
+    return in_charge(config.strategy.name, len(config.objectives))

@@ -129,7 +129,9 @@ def test_what_operations_have_in_common_is_learnt_of_all_of_them():
     other = drawn(7, 400)
     predicted = np.asarray(prior.log_probability(logits, SPACE.mask, other))
     assert np.corrcoef(predicted, convolutions(other))[0, 1] > 0.8
-    posterior = fit(make_basis(DOMAIN), DOMAIN.mask, state.architectures, state.scores[:, 0])
+    posterior = fit(
+        make_basis(DOMAIN), DOMAIN.mask, state.architectures, state.scores[:, 0], jnp.zeros(DOMAIN.mask.shape)
+    )
     assert float(posterior.signal) >= 0.5 and float(posterior.common) >= 0.75
     # Where nothing is known to be alike, every choice has to be learnt by itself.
     alone = np.asarray(prior.log_probability(told(scores, architectures, APART)[1], SPACE.mask, other))

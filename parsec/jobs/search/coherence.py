@@ -13,8 +13,8 @@ from parsec.evaluate.registry import EVALUATORS
 from parsec.jobs.search.strategy import check_strategy
 from parsec.joint.registry import JOINTS
 from parsec.run.cluster import check_address
-from parsec.search.registry import STRATEGIES, in_charge, names
-from parsec.settings.search import LEAST_CELLS, STREAMED, SearchConfig, joint_entry
+from parsec.search.registry import STRATEGIES, names
+from parsec.settings.search import LEAST_CELLS, STREAMED, SearchConfig, joint_entry, proposer
 
 
 class Condition(NamedTuple):
@@ -48,19 +48,15 @@ def check_search(config: SearchConfig, space: Space) -> None:
         )
     if config.objectives:
         check_goals(config.objectives, (*Cost._fields, *((LATENCY,) if config.latency else ())))
-        if _in_charge(config) not in ("random", *names(many=True)):
+        if proposer(config) not in ("random", *names(many=True)):
             able = ("random", *(name for name, entry in STRATEGIES.items() if entry.several), *names(many=True))
             raise UserError(
                 f"config.strategy.name={config.strategy.name} searches for one objective; with config.objectives "
                 f"choose one of {', '.join(able)}"
             )
     if not _is_joint(config):
-        check_strategy(config.strategy, space, max(len(config.objectives), 1))
+        check_strategy(config.strategy, space, len(config.objectives))
     check_address(config.cluster)
-
-
-def _in_charge(config: SearchConfig) -> str:
-    return in_charge(config.strategy.name, len(config.objectives))
 
 
 def _is_joint(config: SearchConfig) -> bool:
@@ -104,7 +100,7 @@ CONDITIONS = (
     ),
     Condition(
         ("prior.initial",),
-        lambda config: _is_joint(config) or STRATEGIES[_in_charge(config)].carries,
+        lambda config: _is_joint(config) or STRATEGIES[proposer(config)].carries,
         f"{_JOINT}; or a strategy that starts from a prior: {', '.join(n for n, e in STRATEGIES.items() if e.carries)}",
     ),
     Condition(("prior.trust_radius",), _is_joint, f"{_JOINT}; strategies have config.strategy.options=trust_radius=1"),

@@ -33,8 +33,7 @@ from parsec.run.metrics import read_metrics
 from parsec.run.progress import announce
 from parsec.run.unreadable import Unreadable
 from parsec.run.workdir import CONFIG, RESULT, read_json, write_json_atomic, write_text_atomic
-from parsec.search.registry import in_charge
-from parsec.settings.search import SearchConfig, joint_entry
+from parsec.settings.search import SearchConfig, joint_entry, proposer
 from parsec.tables.standing import standing
 from parsec.tables.table import Table
 from parsec.transfer.prior import PRIOR, named_logits
@@ -58,7 +57,6 @@ class Outcome(NamedTuple):
       logits: the learnt prior, float32 [L, O], or None.
       control: what the prior's control learnt, float32 [L, O], or None.
       effects: what a strategy expects each option to add to its score, float32 [L, O], or None.
-      expected: the score that a strategy expects of everything evaluated, float32 [N], or None.
       evaluated: what a strategy evaluated on its way, or None.
       domain: what could be found, where that is not the whole space; random children are of it.
       front: of a search for several objectives, what it found; the architecture is one of its members.
@@ -70,7 +68,6 @@ class Outcome(NamedTuple):
     logits: np.ndarray | None = None
     control: np.ndarray | None = None
     effects: np.ndarray | None = None
-    expected: np.ndarray | None = None
     evaluated: Evaluated | None = None
     domain: Domain | None = None
     front: Front | None = None
@@ -135,7 +132,7 @@ def conclude(
         "rank_correlation": None
         if table is None
         else _rank_correlation(config.derive.ranked_cells, space, outcome, table, rng),
-        "strategy": in_charge(config.strategy.name, len(config.objectives)),
+        "strategy": proposer(config),
         "evaluator": config.strategy.evaluator,
         "evaluations": None if evaluated is None else len(evaluated.scores),
         "failed_evaluations": None if evaluated is None else int((~np.isfinite(evaluated.scores[:, 0])).sum()),

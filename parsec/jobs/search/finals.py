@@ -81,13 +81,16 @@ def choose_finalists(searched: Searched, names: Sequence[str], space: Space, dom
     columns = [0, names.index(LIKELIHOOD)] if names[0] == VALUE else [0]
     orders = [finite[np.argsort(-evaluated.scores[finite, column], kind="stable")] for column in columns]
     order = np.stack(orders, 1).reshape(-1)
-    _, unlike = np.unique(evaluated.scores[order, -2:], axis=0, return_index=True)
-    ranked = evaluated.architectures[order][np.sort(unlike)]
+    ranked = evaluated.architectures[order][first_of_equals(evaluated.scores[order, -2:])]
     if searched.logits is not None:
         favourite = _favourite(searched.logits, searched.effects, space, domain)
         ranked = np.concatenate([favourite, ranked])
-    _, first = np.unique(ranked, axis=0, return_index=True)
-    return ranked[np.sort(first)[:count]]
+    return ranked[first_of_equals(ranked)[:count]]
+
+
+def first_of_equals(rows: np.ndarray) -> np.ndarray:
+    """Returns where each different row of [N, D] stands first, int [n], rising."""
+    return np.sort(np.unique(rows, axis=0, return_index=True)[1])
 
 
 def _favourite(logits: np.ndarray, effects: np.ndarray | None, space: Space, domain: Domain) -> np.ndarray:

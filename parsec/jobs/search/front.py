@@ -22,7 +22,7 @@ from parsec.evaluate.contract import Evaluated
 from parsec.evaluate.goals import Goals
 from parsec.evaluate.supernet import OBJECTIVE
 from parsec.files import replacing, writing
-from parsec.jobs.search.finals import FinalScores, train_again
+from parsec.jobs.search.finals import FinalScores, first_of_equals, train_again
 from parsec.jobs.search.strategy import Searched
 from parsec.report.pareto import front_rows, front_text, hypervolume, point_text
 from parsec.report.pareto_plots import draw_searched
@@ -131,8 +131,7 @@ def _candidates(front: Front, searched: Searched, count: int) -> np.ndarray:
     """Returns which of everything evaluated are trained again, int [n]."""
     finite = np.flatnonzero(np.isfinite(front.evaluated).all(1))
     # What was measured alike to the last bit is one network with different parts that nothing reads.
-    _, unlike = np.unique(searched.evaluated.scores[finite], axis=0, return_index=True)
-    finite = finite[np.sort(unlike)]
+    finite = finite[first_of_equals(searched.evaluated.scores[finite])]
     measured = front.evaluated[finite]
     views = [measured]
     if searched.expected is not None:

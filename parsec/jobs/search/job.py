@@ -53,8 +53,7 @@ from parsec.run.loop import run_steps
 from parsec.run.opening import begin, report_finished
 from parsec.run.unreadable import Unreadable
 from parsec.run.workdir import Claim, locate
-from parsec.search.registry import in_charge
-from parsec.settings.search import SearchConfig, joint_entry
+from parsec.settings.search import SearchConfig, joint_entry, proposer
 from parsec.transfer.prior import Carried, carry_logits, read_prior
 
 
@@ -168,7 +167,8 @@ def search_by_scores(
     part = domain if config.constraints else None
     found = best(searched.evaluated)
     judge = _judge(evaluator.objectives, partial(evaluate_afresh, evaluator, None))
-    outcome = Outcome(found, judge, ranks=not entry.afresh, domain=part, **searched._asdict())
+    learnt = {name: getattr(searched, name) for name in ("evaluated", "logits", "control", "effects")}
+    outcome = Outcome(found, judge, ranks=not entry.afresh, domain=part, **learnt)
     if not entry.afresh:
         return outcome
     afresh, last = entry.factory(config, run.path, afresh=True), told_objectives(config)
@@ -244,7 +244,7 @@ def _plan(config: SearchConfig, space: Space, problem: Problem, latencies: Laten
     else:
         steps = f"{strategy.evaluations} evaluations"
     return {
-        "strategy": f"{in_charge(strategy.name, len(config.objectives))} on {entry.summary}",
+        "strategy": f"{proposer(config)} on {entry.summary}",
         "space": f"{space.name}: {len(space.choices)} choices, {space.cardinality:.2g} architectures"
         + f", those with {', '.join(config.constraints)}" * bool(config.constraints),
         "images": f"{train} for the weights, {valid} for the prior, {problem.image} each"

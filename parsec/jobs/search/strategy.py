@@ -50,7 +50,7 @@ class Searched(NamedTuple):
     expected: np.ndarray | None = None
 
 
-def check_strategy(settings: StrategySettings, space: Space, objectives: int = 1) -> None:
+def check_strategy(settings: StrategySettings, space: Space, objectives: int = 0) -> None:
     """Raises `UserError` where the budget is larger than the space, or an option is not that of who searches."""
     if settings.evaluations > space.cardinality:
         raise UserError(
@@ -60,7 +60,7 @@ def check_strategy(settings: StrategySettings, space: Space, objectives: int = 1
     _make(settings, whole_domain(space), objectives)
 
 
-def leaves_prior(settings: StrategySettings, space: Space, objectives: int = 1) -> bool:
+def leaves_prior(settings: StrategySettings, space: Space, objectives: int = 0) -> bool:
     """Whether a search by this strategy ends with a prior over architectures; raises `UserError` for its options."""
     return _make(settings, whole_domain(space), objectives).logits is not None
 
@@ -99,7 +99,7 @@ def run_strategy(
         written, or every evaluation failed.
       StoppedError: when SIGTERM or Ctrl-C asked for a stop; everything evaluated is in the journal.
     """
-    objectives = 1 if goals is None else len(goals.names)
+    objectives = 0 if goals is None else len(goals.names)
     name = in_charge(settings.name, objectives)
     strategy = _make(settings, replace(domain, initial=initial), objectives)
     if goals is not None:
@@ -187,4 +187,4 @@ def _make(settings: StrategySettings, domain: Domain, objectives: int) -> Strate
         if not equals:
             raise UserError(f"config.strategy.options has {text!r}; write OPTION=VALUE, such as batch=8")
         options[name] = value
-    return make_strategy(in_charge(settings.name, objectives), domain, options, objectives)
+    return make_strategy(in_charge(settings.name, objectives), domain, options, max(objectives, 1))
