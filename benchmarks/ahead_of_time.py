@@ -2,12 +2,13 @@
 
     python -m benchmarks.ahead_of_time --job=search|train|imagenet_search|imagenet_train [--topology=v5e:2x2]
         [--devices=0] [--cells=N] [--channels=N] [--batch=N] [--image=N] [--children=N] [--dtype=bfloat16]
-        [--platform=tpu|cuda] [--out=FILE.json]
+        [--groups=1] [--platform=tpu|cuda] [--out=FILE.json]
 
-For TPUs, XLA compiles the very program that the job runs, its batch divided among the chips, through libtpu, which
-needs no TPU for it (`pip install libtpu`). What it says of the program is reported: seconds of compiling, memory per
-chip, operations and bytes, and the collectives in the optimised program. For `--platform=cuda` the program is lowered
-to StableHLO by `jax.export`, and not compiled: that takes a GPU.
+For TPUs, XLA compiles the very program that the job runs, its batch divided among the chips, or of a search its
+children among `--groups` of chips and its batch within each, through libtpu, which needs no TPU for it (`pip install
+libtpu`). What it says of the program is reported: seconds of compiling, memory per chip, operations and bytes, and the
+collectives in the optimised program. For `--platform=cuda` the program is lowered to StableHLO by `jax.export`, and not
+compiled: that takes a GPU.
 
 `search` is `cifar_search:paper` and `train` is `cifar_train` of DARTS_V2, which draws its batch inside the step from
 CIFAR-10's 50,000 images on every chip; `imagenet_search` and `imagenet_train` are their configs, fed from the host.
@@ -17,8 +18,8 @@ that XLA counts at its bandwidth. It assumes that every product fills the matrix
 these networks have 16 to 768, that float32 products run as bfloat16 ones, as XLA does by default, and that collectives
 and the host cost nothing. Multiply-adds are counted from the network, since XLA counts the loop over K children once: a
 backward pass is two forward ones, and three in the supernet, which runs each operation again. A child of a search is
-counted as the mean of 1,000 random ones. Bytes are XLA's, times K in a search; how it weighs the operations that an
-edge may have is its own affair, so there they are an estimate.
+counted as the mean of 1,000 random ones. Bytes are XLA's, times the children that a chip runs in a search; how it
+weighs the operations that an edge may have is its own affair, so there they are an estimate.
 """
 
 import argparse
@@ -58,7 +59,7 @@ from parsec.cells.space import uniform_logits
 from parsec.command.config_files import load_config
 from parsec.data.memory import Batches
 from parsec.data.source import Batch, RawBatch
-from parsec.devices import divided, grid, whole
+from parsec.devices import divided, grid, groups_of, whole
 from parsec.errors import UserError, unknown
 from parsec.jobs.search.problem import make_program as make_search_program
 from parsec.jobs.search.problem import search_recipe
@@ -114,7 +115,7 @@ class Work(NamedTuple):
       arguments: their shapes, placed.
       parameters: of the network.
       multiply_adds: of a step, on all chips together.
-      loops: how often the part runs that XLA may count once.
+      loops: how often a chip runs the part that XLA may count once.
     """
 
     program: Any
@@ -151,6 +152,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--job", default="search", help=", ".join(JOBS))
     parser.add_argument("--topology", default="v5e:2x2", help="chip and grid: v5e:2x2, v6e:2x2, v4:2x2x1 and larger")
     parser.add_argument("--devices", type=int, default=0, help="chips of the topology to use; 0 for all")
+    parser.add_argument("--groups", type=int, default=1, help="of chips, which share a search's children")
     parser.add_argument("--dtype", default="bfloat16", help="of activations, bfloat16 or float32")
     parser.add_argument("--platform", default="tpu", help=", ".join(PLATFORMS))
     for name in Defaults._fields:
@@ -166,6 +168,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     ):
         if given not in allowed:
             raise unknown(kind, given, allowed)
+    if options.groups > 1 and not options.job.endswith("search"):
+        raise UserError(f"--groups={options.groups} shares a search's children; --job={options.job} has none")
     for name, value in JOBS[options.job]._asdict().items():
         if getattr(options, name) is None:
             setattr(options, name, value)
@@ -174,9 +178,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def compile_for_tpu(options: argparse.Namespace) -> dict[str, Any]:
     """Returns what compiling for the chips of a topology takes, and what XLA says of the program."""
-    mesh = topology_mesh(options.topology, options.devices)
-    if options.batch % mesh.size:
-        raise UserError(f"--batch={options.batch} cannot be divided evenly among {mesh.size} chips; give a multiple")
+    mesh = topology_mesh(options.topology, options.devices, options.groups)
+    each = mesh.size // options.groups
+    if options.batch % each:
+        raise UserError(f"--batch={options.batch} cannot be divided evenly among {each} chips; give a multiple")
     began = time.perf_counter()
     work = make_work(options, mesh)
     lowered = work.program.trace(*work.arguments).lower(lowering_platforms=("tpu",))
@@ -230,7 +235,7 @@ PLATFORMS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
 }
 
 
-def topology_mesh(name: str, devices: int) -> Mesh:
+def topology_mesh(name: str, devices: int, groups: int = 1) -> Mesh:
     """Returns the mesh of a topology's chips, or of the first of them; raises `UserError` where it cannot be had."""
     if importlib.util.find_spec("libtpu") is None:
         raise UserError(f"compiling for TPUs needs libtpu, which is not installed: {INSTALL}")
@@ -243,7 +248,10 @@ def topology_mesh(name: str, devices: int) -> Mesh:
         raise UserError(f"libtpu knows no topology {name!r}: {str(error).splitlines()[0][:160]}") from error
     if devices > len(chips):
         raise UserError(f"--devices={devices} is more than the {len(chips)} chips of {name}")
-    return grid(chips[: devices or len(chips)])
+    used = devices or len(chips)
+    if used % groups:
+        raise UserError(f"--groups={groups} does not divide {used} chips evenly")
+    return grid(chips[:used], groups)
 
 
 def make_work(options: argparse.Namespace, mesh: Mesh) -> Work:
@@ -303,7 +311,7 @@ def _search(shape: Shape, image: tuple[int, int, int], batch: int, children: int
         (_placed(state, mesh), key, data, data, index),
         _count(state.weights),
         5 * float(each) * batch * children,
-        children,
+        -(-children // groups_of(mesh)),
     )
 
 

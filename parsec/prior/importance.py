@@ -68,11 +68,11 @@ def reduce_likelihood(
     tempered = log_likelihoods / temperature
     if ess_floor <= 0:
         return tempered
-    return tempered * _cooling(tempered, ess_floor * _usable(log_likelihoods, active).astype(jnp.float32).sum(), active)
+    return tempered * cooling(tempered, ess_floor * _usable(log_likelihoods, active).astype(jnp.float32).sum(), active)
 
 
-def _cooling(log_likelihoods: jax.Array, floor: jax.Array, active: jax.Array | None) -> jax.Array:
-    """Returns the largest factor in 0 .. 1 at which the effective sample size is at least the floor.
+def cooling(log_likelihoods: jax.Array, floor: jax.Array, active: jax.Array | None) -> jax.Array:
+    """Returns the largest factor in 0 .. 1, float32 [], at which the effective sample size is at least the floor.
 
     The size falls steadily as the factor grows, from the number of children at 0, so bisection finds it.
     """

@@ -2,17 +2,19 @@
 
 "Multi-objective neural architecture search via non-stationary policy gradient" (NPG-NAS, arXiv 2001.08437): the reward
 is either a desirability of accuracy and cost whose target for the cost is annealed from one end of the front to the
-other (ADF), or asks whether anything known dominates the new architecture (ADC); the policy explores by a temperature
+other (ADF), or asks whether anything known dominates the architecture (ADC); the policy explores by a temperature
 under a cosine with warm restarts (Loshchilov and Hutter 2017, arXiv 1608.03983).
 
 The paper's formulas and constants are not public in the form of code; these are ours:
 - policy: softmax of the logits divided by tau, from `hottest` to 1 under a cosine over `stage` tellings, again and
-  again; gradients have a moving average of rewards as a baseline and a small bonus for entropy.
+  again.
+- gradient: a score outlives its reward, so all that is remembered is rewarded anew at every telling and weighted by
+  the policy's own probabilities, which makes it the exact gradient on what has been seen, with the weighted mean as the
+  baseline. An entropy bonus keeps the policy open.
 - ADF: in stage k of `stages` the cost's target T lies at the fraction k / (stages - 1) between the least and the
   largest cost seen; the reward is the accuracy times the desirability of the cost (Derringer and Suich 1980, Journal
   of Quality Technology 12, 214-219): 1 up to T, and from there ((largest - cost) / (largest - T))^w.
-- ADC: 1 for what nothing in the archive of non-dominated scores dominates or equals, 0 for what equals a member, and
-  else minus the share of members that dominate it.
+- ADC: 1 for what is on the front of what is remembered, and else minus the share of the front that dominates it.
 The first objective is the accuracy, the largest of the others' scaled costs (1 minus the score) the cost. On a table
 there is no shared model to be fine-tuned as it goes.
 """
@@ -28,9 +30,11 @@ import optax
 from parsec import prior
 from parsec.cells.domain import ArrayLike, Domain
 from parsec.config import option
+from parsec.prior.categorical import one_hot
 from parsec.search.contract import Info, Strategy, count_failed
 from parsec.search.factorised import draw_valid
 from parsec.search.front import dominates, scored
+from parsec.search.told import Told, nothing_told, remember
 
 # Non-dominated scores remembered by ADC; beyond that, new ones are rewarded but not remembered.
 _ARCHIVE = 128
@@ -41,30 +45,16 @@ class Settings:
     """The options of NPG."""
 
     reward: str = option("adc", "which reward, see the module", choices=("adf", "adc"))
-    learning_rate: float = option(0.05, "of Adam on the logits", minimum=1e-9, maximum=1000)
+    learning_rate: float = option(0.1, "of Adam on the logits", minimum=1e-9, maximum=1000)
     hottest: float = option(2.0, "temperature at each restart; it ends at 1", minimum=1, maximum=1e6)
-    stage: int = option(100, "tellings from a restart of the temperature to the next", minimum=2, maximum=1_000_000)
+    stage: int = option(20, "tellings from a restart of the temperature to the next", minimum=2, maximum=1_000_000)
     stages: int = option(10, "targets of ADF along the front, one a stage, over and over", minimum=2, maximum=10_000)
-    exponent: float = option(1.0, "w of ADF's desirability", minimum=0, maximum=100)
-    entropy: float = option(1e-3, "weight of the entropy's gradient", minimum=0, maximum=1000)
-    momentum: float = option(0.9, "of the baseline, a moving average of the rewards", minimum=0, maximum=0.9999)
+    exponent: float = option(0.1, "w of ADF's desirability", minimum=0, maximum=100)
+    entropy: float = option(0.2, "weight of the entropy's gradient", minimum=0, maximum=1000)
+    capacity: int = option(512, "scores remembered; older ones are forgotten", minimum=2, maximum=10_000)
 
 
-PRESETS = {"adc": Settings(), "adf": Settings(reward="adf")}
-
-
-class Seen(NamedTuple):
-    """What the rewards need to know of earlier scores.
-
-    Attributes:
-      front: non-dominated scores, float32 [A, M]; NaN where there is none.
-      least: of the scaled costs, float32 []; +inf before the first.
-      largest: likewise; -inf before the first.
-    """
-
-    front: jax.Array
-    least: jax.Array
-    largest: jax.Array
+PRESETS = {"adc": Settings(), "adf": Settings(reward="adf", entropy=0.02)}
 
 
 class NpgState(NamedTuple):
@@ -73,18 +63,16 @@ class NpgState(NamedTuple):
     Attributes:
       logits: float32 [L, max(sizes)].
       optimizer: Adam's moments.
-      average: uncorrected moving average of the rewards, float32 [].
-      weight: the sum of the average's weights, float32 [].
-      seen: what the rewards need.
-      told: tellings so far, int32 [].
+      told: what is remembered.
+      front: non-dominated scores, float32 [A, M]; NaN where there is none.
+      tellings: so far, int32 [].
     """
 
     logits: jax.Array
     optimizer: optax.OptState
-    average: jax.Array
-    weight: jax.Array
-    seen: Seen
-    told: jax.Array
+    told: Told
+    front: jax.Array
+    tellings: jax.Array
 
 
 def make(domain: Domain, settings: Settings = Settings(), objectives: int = 1) -> Strategy:
@@ -93,79 +81,91 @@ def make(domain: Domain, settings: Settings = Settings(), objectives: int = 1) -
     In a domain with invalid combinations the policy is conditioned on validity.
     """
     mask, draw, adam = domain.mask, draw_valid(domain), optax.adam(settings.learning_rate)
+    rewards = REWARDS[settings.reward]
 
     def init(key: jax.Array) -> NpgState:
         logits = 1e-3 * jax.random.normal(key, mask.shape)
-        zero, far = jnp.zeros((), jnp.float32), jnp.array(jnp.inf, jnp.float32)
-        seen = Seen(jnp.full((_ARCHIVE, objectives), jnp.nan, jnp.float32), far, -far)
-        return NpgState(logits, adam.init(logits), zero, zero, seen, jnp.zeros((), jnp.int32))
+        told = nothing_told(settings.capacity, len(domain.sizes), objectives)
+        front = jnp.full((_ARCHIVE, objectives), jnp.nan, jnp.float32)
+        return NpgState(logits, adam.init(logits), told, front, jnp.zeros((), jnp.int32))
 
     def ask(key: jax.Array, state: NpgState) -> tuple[jax.Array, NpgState]:
-        return draw(key, state.logits / _temperature(state.told, settings), 1), state
+        return draw(key, state.logits / _temperature(state.tellings, settings), 1), state
 
     def tell(state: NpgState, architectures: ArrayLike, scores: ArrayLike) -> tuple[NpgState, Info]:
-        told = jnp.asarray(scores)[0]
-        tau = _temperature(state.told, settings)
-        seen = _extend(state.seen, told)
-        reward = _REWARDS[settings.reward](state, seen, told, settings)
-        finite = jnp.isfinite(told).all()
-        average = settings.momentum * state.average + (1 - settings.momentum) * reward
-        weight = settings.momentum * state.weight + (1 - settings.momentum)
-        share = prior.probabilities(state.logits / tau, mask)
-        chosen = jax.nn.one_hot(jnp.asarray(architectures)[0], mask.shape[1], dtype=jnp.float32)
-        # Of log p(architecture), and of the entropy, both of the softmax at this temperature.
-        score = (reward - average / weight) * (chosen - share) / tau
-        log_share = jnp.where(share > 0, jnp.log(jnp.maximum(share, 1e-30)), 0.0)
-        spread = -share * (log_share - (share * log_share).sum(1, keepdims=True)) / tau
+        told = remember(state.told, jnp.asarray(architectures), jnp.asarray(scores))
+        front = _extend(state.front, jnp.asarray(scores)[0])
+        tau = _temperature(state.tellings, settings)
+        reward = rewards(told.scores, front, state.tellings, settings)
+        gradient = policy_gradient(state.logits / tau, mask, told, reward, settings.entropy) / tau
         # Optax multiplies Python floats by its int32 step count, which strict promotion refuses.
         with jax.numpy_dtype_promotion("standard"):
-            updates, optimizer = adam.update(-(score + settings.entropy * spread), state.optimizer)
-        learnt = NpgState(state.logits + jnp.asarray(updates), optimizer, average, weight, seen, state.told)
-        kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), learnt, state)
-        info = {"reward": reward, "temperature": tau, "failed": count_failed(architectures, scores)}
-        return kept._replace(told=state.told + 1), info
+            updates, optimizer = adam.update(-gradient, state.optimizer)
+        logits = state.logits + jnp.asarray(updates)
+        info = {"temperature": tau, "failed": count_failed(architectures, scores)}
+        return NpgState(logits, optimizer, told, front, state.tellings + 1), info
 
     return Strategy(init, ask, tell, domain.jittable)
 
 
-def _temperature(told: jax.Array, settings: Settings) -> jax.Array:
-    phase = (told % settings.stage).astype(jnp.float32) / float(settings.stage)
+def policy_gradient(logits: jax.Array, mask: ArrayLike, told: Told, reward: jax.Array, entropy: float) -> jax.Array:
+    """Returns the gradient by the logits, float32 [L, max(sizes)], of the expected reward and the entropy's bonus.
+
+    Args:
+      logits: of the policy, float32 [L, max(sizes)].
+      mask: which options exist, bool [L, max(sizes)].
+      told: what is remembered, C architectures; the expectation is under the policy conditioned on being one of them.
+      reward: of each, float32 [C]; NaN where there is none.
+      entropy: weight of the policy's entropy.
+    """
+    there = jnp.isfinite(reward)
+    reward = jnp.where(there, reward, 0.0)
+    architectures = jnp.maximum(told.architectures, 0)
+    share = prior.probabilities(logits, mask)
+    weights = prior.importance_weights(prior.log_probability(logits, mask, architectures), there)
+    advantage = reward - (weights * reward).sum()
+    chosen = one_hot(architectures, mask)
+    climb = jnp.einsum("n,nlo->lo", weights * advantage, chosen - share[None])
+    log_share = jnp.where(share > 0, jnp.log(jnp.maximum(share, 1e-30)), 0.0)
+    spread = -share * (log_share - (share * log_share).sum(1, keepdims=True))
+    return climb + entropy * spread
+
+
+def _temperature(tellings: jax.Array, settings: Settings) -> jax.Array:
+    phase = (tellings % settings.stage).astype(jnp.float32) / float(settings.stage)
     return 1 + 0.5 * (settings.hottest - 1) * (1 + jnp.cos(jnp.pi * phase))
 
 
-def _cost(told: jax.Array) -> jax.Array:
-    return (1 - told[1:]).max() if told.shape[0] > 1 else jnp.zeros((), jnp.float32)
-
-
-def _extend(seen: Seen, told: jax.Array) -> Seen:
-    """Returns what is known with one more score, float32 [M]."""
-    new, cost = told[None], _cost(told)
-    worse = dominates(new, seen.front)[0]
-    front = jnp.where(worse[:, None], jnp.nan, seen.front)
+def _extend(front: jax.Array, told: jax.Array) -> jax.Array:
+    """Returns the front with one more score, float32 [M]."""
+    worse = dominates(told[None], front)[0]
+    front = jnp.where(worse[:, None], jnp.nan, front)
     kept = scored(front)
-    beaten = (kept[:, None] & (front >= new)).all(1).any()
+    beaten = (kept[:, None] & (front >= told[None])).all(1).any() | ~jnp.isfinite(told).all()
     free = jnp.argmin(kept)
-    front = front.at[free].set(jnp.where(beaten | kept[free], front[free], told))
-    return Seen(front, jnp.minimum(seen.least, cost), jnp.maximum(seen.largest, cost))
+    return front.at[free].set(jnp.where(beaten | kept[free], front[free], told))
 
 
-def _adf(state: NpgState, seen: Seen, told: jax.Array, settings: Settings) -> jax.Array:
-    stage = (state.told // settings.stage % settings.stages).astype(jnp.float32)
+def _adf(scores: jax.Array, front: jax.Array, tellings: jax.Array, settings: Settings) -> jax.Array:
+    del front
+    there = scored(scores)
+    cost = (1 - scores[:, 1:]).max(1) if scores.shape[1] > 1 else jnp.zeros(len(scores), jnp.float32)
+    least, largest = jnp.where(there, cost, jnp.inf).min(), jnp.where(there, cost, -jnp.inf).max()
+    stage = (tellings // settings.stage % settings.stages).astype(jnp.float32)
     last = float(settings.stages - 1)
     # In the last stage all are within it, whatever rounding says.
-    target = jnp.where(stage == last, seen.largest, seen.least + (seen.largest - seen.least) * stage / last)
-    left = (seen.largest - _cost(told)) / jnp.maximum(seen.largest - target, 1e-6)
-    return told[0] * jnp.where(_cost(told) <= target, 1.0, jnp.clip(left, 0.0, 1.0) ** settings.exponent)
+    target = jnp.where(stage == last, largest, least + (largest - least) * stage / last)
+    left = (largest - cost) / jnp.maximum(largest - target, 1e-6)
+    desired = jnp.where(cost <= target, 1.0, jnp.clip(left, 0.0, 1.0) ** settings.exponent)
+    return jnp.where(there, scores[:, 0] * desired, jnp.nan)
 
 
-def _adc(state: NpgState, seen: Seen, told: jax.Array, settings: Settings) -> jax.Array:
-    del seen, settings
-    front = state.seen.front
-    kept = scored(front)
-    beaten = dominates(front, told[None])[:, 0].sum(dtype=jnp.int32).astype(jnp.float32)
-    equal = (kept[:, None] & (front == told[None])).all(1).any()
-    members = jnp.maximum(kept.sum(dtype=jnp.int32), 1).astype(jnp.float32)
-    return jnp.where(beaten > 0, -beaten / members, jnp.where(equal, 0.0, 1.0))
+def _adc(scores: jax.Array, front: jax.Array, tellings: jax.Array, settings: Settings) -> jax.Array:
+    del tellings, settings
+    beaten = dominates(front, scores).sum(0, dtype=jnp.int32).astype(jnp.float32)
+    members = jnp.maximum(scored(front).sum(dtype=jnp.int32), 1).astype(jnp.float32)
+    return jnp.where(scored(scores), jnp.where(beaten > 0, -beaten / members, 1.0), jnp.nan)
 
 
-_REWARDS: dict[str, Callable[[NpgState, Seen, jax.Array, Settings], jax.Array]] = {"adf": _adf, "adc": _adc}
+# `rewards(scores float32 [C, M], front float32 [A, M], tellings, settings) -> float32 [C]`.
+REWARDS: dict[str, Callable[[jax.Array, jax.Array, jax.Array, Settings], jax.Array]] = {"adf": _adf, "adc": _adc}

@@ -112,10 +112,7 @@ STRATEGIES: dict[str, Entry] = {
     ),
     "mo_bananas": Entry("parsec.search.mo_bananas", "BANANAS with a predictor of every objective", many=True),
     "parsec_pareto": Entry(
-        "parsec.search.parsec",
-        "PARSEC told improvements of the hypervolume",
-        many=True,
-        adapter="parsec.search.improvement",
+        "parsec.search.parsec_pareto", "empirical Bayes along random directions, all children weighted anew", many=True
     ),
     "tsemo": Entry(
         "parsec.search.tsemo", "a Gaussian process of each objective, Thompson sampling of fronts", many=True

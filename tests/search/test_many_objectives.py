@@ -9,12 +9,18 @@ import numpy as np
 import pytest
 
 from parsec.cells.domain import product_domain
+from parsec.errors import UserError
 from parsec.report.pareto import hypervolume, hypervolume_curves
 from parsec.run.trials import Task, run_trials
 from parsec.search.contract import Strategy
 from parsec.search.monas import Settings as MonasSettings
 from parsec.search.monas import rewards
-from parsec.search.registry import STRATEGIES, make_strategy, names
+from parsec.search.npg import REWARDS as NPG_REWARDS
+from parsec.search.npg import Settings as NpgSettings
+from parsec.search.npg import policy_gradient
+from parsec.search.parsec_pareto import prior_along
+from parsec.search.registry import make_strategy, names
+from parsec.search.told import nothing_told, remember
 from parsec.tables.table import Table, make_table, table_domain
 
 NAMES = names(many=True)
@@ -24,11 +30,14 @@ QUICK = {
     "mo_bananas": {"members": 2, "hidden": 16, "candidates": 40, "parents": 10, "capacity": 128, "batch": 5},
     "emoa": {"population": 10},
     "tsemo": {"initial": 16, "batch": 4, "capacity": 64, "candidates": 60},
+    "parsec_pareto": {"initial": 16, "children": 4, "capacity": 64},
+    "npg_adc": {"capacity": 64},
+    "npg_adf": {"capacity": 64},
     "lanas_pareto": {"initial": 8, "min_samples": 2, "features": "linear"},
 }
 
 # Fractions of the exact hypervolume within the budget below; random search has 0.87.
-LEAST = {"emoa": 0.94, "tsemo": 0.94, "mo_bananas": 0.94, "lanas_pareto": 0.95}
+LEAST = {"emoa": 0.94, "tsemo": 0.94, "mo_bananas": 0.94, "parsec_pareto": 0.9, "lanas_pareto": 0.95}
 # Those that never ask for an architecture again.
 NEW_ONLY = ("mo_bananas", "lanas_pareto")
 
@@ -191,46 +200,74 @@ def test_a_controller_remembers_what_it_took_before(policy: str, learns: bool, k
     assert equal > 0.95 if learns else 0.3 < equal < 0.7
 
 
-def test_npg_adc_rewards_what_nothing_dominates_and_remembers_the_front(key: jax.Array) -> None:
+def test_npg_adc_rewards_the_front_of_what_is_remembered(key: jax.Array) -> None:
     strategy = strategy_of("npg_adc")
-    architecture, state = strategy.ask(key, strategy.init(key))
-    expected = [(0.5, 0.5, 1.0), (0.5, 0.5, 0.0), (0.6, 0.4, 1.0), (0.4, 0.4, -1.0), (0.55, 0.3, -0.5), (0.7, 0.7, 1.0)]
-    for accuracy, saving, reward in expected:
-        state, info = strategy.tell(state, architecture, jnp.array([[accuracy, saving]], jnp.float32))
-        assert float(info["reward"]) == reward
-    front = np.asarray(state.seen.front)
+    state = strategy.init(key)
+    told = [(0.5, 0.5), (0.6, 0.4), (0.4, 0.4), (0.55, 0.3), (np.nan, 0.9)]
+    for at, scores in enumerate(told):
+        state, _ = strategy.tell(state, np.full((1, 5), at % 4, np.int32) + at // 4, np.array([scores], np.float32))
+    settings = NpgSettings()
+    rewarded = np.asarray(NPG_REWARDS["adc"](state.told.scores, state.front, state.tellings, settings))
+    np.testing.assert_allclose(rewarded[:5], [1.0, 1.0, -1.0, -0.5, np.nan])
+    state, _ = strategy.tell(state, np.full((1, 5), 3, np.int32), np.array([[0.7, 0.7]], np.float32))
+    state, _ = strategy.tell(state, np.array([[0, 1, 2, 3, 0]], np.int32), np.array([[0.7, 0.7]], np.float32))
+    front = np.asarray(state.front)
     np.testing.assert_allclose(front[np.isfinite(front).all(1)], [[0.7, 0.7]])
+    # What was on the front is dominated now, and rewarded so.
+    rewarded = np.asarray(NPG_REWARDS["adc"](state.told.scores, state.front, state.tellings, settings))
+    np.testing.assert_allclose(rewarded[:4], -1.0)
 
 
-def test_npg_adf_moves_its_target_from_the_cheapest_to_the_dearest_and_restarts_the_temperature(key: jax.Array) -> None:
-    made = make_strategy("npg_adf", table_domain(landscape()), {"stage": 4, "stages": 3, "hottest": 3.0}, 2)
-    architecture, state = made.ask(key, made.init(key))
-    tell = jax.jit(made.tell)
-    found = []
-    # Costs 0.2 and 0.8 first, then 0.5 again and again.
-    for saving in [0.8, 0.2] + [0.5] * 12:
-        state, info = tell(state, architecture, jnp.array([[0.9, saving]], jnp.float32))
-        found.append((float(info["reward"]), float(info["temperature"])))
-    rewards_told, temperatures = zip(*found, strict=True)
-    np.testing.assert_allclose(rewards_told[2:4], 0.45, rtol=1e-5)
-    np.testing.assert_allclose(rewards_told[4:12], 0.9, rtol=1e-5)
-    np.testing.assert_allclose(rewards_told[12:], 0.45, rtol=1e-5)
-    assert temperatures[0] == temperatures[4] == 3 and temperatures[3] == pytest.approx(2 + np.cos(0.75 * np.pi))
+def test_npg_adf_moves_its_target_from_the_cheapest_to_the_dearest() -> None:
+    settings = NpgSettings(reward="adf", stage=4, stages=3, exponent=1.0)
+    scores = jnp.array([[0.9, 0.8], [0.9, 0.2], [0.9, 0.5], [np.nan, 0.5]], jnp.float32)
+
+    def rewarded(tellings: int) -> np.ndarray:
+        return np.asarray(NPG_REWARDS["adf"](scores, scores, jnp.array(tellings, jnp.int32), settings))
+
+    for tellings in (0, 3, 12):
+        np.testing.assert_allclose(rewarded(tellings), [0.9, 0.0, 0.45, np.nan], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(rewarded(4)[:3], [0.9, 0.0, 0.9], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(rewarded(11)[:3], 0.9, rtol=1e-5)
 
 
-def test_npg_adf_lets_the_dearest_pass_in_the_last_stage_whatever_rounding_says(key: jax.Array) -> None:
-    made = make_strategy("npg_adf", table_domain(landscape()), {"stage": 2, "stages": 10, "hottest": 3.0}, 2)
-    architecture, state = made.ask(key, made.init(key))
-    tell = jax.jit(made.tell)
+def test_npg_adf_lets_the_dearest_pass_in_the_last_stage_whatever_rounding_says() -> None:
+    settings = NpgSettings(reward="adf", stage=2, stages=10)
     # From the least to the largest in nine ninths ends below the largest in float32, for about 3 % of all pairs.
     savings = np.sort(np.random.default_rng(0).random((1000, 2), np.float32), 1)
     costs, nine = np.float32(1) - savings, np.float32(9)
     pair = np.flatnonzero(costs[:, 1] + (costs[:, 0] - costs[:, 1]) * nine / nine < costs[:, 0])[0]
-    dearest, cheapest = savings[pair]
-    for saving in [cheapest, *[dearest] * 18]:
-        state, _ = tell(state, architecture, jnp.array([[0.9, saving]], jnp.float32))
-    _, info = tell(state, architecture, jnp.array([[0.9, dearest]], jnp.float32))
-    assert float(info["reward"]) == pytest.approx(0.9)
+    scores = jnp.stack([jnp.full(2, 0.9), jnp.asarray(savings[pair])], 1)
+    np.testing.assert_allclose(NPG_REWARDS["adf"](scores, scores, jnp.array(18, jnp.int32), settings), 0.9)
+
+
+def test_npg_restarts_its_temperature(key: jax.Array) -> None:
+    made = make_strategy("npg_adc", table_domain(landscape()), {"stage": 4, "hottest": 3.0}, 2)
+    architecture, state = made.ask(key, made.init(key))
+    tell, temperatures = jax.jit(made.tell), []
+    for _ in range(5):
+        state, info = tell(state, architecture, jnp.array([[0.9, 0.5]], jnp.float32))
+        temperatures.append(float(info["temperature"]))
+    assert temperatures[0] == temperatures[4] == 3 and temperatures[3] == pytest.approx(2 + np.cos(0.75 * np.pi))
+
+
+def test_npg_climbs_the_expected_reward_of_what_is_remembered(key: jax.Array) -> None:
+    mask = np.array([[True, True, True], [True, True, False]])
+    logits = jax.random.normal(key, mask.shape)
+    told = nothing_told(8, 2, 2)
+    seen = np.array([[0, 0], [1, 1], [2, 1], [0, 1]], np.int32)
+    told = remember(told, jnp.asarray(seen), jnp.ones((4, 2), jnp.float32))
+    reward = jnp.full(8, jnp.nan).at[:4].set(jnp.array([0.3, 0.9, 0.1, 0.6]))
+
+    def worth(logits: jax.Array) -> jax.Array:
+        share = jax.nn.softmax(jnp.where(mask, logits, -jnp.inf), axis=1)
+        each = share[0, seen[:, 0]] * share[1, seen[:, 1]]
+        held = jnp.where(mask, share, 1.0)
+        return (each * reward[:4]).sum() / each.sum() - 0.3 * (held * jnp.log(held)).sum()
+
+    np.testing.assert_allclose(
+        policy_gradient(logits, mask, told, reward, 0.3), jax.grad(worth)(logits), rtol=1e-4, atol=1e-6
+    )
 
 
 def test_sobol_begins_again_elsewhere_within_an_ask(key: jax.Array) -> None:
@@ -259,25 +296,41 @@ def test_emoa_drops_the_least_of_the_last_front(key: jax.Array) -> None:
     assert int(state.born) == 5
 
 
-def test_improvement_pays_for_volume_and_charges_what_falls_short(key: jax.Array) -> None:
-    strategy = STRATEGIES["parsec_pareto"]
-    assert strategy.adapter == "parsec.search.improvement"
-    from parsec.search.improvement import adapt
+def test_parsec_weighs_children_by_their_reach_along_a_direction(key: jax.Array) -> None:
+    mask = np.ones((2, 3), bool)
+    told = remember(
+        nothing_told(8, 2, 2),
+        jnp.array([[0, 0], [1, 0], [2, 1], [2, 2]], jnp.int32),
+        jnp.array([[0.9, 0.1], [0.8, 0.1], [0.1, 0.9], [np.nan, 0.9]], jnp.float32),
+    )
+    steep, flat = jnp.array([1.0, 0.05]), jnp.array([0.05, 1.0])
+    one = prior_along(told, steep, jnp.asarray(mask), 1.0, 0.1)
+    # A single child decides, beside what is added to every option.
+    np.testing.assert_allclose(np.exp(one), [[1.1, 0.1, 0.1], [1.1, 0.1, 0.1]], rtol=1e-3)
+    np.testing.assert_allclose(
+        np.exp(prior_along(told, flat, jnp.asarray(mask), 1.0, 0.1))[:, 2], [1.1, 0.1], rtol=1e-3
+    )
+    # Three scored ones at the size of three weigh the same, whatever they reach, and the failed one nothing.
+    all_three = np.exp(prior_along(told, steep, jnp.asarray(mask), 8.0, 0.1))
+    np.testing.assert_allclose(all_three, [[1.1, 1.1, 1.1], [2.1, 1.1, 0.1]], rtol=1e-3)
+    between = np.exp(prior_along(told, steep, jnp.asarray(mask), 2.0, 0.1)) - 0.1
+    np.testing.assert_allclose(between.sum(1), 2.0, rtol=1e-3)
+    assert between[0, 0] > between[0, 1] > between[0, 2]
 
-    heard: list[np.ndarray] = []
 
-    def listen(state: Any, architectures: Any, scores: Any) -> tuple[Any, dict[str, Any]]:
-        heard.append(np.asarray(scores))
-        return state, {}
+def test_parsec_for_a_front_knows_no_unit(key: jax.Array) -> None:
+    rows = jnp.array([[0, 0], [1, 0], [2, 1]], jnp.int32)
+    scores, mask = jnp.array([[0.3], [0.2], [0.1]], jnp.float32), jnp.ones((2, 3), bool)
 
-    within = Strategy(lambda key: (), lambda key, state: (np.zeros((3, 5), np.int32), state), listen, jittable=False)
-    made = adapt(within, table_domain(landscape()), 2)
-    asked, state = made.ask(key, made.init(key))
-    state, _ = made.tell(state, asked, np.array([[0.5, 0.5], [0.4, 0.4], [np.nan, 0.1]], np.float32))
-    state, info = made.tell(state, asked, np.array([[0.5, 0.5], [0.4, 0.4], [0.3, 0.6]], np.float32))
-    first, second = (each[:, 0] for each in heard)
-    assert first[0] > first[1] > 0 and np.isnan(first[2])
-    assert second[0] == 0 and second[1] < 0 < second[2] and int(info["failed"]) == 0
+    def logits(scores: jax.Array) -> np.ndarray:
+        return np.asarray(prior_along(remember(nothing_told(3, 2), rows, scores), jnp.ones(1), mask, 2.0, 0.1))
+
+    np.testing.assert_allclose(logits(scores), logits(1000 * scores - 500), rtol=1e-3)
+
+
+def test_parsec_for_a_front_must_remember_an_ask() -> None:
+    with pytest.raises(UserError, match=r"parsec_pareto\.capacity=4 is out of range; it must be at least children=8"):
+        make_strategy("parsec_pareto", table_domain(landscape()), {"capacity": 4}, 2)
 
 
 def test_retold_begins_afresh_and_asks_for_nothing_twice(key: jax.Array) -> None:
