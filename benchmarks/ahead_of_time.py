@@ -295,7 +295,12 @@ def _search(shape: Shape, image: tuple[int, int, int], batch: int, children: int
     space = get_space(config.space)
     supernet = make_supernet(space, shape, auxiliary_skip=config.supernet.auxiliary_skip)
     parts = Parts(
-        supernet, make_child(space, supernet), space.mask, make_optimizer(search_recipe(config, _STEPS)), _STEPS
+        supernet,
+        make_child(space, supernet),
+        space.mask,
+        make_optimizer(search_recipe(config, _STEPS)),
+        _STEPS,
+        mesh=mesh,
     )
     search = make_parsec(parts, JointSettings(config.sampler, config.likelihood, config.prior))
     example, logits = jnp.zeros((2, *image), shape.dtype), uniform_logits(space)
