@@ -91,6 +91,12 @@ STRATEGIES: dict[str, Entry] = {
     "parsec_adaptive": Entry(
         "parsec.search.parsec_adaptive", "the same with K following the prior's entropy", carries=True
     ),
+    "parsec_replay": Entry(
+        "parsec.search.parsec_replay",
+        "empirical Bayes on all children so far, weighted anew at every step",
+        carries=True,
+        several="parsec_pareto",
+    ),
     "additive": Entry(
         "parsec.search.additive",
         "empirical Bayes by an additive model of scores, Thompson sampling",
@@ -112,7 +118,7 @@ STRATEGIES: dict[str, Entry] = {
     ),
     "mo_bananas": Entry("parsec.search.mo_bananas", "BANANAS with a predictor of every objective", many=True),
     "parsec_pareto": Entry(
-        "parsec.search.parsec_pareto", "empirical Bayes along random directions, all children weighted anew", many=True
+        "parsec.search.parsec_replay", "empirical Bayes along random directions, all children weighted anew", many=True
     ),
     "tsemo": Entry(
         "parsec.search.tsemo", "a Gaussian process of each objective, Thompson sampling of fronts", many=True

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from parsec.cells.domain import product_domain
-from parsec.errors import UserError
 from parsec.report.pareto import hypervolume, hypervolume_curves
 from parsec.run.trials import Task, run_trials
 from parsec.search.contract import Strategy
@@ -18,7 +17,6 @@ from parsec.search.monas import rewards
 from parsec.search.npg import REWARDS as NPG_REWARDS
 from parsec.search.npg import Settings as NpgSettings
 from parsec.search.npg import policy_gradient
-from parsec.search.parsec_pareto import prior_along
 from parsec.search.registry import make_strategy, names
 from parsec.search.told import nothing_told, remember
 from parsec.tables.table import Table, make_table, table_domain
@@ -294,43 +292,6 @@ def test_emoa_drops_the_least_of_the_last_front(key: jax.Array) -> None:
     # The fourth crowds the third; the fifth is dominated.
     assert sorted(np.asarray(state.members)[:, 0].tolist()) in ([0, 1, 2], [0, 1, 3])
     assert int(state.born) == 5
-
-
-def test_parsec_weighs_children_by_their_reach_along_a_direction(key: jax.Array) -> None:
-    mask = np.ones((2, 3), bool)
-    told = remember(
-        nothing_told(8, 2, 2),
-        jnp.array([[0, 0], [1, 0], [2, 1], [2, 2]], jnp.int32),
-        jnp.array([[0.9, 0.1], [0.8, 0.1], [0.1, 0.9], [np.nan, 0.9]], jnp.float32),
-    )
-    steep, flat = jnp.array([1.0, 0.05]), jnp.array([0.05, 1.0])
-    one = prior_along(told, steep, jnp.asarray(mask), 1.0, 0.1)
-    # A single child decides, beside what is added to every option.
-    np.testing.assert_allclose(np.exp(one), [[1.1, 0.1, 0.1], [1.1, 0.1, 0.1]], rtol=1e-3)
-    np.testing.assert_allclose(
-        np.exp(prior_along(told, flat, jnp.asarray(mask), 1.0, 0.1))[:, 2], [1.1, 0.1], rtol=1e-3
-    )
-    # Three scored ones at the size of three weigh the same, whatever they reach, and the failed one nothing.
-    all_three = np.exp(prior_along(told, steep, jnp.asarray(mask), 8.0, 0.1))
-    np.testing.assert_allclose(all_three, [[1.1, 1.1, 1.1], [2.1, 1.1, 0.1]], rtol=1e-3)
-    between = np.exp(prior_along(told, steep, jnp.asarray(mask), 2.0, 0.1)) - 0.1
-    np.testing.assert_allclose(between.sum(1), 2.0, rtol=1e-3)
-    assert between[0, 0] > between[0, 1] > between[0, 2]
-
-
-def test_parsec_for_a_front_knows_no_unit(key: jax.Array) -> None:
-    rows = jnp.array([[0, 0], [1, 0], [2, 1]], jnp.int32)
-    scores, mask = jnp.array([[0.3], [0.2], [0.1]], jnp.float32), jnp.ones((2, 3), bool)
-
-    def logits(scores: jax.Array) -> np.ndarray:
-        return np.asarray(prior_along(remember(nothing_told(3, 2), rows, scores), jnp.ones(1), mask, 2.0, 0.1))
-
-    np.testing.assert_allclose(logits(scores), logits(1000 * scores - 500), rtol=1e-3)
-
-
-def test_parsec_for_a_front_must_remember_an_ask() -> None:
-    with pytest.raises(UserError, match=r"parsec_pareto\.capacity=4 is out of range; it must be at least children=8"):
-        make_strategy("parsec_pareto", table_domain(landscape()), {"capacity": 4}, 2)
 
 
 def test_retold_begins_afresh_and_asks_for_nothing_twice(key: jax.Array) -> None:

@@ -1,0 +1,77 @@
+"""PARSEC with replay: how it weighs the children that it remembers, and the prior that it starts from."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from parsec.cells.domain import product_domain
+from parsec.errors import UserError
+from parsec.search.parsec_replay import prior_along
+from parsec.search.registry import make_strategy
+from parsec.search.told import nothing_told, remember
+
+DOMAIN = product_domain((3, 2, 4))
+
+
+def test_children_weigh_by_their_reach_along_a_direction() -> None:
+    even = jnp.full((2, 3), 0.1)
+    told = remember(
+        nothing_told(8, 2, 2),
+        jnp.array([[0, 0], [1, 0], [2, 1], [2, 2]], jnp.int32),
+        jnp.array([[0.9, 0.1], [0.8, 0.1], [0.1, 0.9], [np.nan, 0.9]], jnp.float32),
+    )
+    steep, flat = jnp.array([1.0, 0.05]), jnp.array([0.05, 1.0])
+    one = prior_along(told, steep, 1.0, even)
+    # A single child decides, beside what is added to every option.
+    np.testing.assert_allclose(np.exp(one), [[1.1, 0.1, 0.1], [1.1, 0.1, 0.1]], rtol=1e-3)
+    np.testing.assert_allclose(np.exp(prior_along(told, flat, 1.0, even))[:, 2], [1.1, 0.1], rtol=1e-3)
+    # Three scored ones at the size of three weigh the same, whatever they reach, and the failed one nothing.
+    all_three = np.exp(prior_along(told, steep, 8.0, even))
+    np.testing.assert_allclose(all_three, [[1.1, 1.1, 1.1], [2.1, 1.1, 0.1]], rtol=1e-3)
+    between = np.exp(prior_along(told, steep, 2.0, even)) - 0.1
+    np.testing.assert_allclose(between.sum(1), 2.0, rtol=1e-3)
+    assert between[0, 0] > between[0, 1] > between[0, 2]
+
+
+def test_of_one_objective_the_unit_does_not_matter() -> None:
+    rows = jnp.array([[0, 0], [1, 0], [2, 1]], jnp.int32)
+    scores, even = jnp.array([[0.3], [0.2], [0.1]], jnp.float32), jnp.full((2, 3), 0.1)
+
+    def logits(scores: jax.Array) -> np.ndarray:
+        return np.asarray(prior_along(remember(nothing_told(3, 2), rows, scores), jnp.ones(1), 2.0, even))
+
+    np.testing.assert_allclose(logits(scores), logits(1000 * scores - 500), rtol=1e-3)
+
+
+def test_it_must_remember_an_ask() -> None:
+    with pytest.raises(UserError, match=r"capacity=4 is out of range; it must be at least children=8"):
+        make_strategy("parsec_replay", DOMAIN, {"capacity": 4})
+
+
+def test_a_carried_prior_is_what_it_draws_first_and_what_the_dirichlet_is_of(key: jax.Array) -> None:
+    certain = np.zeros(DOMAIN.mask.shape, np.float32)
+    certain[:, 1] = 50.0
+    made = make_strategy("parsec_replay", replace(DOMAIN, initial=certain), {"smoothing": 0.5})
+    state = made.init(key)
+    asked, state = made.ask(key, state)
+    np.testing.assert_array_equal(np.asarray(asked), np.ones((8, 3), np.int32))
+    state, _ = made.tell(state, jnp.array([[2, 0, 0]], jnp.int32), jnp.zeros((1, 1), jnp.float32))
+    assert made.logits is not None
+    weights = np.exp(np.asarray(made.logits(key, state)))
+    # One child, and half a child for each of a choice's options, all of them given to the certain one.
+    np.testing.assert_allclose(weights[:, 1], [1.5, 1.0, 2.0], rtol=1e-5)
+    np.testing.assert_allclose(weights[[0, 1, 2], [2, 0, 0]], 1.0, rtol=1e-5)
+
+
+def test_its_prior_settles_on_the_best_architecture(key: jax.Array) -> None:
+    made = make_strategy("parsec_replay", DOMAIN, {"initial": 8})
+    state = made.init(key)
+    for step in range(20):
+        asked, state = made.ask(jax.random.fold_in(key, step), state)
+        scores = -jnp.abs(jnp.asarray(asked) - jnp.array([[2, 0, 3]])).sum(1).astype(jnp.float32)
+        state, _ = made.tell(state, asked, scores[:, None])
+    assert made.logits is not None
+    assert np.asarray(made.logits(key, state)).argmax(1).tolist() == [2, 0, 3]
