@@ -4,7 +4,7 @@
         [--targets=cifar100,ImageNet16-120] [--seeds=100] [--first_seed=0] [--asks=40] [--budget=500]
         [--checkpoints=50,100,200] [--plot=FILE.png] [--out=FILE.json]
 
-A strategy, `parsec` or `additive`, is told the validation accuracy after 200 epochs of the source's cells, in so many
+A strategy, `parsec`, `parsec_replay` or `additive`, is told the validation accuracy after 200 epochs of the source's cells, in so many
 asks of eight; its prior starts the same strategy on the target, which is judged by the test accuracy after 200 epochs
 of the best cell so far by validation. A seed's prior is learnt by that seed alone. Two controls are learnt alike:
 `shuffled` is told each ask's scores dealt out among its children at random, and `wrong` their negatives, the most
@@ -42,8 +42,8 @@ from parsec.tables.table import Table, table_domain
 from parsec.transfer.prior import open_prior
 
 OBJECTIVE, REPORT = "valid_200", "test_200"
-# Only these learn by a prior that they may start from; `additive` has no trust radius, its scores say how far to go.
-STRATEGIES = ("parsec", "additive")
+# Those that may start from a prior. Only `parsec` has a trust radius; of the others scores say how far to go.
+STRATEGIES = ("parsec", "parsec_replay", "additive")
 
 
 class Start(NamedTuple):

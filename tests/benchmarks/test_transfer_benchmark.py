@@ -17,10 +17,11 @@ KEYS = jax.random.split(fold(jax.random.key(0), "test"), 8)
 
 
 @pytest.mark.parametrize(
-    ("name", "told", "best"), [("parsec", "learnt", 3), ("parsec", "wrong", 0), ("additive", "wrong", 0)]
+    ("name", "told", "best"),
+    [("parsec", "learnt", 3), ("parsec", "wrong", 0), ("parsec_replay", "wrong", 0), ("additive", "wrong", 0)],
 )
 def test_a_prior_is_learnt_from_the_scores_or_their_negatives(name: str, told: str, best: int):
-    logits = learn_prior(name, KEYS, EVALUATOR, DOMAIN, told, 60 if name == "parsec" else 4)
+    logits = learn_prior(name, KEYS, EVALUATOR, DOMAIN, told, {"parsec": 60, "parsec_replay": 12}.get(name, 4))
     assert (logits.argmax(-1) == best).mean() > 0.9
 
 
