@@ -168,11 +168,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     ):
         if given not in allowed:
             raise unknown(kind, given, allowed)
-    if options.groups > 1 and not options.job.endswith("search"):
-        raise UserError(f"--groups={options.groups} shares a search's children; --job={options.job} has none")
     for name, value in JOBS[options.job]._asdict().items():
         if getattr(options, name) is None:
             setattr(options, name, value)
+    if options.groups != 1 and (options.platform != "tpu" or not options.children):
+        raise UserError(f"--groups={options.groups} shares a search's children out among TPUs; leave it out here")
+    if options.groups < 1 or options.children % options.groups:
+        raise UserError(f"--groups={options.groups} does not divide --children={options.children} evenly")
     return options
 
 
@@ -316,7 +318,7 @@ def _search(shape: Shape, image: tuple[int, int, int], batch: int, children: int
         (_placed(state, mesh), key, data, data, index),
         _count(state.weights),
         5 * float(each) * batch * children,
-        -(-children // groups_of(mesh)),
+        children // groups_of(mesh),
     )
 
 

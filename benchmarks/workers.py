@@ -2,7 +2,8 @@
 
     python -m benchmarks.workers simulated --data_dir=DIR [--strategies=alphax,lanas,regularized_evolution]
         [--workers=1,4,16,64] [--seeds=100] [--budget=200] [--deviation=0.5] [--out=FILE.json]
-    python -m benchmarks.workers trainings [--workers=1,2] [--children=16] [--steps=200] [--cluster=] [--out=FILE.json]
+    python -m benchmarks.workers trainings [--workers=0,1,2] [--children=16] [--steps=200] [--cluster=]
+        [--out=FILE.json]
 
 `simulated` plays the loop of every search (`parsec.run.play`) with a pool whose clock is simulated: nothing sleeps. How
 long an evaluation takes is drawn once for each seed and cell, log-normally with median 1 and the given deviation of its
@@ -11,8 +12,9 @@ does not is asked again whenever a worker is free (`asynchronous`). DIR holds na
 accuracy on CIFAR-10, and told is the test accuracy of the best by that. FILE.json keeps every run; what it already
 holds is not measured again.
 
-`trainings` trains the same random DARTS cells on the digits in one process and in several, each with its share of the
-cores, once all have begun.
+`trainings` trains the same random DARTS cells on the digits in worker processes, each with its share of the cores and
+one cell at a time, once all have begun; 0 workers are this process by itself, which trains as many cells side by side
+as it has devices.
 """
 
 import argparse
@@ -33,12 +35,13 @@ import numpy as np
 from configs.digits_search import get_config
 from parsec.cells import get_space
 from parsec.command.launch import prepare_process
-from parsec.evaluate.contract import Evaluated, no_pause
+from parsec.evaluate.contract import Evaluated, Evaluator, no_pause
 from parsec.evaluate.registry import EVALUATORS
 from parsec.evaluate.table import table_evaluator
 from parsec.run.cluster import cluster_workers
 from parsec.run.ledger import Ledger, Rule
 from parsec.run.play import play
+from parsec.run.worker import Make
 from parsec.run.workers import local_workers, open_workers
 from parsec.search.contract import Strategy
 from parsec.search.registry import make_strategy
@@ -47,6 +50,7 @@ from parsec.tables.table import Table, table_domain
 
 OBJECTIVE, REPORT = "valid_200", "test_200"
 MODES = ("waits", "asynchronous")
+_NOTHING = Evaluated(np.zeros((0, 0), np.int32), np.zeros((0, 1)))
 
 
 class SimulatedPool(Executor):
@@ -192,32 +196,45 @@ def train(arguments: argparse.Namespace) -> None:
     space = get_space(config.space)
     rng = np.random.default_rng(0)
     children = rng.integers(0, space.sizes, (arguments.children, len(space.sizes))).astype(np.int32)
-    nothing = Evaluated(np.zeros((0, 0), np.int32), np.zeros((0, 1)))
     figures: dict[str, float] = {}
     scores: list[np.ndarray] = []
     for count in map(int, arguments.workers.split(",")):
         with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
             make = EVALUATORS["train"].factory(config, Path(folder))
-            if arguments.cluster:
-                hire = stack.enter_context(cluster_workers(arguments.cluster, make, count))
-            else:
-                hire = local_workers(make, count)
-            workers = stack.enter_context(open_workers(hire, count))
-
-            def all_of(rows: np.ndarray, workers: Any = workers) -> np.ndarray:
-                begun = [
-                    workers.pool.submit(workers.evaluator.evaluate, each[None], nothing, no_pause) for each in rows
-                ]
-                return np.concatenate([each.result() for each in begun])
-
+            evaluate = shared_out(make, count, arguments.cluster, stack) if count else in_turn(make())
             # Each begins, and trains once, before the clock does.
-            all_of(children[:count])
+            evaluate(children[: count or 1])
             began = time.perf_counter()
-            scores.append(all_of(children))
+            scores.append(evaluate(children))
             figures[str(count)] = time.perf_counter() - began
         alike = all(np.array_equal(each, scores[0], equal_nan=True) for each in scores)
-        print(f"{count} workers: {figures[str(count)]:.1f} s for {len(children)} trainings; same scores: {alike}")
+        who = f"{count} workers" if count else "this process"
+        print(f"{who}: {figures[str(count)]:.1f} s for {len(children)} trainings; same scores: {alike}")
     arguments.out.write_text(json.dumps({"steps": arguments.steps, "seconds": figures}) + "\n")
+
+
+def in_turn(evaluator: Evaluator) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns `evaluate(architectures) -> scores` by this process, as many at a time as the evaluator does together."""
+
+    def evaluate(architectures: np.ndarray) -> np.ndarray:
+        each = range(0, len(architectures), evaluator.together)
+        parts = [architectures[at : at + evaluator.together] for at in each]
+        return np.concatenate([evaluator.evaluate(part, _NOTHING, no_pause) for part in parts])
+
+    return evaluate
+
+
+def shared_out(make: Make, count: int, cluster: str, stack: ExitStack) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns `evaluate(architectures) -> scores` by so many workers, one at a time each; they end with the stack."""
+    hire = stack.enter_context(cluster_workers(cluster, make, count)) if cluster else local_workers(make, count)
+    workers = stack.enter_context(open_workers(hire, count))
+
+    def evaluate(architectures: np.ndarray) -> np.ndarray:
+        run = workers.evaluator.evaluate
+        begun = [workers.pool.submit(run, each[None], _NOTHING, no_pause) for each in architectures]
+        return np.concatenate([each.result() for each in begun])
+
+    return evaluate
 
 
 def main() -> None:
@@ -241,7 +258,7 @@ def main() -> None:
         arguments.workers = arguments.workers or "1,4,16,64"
         simulate(arguments)
     else:
-        arguments.workers = arguments.workers or "1,2"
+        arguments.workers = arguments.workers or "0,1,2"
         train(arguments)
 
 

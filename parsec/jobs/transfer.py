@@ -57,8 +57,8 @@ def run_transfer(config: Any, target_config: Any, workdir: Path, training: Train
     source = get_space(config.space)
     if joint_entry(config) is None and not leaves_prior(config.strategy, source, len(config.objectives)):
         raise UserError(
-            "the source of a transfer must learn a prior: strategy.name=parsec on the supernet, or additive, not "
-            f"{proposer(config)} on {config.strategy.evaluator}"
+            "the source of a transfer must learn a prior: strategy.name=parsec on the supernet, parsec_replay or "
+            f"additive, not {proposer(config)} on {config.strategy.evaluator}"
         )
     begun, search = _started(target_config)
     if joint_entry(search) is None and not STRATEGIES[proposer(search)].carries:

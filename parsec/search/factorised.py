@@ -38,6 +38,23 @@ def draw_valid(domain: Domain) -> Callable[[jax.Array, jax.Array, int], jax.Arra
     return draw
 
 
+def draw_each(domain: Domain) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """Returns `draw(key, logits float32 [n, L, max(sizes)]) -> int32 [n, L]`: a valid architecture from each prior.
+
+    As of `draw_valid`.
+    """
+    mask = domain.mask
+    product = is_product(domain)
+
+    def draw(key: jax.Array, logits: jax.Array) -> jax.Array:
+        from_prior, from_domain = jax.random.split(key)
+        keys, tries = jax.random.split(from_prior, len(logits)), 1 if product else DRAWS
+        drawn = jax.vmap(lambda each, prior_of: prior.sample(each, prior_of, mask, tries))(keys, logits)
+        return drawn[:, 0] if product else first_valid(from_domain, domain, drawn)
+
+    return draw
+
+
 def first_valid(key: jax.Array, domain: Domain, drawn: jax.Array) -> jax.Array:
     """Returns the first valid one of each row's draws int32 [n, D, L], int32 [n, L]; a uniform sample where none is."""
     count, draws, length = drawn.shape

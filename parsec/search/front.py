@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.stats import norm, qmc
 
+from parsec.cells.domain import ArrayLike
+
 # Directions that a strategy keeps by default.
 DIRECTIONS = 64
 # Along one direction, what all objectives add together counts so much besides: of two that reach equally far, one may
@@ -46,6 +48,17 @@ def lengths(scores: jax.Array, along: np.ndarray) -> jax.Array:
     """Returns how far each point reaches in each direction, float32 [N, D]; 0 for a row that is not finite."""
     inside = jnp.where(scored(scores)[:, None], jnp.maximum(scores, 0.0), 0.0)
     return (inside[:, None, :] / jnp.asarray(along)[None]).min(2)
+
+
+def reach(scores: ArrayLike, way: ArrayLike) -> jax.Array:
+    """Returns how far each row of scores reaches along one direction float32 [M], float32 [N]; NaN where not finite.
+
+    That is its length and `SLOPE` times what its objectives add up to; of a single objective, which has no front and
+    no reference point, the score.
+    """
+    told = jnp.asarray(scores)
+    inside = told if told.shape[1] == 1 else jnp.maximum(told, 0.0)
+    return (inside / jnp.asarray(way)[None]).min(1) + SLOPE * inside.sum(1)
 
 
 def gains(length: jax.Array, reached: jax.Array, objectives: int) -> jax.Array:

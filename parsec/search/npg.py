@@ -14,7 +14,8 @@ The paper's formulas and constants are not public in the form of code; these are
 - ADF: in stage k of `stages` the cost's target T lies at the fraction k / (stages - 1) between the least and the
   largest cost seen; the reward is the accuracy times the desirability of the cost (Derringer and Suich 1980, Journal
   of Quality Technology 12, 214-219): 1 up to T, and from there ((largest - cost) / (largest - T))^w.
-- ADC: 1 for what is on the front of what is remembered, and else minus the share of the front that dominates it.
+- ADC: 1 for what nothing told so far dominates, and else minus the share of the front that dominates it. The front is
+  remembered by itself, up to 128 scores of it.
 The first objective is the accuracy, the largest of the others' scaled costs (1 minus the score) the cost. On a table
 there is no shared model to be fine-tuned as it goes.
 """
@@ -36,7 +37,7 @@ from parsec.search.factorised import draw_valid
 from parsec.search.front import dominates, scored
 from parsec.search.told import Told, nothing_told, remember
 
-# Non-dominated scores remembered by ADC; beyond that, new ones are rewarded but not remembered.
+# Non-dominated scores that ADC compares with; beyond that, new ones are rewarded and join no front.
 _ARCHIVE = 128
 
 
@@ -64,7 +65,7 @@ class NpgState(NamedTuple):
       logits: float32 [L, max(sizes)].
       optimizer: Adam's moments.
       told: what is remembered.
-      front: non-dominated scores, float32 [A, M]; NaN where there is none.
+      front: non-dominated scores of all told, float32 [A, M]; NaN where there is none.
       tellings: so far, int32 [].
     """
 

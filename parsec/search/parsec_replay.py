@@ -3,8 +3,8 @@
 PARSEC (Casale, Gordon and Fusi 2019, arXiv 1902.05116) climbs the evidence of the children of a step, whose gradient is
 sum_k w_k onehot(a_k) - pi with w = softmax(l), and forgets them. Here the children of all steps are weighted, and the
 prior is the one at which that gradient vanishes under a Dirichlet: pi ~ S sum_k w_k onehot(a_k) + alpha, S being the
-weights' effective sample size. The likelihood's temperature is the one that gives S, so that neither its unit nor the
-number of children matters.
+weights' effective sample size. The likelihood's temperature is the lowest at which S is what the
+options ask for, so that neither its unit nor the number of children matters.
 
 With several objectives the likelihood is how far a child reaches along a direction of the front, drawn at random for
 each child of an ask (`parsec.search.front`; ParEGO's way: Knowles 2006, IEEE Transactions on Evolutionary Computation
@@ -23,12 +23,14 @@ from parsec.errors import UserError
 from parsec.prior.categorical import one_hot
 from parsec.prior.importance import cooling, effective_sample_size, importance_weights
 from parsec.search.contract import Info, Strategy, count_failed
-from parsec.search.factorised import draw_valid
-from parsec.search.front import SLOPE, directions, scored
+from parsec.search.factorised import draw_each
+from parsec.search.front import directions, reach, scored
 from parsec.search.told import Told, nothing_told, remember
 
-# Log-likelihood between the best child and the worst at the lowest temperature.
+# Log-likelihood between the best child and the median at the lowest temperature.
 _SHARPEST = 1e4
+# Of an option that a carried prior has excluded.
+_LEAST = 1e-30
 
 
 @dataclass(frozen=True)
@@ -50,17 +52,19 @@ class Settings:
 def make(domain: Domain, settings: Settings = Settings(), objectives: int = 1) -> Strategy:
     """Returns PARSEC with replay; `children` architectures per ask.
 
-    Where the domain brings a prior, the Dirichlet is of that one. In a domain with invalid combinations the prior is
-    conditioned on validity.
+    Where the domain brings a prior and there is one objective, the Dirichlet is of that prior. In a domain with invalid
+    combinations the prior is conditioned on validity.
 
     Raises:
       UserError: if `capacity` is below `children`.
     """
     children, capacity, mask = settings.children, settings.capacity, jnp.asarray(domain.mask)
     if capacity < children:
-        raise UserError(f"capacity={capacity} is out of range; it must be at least children={children}")
-    draw, along = draw_valid(domain), jnp.asarray(directions(objectives))
-    share = prior.probabilities(jnp.zeros(mask.shape) if domain.initial is None else domain.initial, mask)
+        name = "parsec_replay" if objectives == 1 else "parsec_pareto"
+        raise UserError(f"{name}.capacity={capacity} is out of range; it must be at least children={children}")
+    draw, along = draw_each(domain), jnp.asarray(directions(objectives))
+    initial = None if domain.initial is None or objectives > 1 else jnp.asarray(domain.initial)
+    share = prior.probabilities(jnp.zeros(mask.shape) if initial is None else initial, mask)
     dirichlet = settings.smoothing * mask.sum(1, keepdims=True).astype(jnp.float32) * share
 
     def init(key: jax.Array) -> Told:
@@ -69,12 +73,12 @@ def make(domain: Domain, settings: Settings = Settings(), objectives: int = 1) -
 
     def ask(key: jax.Array, state: Told) -> tuple[jax.Array, Told]:
         fresh, ways, draws = jax.random.split(key, 3)
-        first = jnp.asarray(
-            domain.sample(fresh, children) if domain.initial is None else draw(fresh, domain.initial, children)
-        )
+        if initial is None:
+            first = jnp.asarray(domain.sample(fresh, children))
+        else:
+            first = draw(fresh, jnp.broadcast_to(initial, (children, *mask.shape)))
         ways = along[jax.random.randint(ways, (children,), 0, len(along))]
-        logits = jax.vmap(lambda way: prior_along(state, way, settings.ess, dirichlet))(ways)
-        drawn = jax.vmap(lambda key, logits: draw(key, logits, 1)[0])(jax.random.split(draws, children), logits)
+        drawn = draw(draws, jax.vmap(lambda way: prior_along(state, way, settings.ess, mask, dirichlet))(ways))
         # With every score failed, there is nothing to be learnt from.
         ready = (state.asked >= settings.initial) & (scored(state.scores).sum(dtype=jnp.int32) >= 2)
         return jnp.where(ready, drawn, first), state._replace(asked=state.asked + children)
@@ -85,30 +89,31 @@ def make(domain: Domain, settings: Settings = Settings(), objectives: int = 1) -
 
     def logits(key: jax.Array, state: Told) -> jax.Array:
         del key
-        return prior_along(state, along[0], settings.ess, dirichlet)
+        return prior_along(state, along[0], settings.ess, mask, dirichlet)
 
     return Strategy(init, ask, tell, domain.jittable, logits=logits if objectives == 1 else None)
 
 
-def prior_along(told: Told, way: jax.Array, ess: float, dirichlet: jax.Array) -> jax.Array:
+def prior_along(told: Told, way: jax.Array, ess: float, mask: jax.Array, dirichlet: jax.Array) -> jax.Array:
     """Returns the logits, float32 [L, max(sizes)], of the prior that the children make of a direction.
 
     Args:
       told: the children and their scores.
       way: the direction, float32 [M].
-      ess: of the children's weights; with fewer children, all weigh the same.
-      dirichlet: children that each option has had besides, float32 [L, max(sizes)]; 0 for one that does not exist.
+      ess: the least effective sample size of the children's weights; with fewer children, all weigh the same.
+      mask: which options exist, bool [L, max(sizes)].
+      dirichlet: children that each option has had besides, float32 [L, max(sizes)].
     """
     there = scored(told.scores)
-    scores = jnp.where(there[:, None], told.scores, 0.0)
-    # Of one objective, which has no front, the score; what is below the reference point reaches nowhere.
-    inside = scores if scores.shape[1] == 1 else jnp.maximum(scores, 0.0)
-    reach = jnp.where(there, (inside / way[None]).min(1) + SLOPE * inside.sum(1), jnp.nan)
-    span = jnp.maximum(jnp.nanmax(reach) - jnp.nanmin(reach), 1e-12)
-    likelihood = jnp.where(there, _SHARPEST * (reach - jnp.nanmax(reach)) / span, -jnp.inf)
+    far = jnp.where(there, reach(told.scores, way), jnp.nan)
+    # In units of the better half's, lest a single diverged network make all others look alike.
+    best, worst = jnp.nanmax(far), jnp.nanmin(far)
+    unit = best - jnp.nanmedian(far)
+    unit = jnp.maximum(jnp.where(unit > 0, unit, best - worst), 1e-12)
+    likelihood = jnp.where(there, _SHARPEST * (far - best) / unit, -jnp.inf)
     count = there.sum(dtype=jnp.int32).astype(jnp.float32)
     likelihood = likelihood * cooling(likelihood, jnp.minimum(ess, count), there)
     weights = importance_weights(likelihood, there)
-    chosen = one_hot(jnp.maximum(told.architectures, 0), dirichlet)
+    chosen = one_hot(jnp.maximum(told.architectures, 0), mask)
     met = effective_sample_size(weights) * jnp.einsum("n,nlo->lo", weights, chosen)
-    return jnp.where(dirichlet > 0, jnp.log(met + dirichlet), 0.0)
+    return jnp.where(mask, jnp.log(jnp.maximum(met + dirichlet, _LEAST)), 0.0)

@@ -16,7 +16,7 @@ import numpy as np
 from parsec.cells.domain import ArrayLike, Domain
 from parsec.keys import fold
 from parsec.search.contract import Info, Strategy, count_failed
-from parsec.search.front import SLOPE, directions
+from parsec.search.front import directions, reach
 
 
 class RetoldState(NamedTuple):
@@ -43,7 +43,7 @@ def adapt(strategy: Strategy, domain: Domain, objectives: int) -> Strategy:
         way = along[int(jax.random.randint(fold(key, "direction"), (), 0, len(along)))]
         within = strategy.init(fold(key, "init"))
         if len(state.scores):
-            within, _ = strategy.tell(within, state.architectures, _lengths(state.scores, way)[:, None])
+            within, _ = strategy.tell(within, state.architectures, reach(state.scores, way)[:, None])
         asked = np.asarray(strategy.ask(fold(key, "ask"), within)[0], np.int32)
         nothing = np.full((len(asked), objectives), np.nan, np.float32)
         return asked, RetoldState(np.concatenate([state.architectures, asked]), np.concatenate([state.scores, nothing]))
@@ -56,9 +56,3 @@ def adapt(strategy: Strategy, domain: Domain, objectives: int) -> Strategy:
         return state._replace(scores=values), {"failed": int(jnp.asarray(count_failed(architectures, scores)))}
 
     return Strategy(init, ask, tell, jittable=False)
-
-
-def _lengths(scores: np.ndarray, way: np.ndarray) -> np.ndarray:
-    """Returns how far each row reaches along a direction, float32 [n]; NaN where a row is not finite."""
-    inside = np.maximum(scores, 0)
-    return (inside / way).min(1) + np.float32(SLOPE) * inside.sum(1)

@@ -21,7 +21,7 @@ class Standardised(NamedTuple):
 
 
 class Told(NamedTuple):
-    """Architectures and their scores; the oldest give way to new ones.
+    """Distinct architectures and their scores; the oldest give way to new ones.
 
     Attributes:
       architectures: int32 [C, L]; -1 where nothing is stored.
@@ -47,16 +47,25 @@ def nothing_told(capacity: int, length: int, objectives: int = 1) -> Told:
 
 
 def remember(state: Told, architectures: jax.Array, scores: jax.Array) -> Told:
-    """Returns the state after scores float32 [B, M] of architectures int32 [B, L]; a failure is a row with a NaN."""
-    # A repeated architecture brings the same score again, which is no second observation.
-    seen = (architectures[:, None] == state.architectures[None]).all(-1).any(1)
+    """Returns the state after scores float32 [B, M] of architectures int32 [B, L]; a failure is a row with a NaN.
+
+    A repeated architecture brings the same score again, which is no second observation and takes no room; but where it
+    failed before, a score takes the failure's place. Of more than the capacity the last are kept.
+    """
+    capacity = len(state.scores)
+    finite = jnp.isfinite(scores).all(1)
+    same = (architectures[:, None] == state.architectures[None]).all(-1)
     again = jnp.tril((architectures[:, None] == architectures[None]).all(-1), -1).any(1)
-    kept = jnp.isfinite(scores).all(1) & ~seen & ~again
-    slots = (state.told + jnp.arange(len(scores))) % len(state.scores)
+    at = same.argmax(1)
+    mends = same.any(1) & finite & ~jnp.isfinite(state.scores[at]).all(1)
+    known = state.scores.at[jnp.where(mends, at, capacity)].set(scores, mode="drop")
+    new = (architectures[:, 0] >= 0) & ~same.any(1) & ~again
+    place, count = jnp.cumsum(new, dtype=jnp.int32) - 1, new.sum(dtype=jnp.int32)
+    slots = jnp.where(new & (place >= count - capacity), (state.told + place) % capacity, capacity)
     return state._replace(
-        architectures=state.architectures.at[slots].set(architectures),
-        scores=state.scores.at[slots].set(jnp.where(kept[:, None], scores, jnp.nan)),
-        told=state.told + len(scores),
+        architectures=state.architectures.at[slots].set(architectures, mode="drop"),
+        scores=known.at[slots].set(jnp.where(finite[:, None], scores, jnp.nan), mode="drop"),
+        told=state.told + count,
     )
 
 

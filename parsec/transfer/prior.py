@@ -65,7 +65,9 @@ def read_prior(given: str | Path, base: Path) -> NamedLogits:
     except OSError as error:
         raise UserError(f"cannot read the prior {shown(str(given))}: {error.strerror}") from error
     if not found:
-        raise UserError(f"there is no prior {path}; give the directory of a finished parsec search, or its {PRIOR}")
+        raise UserError(
+            f"there is no prior {path}; give the directory of a finished search that learns one, or its {PRIOR}"
+        )
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))["logits"]
         logits = {name: {option: float(x) for option, x in row.items()} for name, row in stored.items()}

@@ -1,6 +1,7 @@
 """Compiling ahead of time: what is refused, the arithmetic of its bound, and every command that the page shows."""
 
 import importlib.util
+import math
 import re
 import subprocess
 import sys
@@ -32,11 +33,28 @@ def test_every_command_of_the_page_is_one(words: str):
     assert options.job in JOBS and options.topology.partition(":")[0] in CHIPS
 
 
-def test_the_page_has_a_command_for_every_row():
-    text = PAGE.read_text()
-    rows = re.findall(r"^\| `(\w+)` \| (v\w+:\w+) \|", text, re.MULTILINE)
-    shown = [parse(words.split()) for words in COMMAND.findall(text)]
-    assert rows and set(rows) <= {(options.job, options.topology) for options in shown}
+def test_every_row_of_the_page_is_a_command_whose_chips_divide_its_batch():
+    rows = re.findall(r"^\| `(\w+)` \| (v\w+:[\dx]+) \| (.*?) \|", PAGE.read_text(), re.MULTILINE)
+    assert {job for job, _, _ in rows} == set(JOBS)
+    for job, topology, more in rows:
+        options = parse([f"--job={job}", f"--topology={topology}", *re.findall(r"`(--\S+)`", more)])
+        chips = math.prod(map(int, topology.partition(":")[2].split("x")))
+        assert chips % options.groups == 0 and options.batch % (chips // options.groups) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("--job=train --groups=4", "--groups=4 shares a search's children out among TPUs; leave it out here"),
+        ("--groups=4 --platform=cuda", "--groups=4 shares a search's children out among TPUs; leave it out here"),
+        ("--groups=3", "--groups=3 does not divide --children=16 evenly"),
+        ("--groups=0", "--groups=0 does not divide --children=16 evenly"),
+    ],
+)
+def test_only_a_search_has_children_to_share_out_evenly(words: str, says: str):
+    assert parse(["--job=search", "--groups=4"]).groups == 4
+    with pytest.raises(UserError, match=says):
+        parse(words.split())
 
 
 def test_a_job_has_its_own_size_and_the_command_may_change_it():

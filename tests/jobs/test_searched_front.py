@@ -307,7 +307,8 @@ def test_a_search_for_a_front_cut_anywhere_ends_in_the_same_bytes(
 def test_a_strategy_of_one_objective_is_refused_and_the_others_named(tmp_path: Path):
     one = replace(CONFIG, strategy=StrategySettings(name="bananas", evaluator="train"))
     with pytest.raises(
-        UserError, match=r"name=bananas searches for one objective; .* choose one of random, additive, sobol, emoa"
+        UserError,
+        match=r"name=bananas searches for one objective; .* choose one of random, parsec_replay, additive, sobol",
     ):
         run_search(one, tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -139,6 +139,19 @@ def test_the_hypervolume_is_larger_than_that_of_random_search_within_the_budget(
     assert volume > LEAST.get(name, random * (0.99 if name == "sobol" else 1.0))
 
 
+@pytest.mark.parametrize("name", ["parsec_pareto", "npg_adc", "npg_adf"])
+def test_three_objectives_are_learnt_from(name: str, key: jax.Array) -> None:
+    made, table = make_strategy(name, table_domain(landscape()), QUICK[name], 3), landscape()
+    state = made.init(key)
+    ask, tell = jax.jit(made.ask), jax.jit(made.tell)
+    for step in range(12):
+        asked, state = ask(jax.random.fold_in(key, step), state)
+        rows = table.find(np.asarray(asked))
+        told = np.stack([table.columns["accuracy"], table.columns["saving"], table.columns["saving"] ** 2], 1)[rows]
+        state, _ = tell(state, asked, told.astype(np.float32))
+    assert np.isfinite(np.asarray(ask(key, state)[0])).all() and (table.find(np.asarray(ask(key, state)[0])) >= 0).all()
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "lanas_pareto"])
 def test_one_objective_is_a_front_of_one(name: str, key: jax.Array) -> None:
     made = make_strategy(name, table_domain(landscape()), QUICK.get(name, {}))
@@ -203,12 +216,15 @@ def test_npg_adc_rewards_the_front_of_what_is_remembered(key: jax.Array) -> None
     state = strategy.init(key)
     told = [(0.5, 0.5), (0.6, 0.4), (0.4, 0.4), (0.55, 0.3), (np.nan, 0.9)]
     for at, scores in enumerate(told):
-        state, _ = strategy.tell(state, np.full((1, 5), at % 4, np.int32) + at // 4, np.array([scores], np.float32))
+        state, _ = strategy.tell(
+            state, np.array([[at % 4, at // 4, 0, 0, 0]], np.int32), np.array([scores], np.float32)
+        )
     settings = NpgSettings()
     rewarded = np.asarray(NPG_REWARDS["adc"](state.told.scores, state.front, state.tellings, settings))
     np.testing.assert_allclose(rewarded[:5], [1.0, 1.0, -1.0, -0.5, np.nan])
-    state, _ = strategy.tell(state, np.full((1, 5), 3, np.int32), np.array([[0.7, 0.7]], np.float32))
-    state, _ = strategy.tell(state, np.array([[0, 1, 2, 3, 0]], np.int32), np.array([[0.7, 0.7]], np.float32))
+    for _ in range(2):
+        state, _ = strategy.tell(state, np.full((1, 5), 3, np.int32), np.array([[0.7, 0.7]], np.float32))
+    assert int(state.told.told) == 6
     front = np.asarray(state.front)
     np.testing.assert_allclose(front[np.isfinite(front).all(1)], [[0.7, 0.7]])
     # What was on the front is dominated now, and rewarded so.

@@ -29,6 +29,8 @@ OUT_OF_RANGE = [
     ("parsec", {"learning_rate": 0.0}),
     ("parsec", {"temperature": 0.0}),
     ("parsec_adaptive", {"children_per_nat": 0.0}),
+    ("parsec_replay", {"ess": 0.5}),
+    ("parsec_pareto", {"smoothing": 0.0}),
     ("bananas", {"members": 1}),
     ("bananas", {"candidates": 1}),
     ("bananas", {"ridge": 0.0}),
