@@ -27,7 +27,7 @@ from parsec.search.factorised import draw_each
 from parsec.search.front import directions, reach, scored
 from parsec.search.told import Told, nothing_told, remember
 
-# Log-likelihood between the best child and the median at the lowest temperature.
+# Log-likelihood between the best child and one that is a mean gap behind, at the lowest temperature.
 _SHARPEST = 1e4
 # Of an option that a carried prior has excluded.
 _LEAST = 1e-30
@@ -77,8 +77,10 @@ def make(domain: Domain, settings: Settings = Settings(), objectives: int = 1) -
             first = jnp.asarray(domain.sample(fresh, children))
         else:
             first = draw(fresh, jnp.broadcast_to(initial, (children, *mask.shape)))
-        ways = along[jax.random.randint(ways, (children,), 0, len(along))]
-        drawn = draw(draws, jax.vmap(lambda way: prior_along(state, way, settings.ess, mask, dirichlet))(ways))
+        # Of one objective there is one direction, and one prior for all children.
+        chosen = along if len(along) == 1 else along[jax.random.randint(ways, (children,), 0, len(along))]
+        priors = jax.vmap(lambda way: prior_along(state, way, settings.ess, mask, dirichlet))(chosen)
+        drawn = draw(draws, jnp.broadcast_to(priors, (children, *mask.shape)))
         # With every score failed, there is nothing to be learnt from.
         ready = (state.asked >= settings.initial) & (scored(state.scores).sum(dtype=jnp.int32) >= 2)
         return jnp.where(ready, drawn, first), state._replace(asked=state.asked + children)
@@ -106,11 +108,12 @@ def prior_along(told: Told, way: jax.Array, ess: float, mask: jax.Array, dirichl
     """
     there = scored(told.scores)
     far = jnp.where(there, reach(told.scores, way), jnp.nan)
-    # In units of the better half's, lest a single diverged network make all others look alike.
-    best, worst = jnp.nanmax(far), jnp.nanmin(far)
-    unit = best - jnp.nanmedian(far)
-    unit = jnp.maximum(jnp.where(unit > 0, unit, best - worst), 1e-12)
-    likelihood = jnp.where(there, _SHARPEST * (far - best) / unit, -jnp.inf)
+    gap = jnp.where(there, jnp.nanmax(far) - far, 0.0)
+    # In units of their geometric mean, lest a single diverged network make all others look alike.
+    behind = gap > 0
+    mean = jnp.where(behind, jnp.log(jnp.where(behind, gap, 1.0)), 0.0).sum()
+    unit = jnp.exp(mean / jnp.maximum(behind.sum(dtype=jnp.int32), 1).astype(jnp.float32))
+    likelihood = jnp.where(there, -_SHARPEST * gap / unit, -jnp.inf)
     count = there.sum(dtype=jnp.int32).astype(jnp.float32)
     likelihood = likelihood * cooling(likelihood, jnp.minimum(ess, count), there)
     weights = importance_weights(likelihood, there)
