@@ -238,7 +238,11 @@ PLATFORMS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
 
 
 def topology_mesh(name: str, devices: int, groups: int = 1) -> Mesh:
-    """Returns the mesh of a topology's chips, or of the first of them; raises `UserError` where it cannot be had."""
+    """Returns the mesh of a topology's chips, or of the first of them, in so many groups.
+
+    Raises:
+      UserError: libtpu or the topology is missing, or it has too few chips, or the groups do not divide them.
+    """
     if importlib.util.find_spec("libtpu") is None:
         raise UserError(f"compiling for TPUs needs libtpu, which is not installed: {INSTALL}")
     # It asks the metadata server of a TPU machine else, and waits; and two processes may compile at once.

@@ -7,10 +7,9 @@
 A strategy, `parsec`, `parsec_replay` or `additive`, is told the validation accuracy after 200 epochs of the source's
 cells, in so many asks of eight; its prior starts the same strategy on the target, which is judged by the test accuracy
 after 200 epochs of the best cell so far by validation. A seed's prior is learnt by that seed alone. Two controls are
-learnt alike:
-`shuffled` is told each ask's scores dealt out among its children at random, and `wrong` their negatives, the most
-misleading prior there is. A query is the first evaluation of a cell on the target, as in the comparisons; those of the
-source are not counted.
+learnt alike: `shuffled` is told each ask's scores dealt out among its children at random, and `wrong` their negatives,
+the most misleading prior there is. A query is the first evaluation of a cell on the target, as in the comparisons;
+those of the source are not counted.
 
 A saving is the queries after which the mean curve first reaches what the strategy without a prior reaches in the mean
 after so many queries, divided by these; above 1 the prior hurts, and `never` is said where the budget did not suffice.

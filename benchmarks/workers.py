@@ -35,7 +35,7 @@ import numpy as np
 from configs.digits_search import get_config
 from parsec.cells import get_space
 from parsec.command.launch import prepare_process
-from parsec.evaluate.contract import Evaluated, Evaluator, no_pause
+from parsec.evaluate.contract import Evaluator, no_pause, nothing_evaluated
 from parsec.evaluate.registry import EVALUATORS
 from parsec.evaluate.table import table_evaluator
 from parsec.run.cluster import cluster_workers
@@ -50,7 +50,6 @@ from parsec.tables.table import Table, table_domain
 
 OBJECTIVE, REPORT = "valid_200", "test_200"
 MODES = ("waits", "asynchronous")
-_NOTHING = Evaluated(np.zeros((0, 0), np.int32), np.zeros((0, 1)))
 
 
 class SimulatedPool(Executor):
@@ -215,11 +214,12 @@ def train(arguments: argparse.Namespace) -> None:
 
 def in_turn(evaluator: Evaluator) -> Callable[[np.ndarray], np.ndarray]:
     """Returns `evaluate(architectures) -> scores` by this process, as many at a time as the evaluator does together."""
+    nothing = nothing_evaluated(evaluator)
 
     def evaluate(architectures: np.ndarray) -> np.ndarray:
         each = range(0, len(architectures), evaluator.together)
         parts = [architectures[at : at + evaluator.together] for at in each]
-        return np.concatenate([evaluator.evaluate(part, _NOTHING, no_pause) for part in parts])
+        return np.concatenate([evaluator.evaluate(part, nothing, no_pause) for part in parts])
 
     return evaluate
 
@@ -228,10 +228,11 @@ def shared_out(make: Make, count: int, cluster: str, stack: ExitStack) -> Callab
     """Returns `evaluate(architectures) -> scores` by so many workers, one at a time each; they end with the stack."""
     hire = stack.enter_context(cluster_workers(cluster, make, count)) if cluster else local_workers(make, count)
     workers = stack.enter_context(open_workers(hire, count))
+    nothing = nothing_evaluated(workers.evaluator)
 
     def evaluate(architectures: np.ndarray) -> np.ndarray:
         run = workers.evaluator.evaluate
-        begun = [workers.pool.submit(run, each[None], _NOTHING, no_pause) for each in architectures]
+        begun = [workers.pool.submit(run, each[None], nothing, no_pause) for each in architectures]
         return np.concatenate([each.result() for each in begun])
 
     return evaluate

@@ -9,12 +9,14 @@ holds for any M, needs no sorting, and is the same in plain `jax.numpy` for a th
 numbers of a report are computed elsewhere.
 """
 
+from typing import Any, TypeVar
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.stats import norm, qmc
 
-from parsec.cells.domain import ArrayLike
+Array = TypeVar("Array", np.ndarray, jax.Array)
 
 # Directions that a strategy keeps by default.
 DIRECTIONS = 64
@@ -50,15 +52,14 @@ def lengths(scores: jax.Array, along: np.ndarray) -> jax.Array:
     return (inside[:, None, :] / jnp.asarray(along)[None]).min(2)
 
 
-def reach(scores: ArrayLike, way: ArrayLike) -> jax.Array:
+def reach(scores: Array, way: Array) -> Array:
     """Returns how far each row of scores reaches along one direction float32 [M], float32 [N]; NaN where not finite.
 
     That is its length and `SLOPE` times what its objectives add up to; of a single objective, which has no front and
-    no reference point, the score.
+    no reference point, the score. NumPy's arrays stay so: a list that grows would be compiled anew at every length.
     """
-    told = jnp.asarray(scores)
-    inside = told if told.shape[1] == 1 else jnp.maximum(told, 0.0)
-    return (inside / jnp.asarray(way)[None]).min(1) + SLOPE * inside.sum(1)
+    inside: Any = scores if scores.shape[1] == 1 else scores.clip(0)
+    return (inside / way[None]).min(1) + SLOPE * inside.sum(1)
 
 
 def gains(length: jax.Array, reached: jax.Array, objectives: int) -> jax.Array:

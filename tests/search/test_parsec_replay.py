@@ -9,12 +9,23 @@ import pytest
 
 from parsec.cells.domain import product_domain
 from parsec.errors import UserError
+from parsec.search.contract import Strategy
 from parsec.search.parsec_replay import prior_along
 from parsec.search.registry import make_strategy
-from parsec.search.told import nothing_told, remember
+from parsec.search.told import Told, nothing_told, remember
 
 DOMAIN = product_domain((3, 2, 4))
 MASK = jnp.ones((2, 3), bool)
+
+
+def play(made: Strategy, key: jax.Array, steps: int) -> Told:
+    """Returns the state after so many asks of which (2, 0, 3) is the best."""
+    state = made.init(key)
+    for step in range(steps):
+        asked, state = made.ask(jax.random.fold_in(key, step), state)
+        scores = -jnp.abs(jnp.asarray(asked) - jnp.array([[2, 0, 3]])).sum(1).astype(jnp.float32)
+        state, _ = made.tell(state, asked, scores[:, None])
+    return state
 
 
 def test_children_weigh_by_their_reach_along_a_direction() -> None:
@@ -69,11 +80,7 @@ def test_a_carried_prior_is_what_it_draws_first_and_what_the_dirichlet_is_of(key
 
 def test_its_prior_settles_on_the_best_architecture(key: jax.Array) -> None:
     made = make_strategy("parsec_replay", DOMAIN, {"initial": 8})
-    state = made.init(key)
-    for step in range(20):
-        asked, state = made.ask(jax.random.fold_in(key, step), state)
-        scores = -jnp.abs(jnp.asarray(asked) - jnp.array([[2, 0, 3]])).sum(1).astype(jnp.float32)
-        state, _ = made.tell(state, asked, scores[:, None])
+    state = play(made, key, 20)
     assert made.logits is not None
     assert np.asarray(made.logits(key, state)).argmax(1).tolist() == [2, 0, 3]
 
@@ -102,11 +109,7 @@ def test_a_diverged_network_does_not_make_all_others_alike() -> None:
 
 def test_it_forgets_nothing_by_asking_again(key: jax.Array) -> None:
     made = make_strategy("parsec_replay", DOMAIN, {"capacity": 32})
-    state = made.init(key)
-    for step in range(60):
-        asked, state = made.ask(jax.random.fold_in(key, step), state)
-        scores = -jnp.abs(jnp.asarray(asked) - jnp.array([[2, 0, 3]])).sum(1).astype(jnp.float32)
-        state, _ = made.tell(state, asked, scores[:, None])
+    state = play(made, key, 60)
     kept = np.isfinite(np.asarray(state.scores)[:, 0])
     assert kept.sum() == int(state.told) <= 24 and np.nanmax(np.asarray(state.scores)) == 0.0
 
