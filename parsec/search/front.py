@@ -55,8 +55,8 @@ def lengths(scores: jax.Array, along: np.ndarray) -> jax.Array:
 def reach(scores: Array, way: Array) -> Array:
     """Returns how far each row of scores reaches along one direction float32 [M], float32 [N]; NaN where not finite.
 
-    That is its length and `SLOPE` times what its objectives add up to; of a single objective, which has no front and
-    no reference point, the score. NumPy's arrays stay so: a list that grows would be compiled anew at every length.
+    That is its length and `SLOPE` times what its objectives add up to, each from its reference point on; a single
+    objective has no such point, and counts below zero too. NumPy's arrays stay so: a list that grows would be compiled anew at every length.
     """
     inside: Any = scores if scores.shape[1] == 1 else scores.clip(0)
     return (inside / way[None]).min(1) + SLOPE * inside.sum(1)

@@ -11,8 +11,9 @@ import jax
 import pytest
 
 from benchmarks import ahead_of_time
-from benchmarks.ahead_of_time import CHIPS, INSTALL, JOBS, Work, bound, count_collectives, main, parse
+from benchmarks.ahead_of_time import CHIPS, INSTALL, JOBS, Work, bound, count_collectives, main, make_work, parse
 from parsec.command.config_files import load_config
+from parsec.devices import grid
 from parsec.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -95,6 +96,14 @@ def test_a_mistake_ends_in_one_line_and_two():
     command = [sys.executable, "-m", "benchmarks.ahead_of_time", "--job=x"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "unknown job 'x'" in done.stderr
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_groups_of_chips_share_the_children_out(groups: int):
+    sizes = ["--cells=3", "--channels=2", "--batch=4", "--image=16", "--children=2", f"--groups={groups}"]
+    work = make_work(parse(["--job=search", *sizes]), grid(jax.devices()[:4], groups))
+    program = str(work.program.trace(*work.arguments).jaxpr)
+    assert ("shard_map" in program) == (groups > 1) and work.loops == 2 // groups
 
 
 def test_the_bound_is_the_slower_of_operations_and_bytes():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from parsec.report.pareto import hypervolume
-from parsec.search.front import contributions, directions, dominates, lengths, quantiles, ranks
+from parsec.search.front import SLOPE, contributions, directions, dominates, lengths, quantiles, ranks, reach
 
 SCORES = np.random.default_rng(0).random((12, 2)).astype(np.float32)
 SCORES[4] = np.nan
@@ -55,3 +55,12 @@ def test_quantiles_count_what_is_worse_and_half_of_what_is_equal() -> None:
     scores = np.array([[1, 5], [2, 5], [np.nan, 9], [3, 7]], np.float32)
     found = np.asarray(quantiles(jnp.asarray(scores)))
     np.testing.assert_allclose(found[[0, 1, 3]], np.array([[1 / 6, 1 / 3], [1 / 2, 1 / 3], [5 / 6, 5 / 6]]), rtol=1e-6)
+
+
+def test_along_a_direction_one_that_dominates_reaches_further_than_one_that_is_as_long():
+    scores = np.array([[0.4, 0.2], [0.4, 0.6], [-1.0, 0.5], [np.nan, 0.5]], np.float32)
+    far = reach(scores, np.array([1.0, 0.5], np.float32))
+    np.testing.assert_allclose(far, [0.4 + 0.6 * SLOPE, 0.4 + 1.0 * SLOPE, 0.5 * SLOPE, np.nan], rtol=1e-6)
+    # Of NumPy's arrays it makes NumPy's, and of one objective the score, below zero too.
+    assert isinstance(far, np.ndarray)
+    np.testing.assert_allclose(reach(jnp.array([[-2.0], [3.0]]), jnp.ones(1)), [-2 - 2 * SLOPE, 3 + 3 * SLOPE])
