@@ -56,7 +56,8 @@ def reach(scores: Array, way: Array) -> Array:
     """Returns how far each row of scores reaches along one direction float32 [M], float32 [N]; NaN where not finite.
 
     That is its length and `SLOPE` times what its objectives add up to, each from its reference point on; a single
-    objective has no such point, and counts below zero too. NumPy's arrays stay so: a list that grows would be compiled anew at every length.
+    objective has no such point, and counts below zero too. NumPy's arrays stay so: a list that grows would be
+    compiled anew at every length.
     """
     inside: Any = scores if scores.shape[1] == 1 else scores.clip(0)
     return (inside / way[None]).min(1) + SLOPE * inside.sum(1)
