@@ -300,7 +300,8 @@ def _next(reader: Any) -> tuple[np.ndarray, ...]:
     try:
         # The first call starts the processes.
         with leaving_interrupts():
-            return next(reader)
+            # Copies: JAX may keep an array until the interpreter ends, by when shared memory must have been given back.
+            return tuple(np.array(array) for array in next(reader))
     except RuntimeError as error:
         # Grain's word for it; the functions that read raise nothing.
         if "terminated unexpectedly" not in str(error):
@@ -316,6 +317,10 @@ def _close(readers: list[Any]) -> None:
         readers.pop().close()
     # Grain's iterators are cycles; one that outlives the interpreter complains.
     gc.collect()
+    # Grain gives shared memory back in a thread, in turn; what is still in its queue at the end is complained of too.
+    returning = getattr(_grain().multiprocessing.SharedMemoryArray, "_del_thread_pool", None)
+    if returning is not None:
+        returning.apply(int)
 
 
 def _begin_worker(worker: int, workers: int) -> None:

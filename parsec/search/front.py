@@ -69,8 +69,16 @@ def gains(length: jax.Array, reached: jax.Array, objectives: int) -> jax.Array:
     Where nothing is added it is not above zero: by how much a point falls short in the direction where it does so least
     (the uncrowded hypervolume improvement, Toure, Hansen, Auger and Brockhoff, GECCO 2019, arXiv 1904.08823).
     """
-    volume = jnp.maximum(length**objectives - reached[None] ** objectives, 0.0).mean(1)
-    return jnp.where(volume > 0, volume, (length - reached[None]).max(1))
+    return expected_gains(length[None], reached[None], objectives)
+
+
+def expected_gains(length: jax.Array, reached: jax.Array, objectives: int) -> jax.Array:
+    """Returns what `gains` does in the mean over draws of the lengths [S, N, D] and of what has reached [S, D].
+
+    Only where no draw adds anything is a point told by how much it falls short.
+    """
+    volume = jnp.maximum(length**objectives - reached[:, None] ** objectives, 0.0).mean((0, 2))
+    return jnp.where(volume > 0, volume, (length - reached[:, None]).max(2).mean(0))
 
 
 def dominates(scores: jax.Array, others: jax.Array) -> jax.Array:

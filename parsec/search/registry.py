@@ -123,6 +123,9 @@ STRATEGIES: dict[str, Entry] = {
     "tsemo": Entry(
         "parsec.search.tsemo", "a Gaussian process of each objective, Thompson sampling of fronts", many=True
     ),
+    "ms_ehvi": Entry(
+        "parsec.search.ms_ehvi", "a Gaussian process of each objective, expected hypervolume improvement", many=True
+    ),
     "lanas_pareto": Entry(
         "parsec.search.lanas",
         "LaNAS told all that is known anew, along random directions",

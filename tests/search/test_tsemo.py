@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from parsec.cells.domain import product_domain
+from parsec.search.posterior import _mutated
 from parsec.search.registry import make_strategy
-from parsec.search.tsemo import _mutated
 
 PLAIN = product_domain((4,) * 6)
 QUICK = {"initial": 8, "batch": 4, "candidates": 40, "capacity": 64}
