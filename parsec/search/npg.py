@@ -52,7 +52,7 @@ class Settings:
     stages: int = option(10, "targets of ADF along the front, one a stage, over and over", minimum=2, maximum=10_000)
     exponent: float = option(0.1, "w of ADF's desirability", minimum=0, maximum=100)
     entropy: float = option(0.2, "weight of the entropy's gradient", minimum=0, maximum=1000)
-    capacity: int = option(512, "scores remembered; older ones are forgotten", minimum=2, maximum=10_000)
+    capacity: int = option(256, "scores remembered; older ones are forgotten", minimum=2, maximum=10_000)
 
 
 PRESETS = {"adc": Settings(), "adf": Settings(reward="adf", entropy=0.02)}
