@@ -24,10 +24,10 @@ from parsec.search.posterior import AtHand, Reach, posterior_strategy
 
 @dataclass(frozen=True)
 class Settings:
-    """The options of MS-EHVI; `PRESETS` has the published first samples, one at a time."""
+    """The options of MS-EHVI; `PRESETS` has the published number of first samples, and one architecture at a time."""
 
     batch: int = option(4, "architectures per ask", minimum=1, maximum=1000)
-    initial: int = option(24, "uniform samples before the processes are used", minimum=1, maximum=1_000_000)
+    initial: int = option(12, "uniform samples before the processes are used", minimum=1, maximum=1_000_000)
     draws: int = option(32, "of the posterior, that the expectation is over", minimum=1, maximum=10_000)
     candidates: int = option(200, "mutations at hand, next to half as many uniform samples", minimum=2, maximum=10_000)
     capacity: int = option(256, "scores remembered; older ones are forgotten", minimum=2, maximum=10_000)
