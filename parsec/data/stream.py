@@ -14,10 +14,12 @@ import contextlib
 import gc
 import math
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import resource_tracker
+from multiprocessing.shared_memory import SharedMemory
 from typing import Any, NamedTuple
 
 import jax
@@ -39,6 +41,8 @@ MEAN, STD = 255 * np.array([0.485, 0.456, 0.406], np.float32), 255 * np.array([0
 _MOST_THREADS = 8
 # Batches that each of several processes keeps ready.
 _READY = 1
+# Arrays after which one that was read must have been given back.
+_REMEMBERED = 256
 
 # `feed(index) -> what step `index` is fed`; steps are asked for in their order.
 Feed = Callable[[int], Batches | RawBatch]
@@ -127,7 +131,7 @@ def feeding(part: Part, batch_size: int, mesh: Mesh | None = None) -> Iterator[F
         return
     per_epoch = steps_per_epoch(part.num_examples, batch_size)
     batches = _training_shares(part, batch_size, per_epoch, _own_share(batch_size, mesh))
-    readers: list[Any] = []
+    readers: list[_Reader] = []
     expected = -1
 
     def feed(index: int) -> RawBatch:
@@ -284,24 +288,36 @@ def _report(part: StreamedPart, at: np.ndarray, missed: np.ndarray) -> None:
         raise UserError(f"none of the {part.num_examples} images of a part can be read")
 
 
-def _read_ahead(batches: Any, workers: int) -> Any:
-    """Returns an iterator over a map dataset that decodes ahead, in `workers` processes or else in threads."""
+class _Reader(NamedTuple):
+    """Reads batches ahead.
+
+    Attributes:
+      elements: Grain's iterator.
+      shared: names of the shared memory that the last batches came in.
+    """
+
+    elements: Any
+    shared: deque[str]
+
+
+def _read_ahead(batches: Any, workers: int) -> _Reader:
+    """Returns a reader of a map dataset that decodes ahead, in `workers` processes or else in threads."""
     grain = _grain()
     if workers:
         resource_tracker.ensure_running()
         ahead = batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=1))
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=_READY)
-        return iter(ahead.mp_prefetch(options, worker_init_fn=_begin_worker))
+        return _Reader(iter(ahead.mp_prefetch(options, worker_init_fn=_begin_worker)), deque())
     threads = min(os.cpu_count() or 1, _MOST_THREADS)
-    return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)))
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+    return _Reader(iter(batches.to_iter_dataset(options)), deque())
 
 
-def _next(reader: Any) -> tuple[np.ndarray, ...]:
+def _next(reader: _Reader) -> tuple[np.ndarray, ...]:
     try:
         # The first call starts the processes.
         with leaving_interrupts():
-            # Copies: JAX may keep an array until the interpreter ends, by when shared memory must have been given back.
-            return tuple(np.array(array) for array in next(reader))
+            arrays = next(reader.elements)
     except RuntimeError as error:
         # Grain's word for it; the functions that read raise nothing.
         if "terminated unexpectedly" not in str(error):
@@ -310,17 +326,33 @@ def _next(reader: Any) -> tuple[np.ndarray, ...]:
             "a process that decodes images died, for lack of memory or of room in /dev/shm; lower "
             "--config.data.workers, or set it to 0"
         ) from error
+    reader.shared.extend(array.shm.name for array in arrays if getattr(array, "shm", None) is not None)
+    while len(reader.shared) > _REMEMBERED:
+        _give_back(reader.shared.popleft())
+    # Copies: JAX may keep an array until the interpreter ends, by when shared memory must have been given back.
+    return tuple(map(np.array, arrays))
 
 
-def _close(readers: list[Any]) -> None:
+def _close(readers: list[_Reader]) -> None:
+    shared = [name for reader in readers for name in reader.shared]
     while readers:
-        readers.pop().close()
+        readers.pop().elements.close()
     # Grain's iterators are cycles; one that outlives the interpreter complains.
     gc.collect()
     # Grain gives shared memory back in a thread, in turn; what is still in its queue at the end is complained of too.
     returning = getattr(_grain().multiprocessing.SharedMemoryArray, "_del_thread_pool", None)
     if returning is not None:
         returning.apply(int)
+    for name in shared:
+        _give_back(name)
+
+
+def _give_back(name: str) -> None:
+    """Frees shared memory that Grain has not, as happens once in hundreds of readers where processes starve."""
+    with contextlib.suppress(FileNotFoundError):
+        left = SharedMemory(name)
+        left.close()
+        left.unlink()
 
 
 def _begin_worker(worker: int, workers: int) -> None:
