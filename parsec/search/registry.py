@@ -110,6 +110,11 @@ STRATEGIES: dict[str, Entry] = {
     "sobol": Entry("parsec.search.sobol", "quasi-random sampling by Sobol's sequence", many=True),
     "emoa": Entry("parsec.search.emoa", "steady-state evolution by non-dominated fronts and hypervolume", many=True),
     "monas": Entry("parsec.search.monas", "policy gradient on a mixed or constrained reward", many=True),
+    "monas_pareto": Entry(
+        "parsec.search.monas_pareto",
+        "policy gradients under mixed rewards from one end of the front to the other",
+        many=True,
+    ),
     "npg_adf": Entry(
         "parsec.search.npg", "policy gradient, a cost's target annealed along the front", many=True, start="adf"
     ),

@@ -14,6 +14,7 @@ from parsec.run.trials import Task, run_trials
 from parsec.search.contract import Strategy
 from parsec.search.monas import Settings as MonasSettings
 from parsec.search.monas import rewards
+from parsec.search.monas_pareto import mixed_rewards
 from parsec.search.npg import REWARDS as NPG_REWARDS
 from parsec.search.npg import Settings as NpgSettings
 from parsec.search.npg import policy_gradient
@@ -30,6 +31,7 @@ QUICK = {
     "tsemo": {"initial": 16, "batch": 4, "capacity": 64, "candidates": 60},
     "ms_ehvi": {"initial": 16, "batch": 4, "capacity": 64, "candidates": 60, "draws": 8},
     "parsec_pareto": {"initial": 16, "children": 4, "capacity": 64},
+    "monas_pareto": {"capacity": 64},
     "npg_adc": {"capacity": 64},
     "npg_adf": {"capacity": 64},
     "lanas_pareto": {"initial": 8, "min_samples": 2, "features": "linear"},
@@ -210,6 +212,25 @@ def test_a_controller_remembers_what_it_took_before(policy: str, learns: bool, k
     equal = (drawn[:, 0] == drawn[:, 1]).mean()
     assert 0.1 < drawn[:, 0].mean() < 0.9
     assert equal > 0.95 if learns else 0.3 < equal < 0.7
+
+
+def test_monas_for_a_front_has_a_policy_at_each_end_and_rewards_in_deviations(key: jax.Array) -> None:
+    table = landscape()
+    made = make_strategy("monas_pareto", table_domain(table), QUICK["monas_pareto"], 2)
+    ask, tell, state = jax.jit(made.ask), jax.jit(made.tell), made.init(key)
+    for step in range(160):
+        asked, state = ask(jax.random.fold_in(key, step), state)
+        row = table.find(np.asarray(asked))
+        told = np.stack([table.columns[each][row] for each in OBJECTIVES], 1).astype(np.float32)
+        state, _ = tell(state, asked, told)
+    last = [int(row) for row in table.find(np.asarray(state.logits).argmax(2).astype(np.int32))]
+    cost, accuracy = (table.columns[name][last] for name in OBJECTIVES[::-1])
+    # The first looks at the cost alone, the last at the accuracy alone.
+    assert accuracy[-1] > accuracy[0] and cost[0] > cost[-1]
+    scores = jnp.array([[0.9, 0.5], [0.3, 0.7], [np.nan, 0.1], [0.5, 0.6]], jnp.float32)
+    raw = 0.25 * np.array([0.9, 0.3, 0.5]) - 0.75 * np.array([0.5, 0.3, 0.4])
+    rewarded = np.asarray(mixed_rewards(scores, jnp.float32(0.25)))
+    assert rewarded[[0, 1, 3]] == pytest.approx((raw - raw.mean()) / raw.std(), abs=1e-4) and np.isnan(rewarded[2])
 
 
 def test_npg_adc_rewards_the_front_of_what_is_remembered(key: jax.Array) -> None:
