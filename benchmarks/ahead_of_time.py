@@ -82,7 +82,7 @@ _COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "col
 
 
 class Chip(NamedTuple):
-    """Published figures of one chip: peak bfloat16 FLOP/s, and bytes and bytes/s of its memory."""
+    """Published figures of what JAX has as one device: peak bfloat16 FLOP/s, and bytes and bytes/s of its memory."""
 
     flops: float
     memory: float
@@ -91,7 +91,8 @@ class Chip(NamedTuple):
 
 # Of the pages of Cloud TPU: https://cloud.google.com/tpu/docs/v4, v5e and v6e, "system architecture".
 CHIPS = {
-    "v4": Chip(275e12, 32 * 2**30, 1228e9),
+    # A chip of v4 is two devices, each with half of it: v4:2x2x1 has eight.
+    "v4": Chip(275e12 / 2, 16 * 2**30, 1228e9 / 2),
     "v5e": Chip(197e12, 16e9, 819e9),
     "v6e": Chip(918e12, 32e9, 1640e9),
 }
