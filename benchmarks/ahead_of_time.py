@@ -82,7 +82,7 @@ _COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "col
 
 
 class Chip(NamedTuple):
-    """Published figures of what JAX has as one device: peak bfloat16 FLOP/s, and bytes and bytes/s of its memory."""
+    """Published figures of one chip: peak bfloat16 FLOP/s, and bytes and bytes/s of its memory."""
 
     flops: float
     memory: float
@@ -91,8 +91,7 @@ class Chip(NamedTuple):
 
 # Of the pages of Cloud TPU: https://cloud.google.com/tpu/docs/v4, v5e and v6e, "system architecture".
 CHIPS = {
-    # A chip of v4 is two devices, each with half of it: v4:2x2x1 has eight.
-    "v4": Chip(275e12 / 2, 16 * 2**30, 1228e9 / 2),
+    "v4": Chip(275e12, 32 * 2**30, 1228e9),
     "v5e": Chip(197e12, 16e9, 819e9),
     "v6e": Chip(918e12, 32e9, 1640e9),
 }
@@ -204,6 +203,7 @@ def compile_for_tpu(options: argparse.Namespace) -> dict[str, Any]:
         "libtpu": importlib.metadata.version("libtpu"),
         "device": mesh.devices.flat[0].device_kind,
         "chips": mesh.size,
+        "optimization_level": str(jax.config.values["jax_optimization_level"]),
         "parameters": work.parameters,
         "seconds": seconds,
         "bytes_per_chip": held,
@@ -249,8 +249,10 @@ def topology_mesh(name: str, devices: int, groups: int = 1) -> Mesh:
     # It asks the metadata server of a TPU machine else, and waits; and two processes may compile at once.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    # A chip of v4 has two cores, which are one device where programs run and two here unless asked for together.
+    together = {"chip_config_name": "megacore"} if name.startswith("v4") else {}
     try:
-        chips = topologies.get_topology_desc(platform="tpu", topology_name=name).devices
+        chips = topologies.get_topology_desc(platform="tpu", topology_name=name, **together).devices
     except Exception as error:
         raise UserError(f"libtpu knows no topology {name!r}: {str(error).splitlines()[0][:160]}") from error
     if devices > len(chips):

@@ -9,7 +9,8 @@ is told, but a search of its own.
 Learning rates are chosen by Bayesian optimisation: a Gaussian process of what was reached, by the rate's logarithm,
 the depth and the logarithm of the size, says of which rate most may be hoped for a network of the depth and size at
 hand, its mean and 2.5 deviations. One process learns from random and grown networks, a second from those that were cut,
-as in the paper's code; what these fit losses to is here the validation accuracy, which no diverged network stretches.
+as in the paper's code. They are fitted to validation accuracies, where the paper's are fitted to losses, which a
+network that diverged stretches.
 """
 
 import warnings
@@ -38,12 +39,12 @@ RANDOM, BULK, CUT = "random", "bulk", "cut"
 _RANDOM_UNTIL, _BULK_UNTIL = 0.35, 0.75
 # How often a parent is of the first front, where there is a second; the smallest that is cut.
 _FIRST_FRONT, _LEAST_PARAMS = 0.85, 100
-# Powers of ten of learning rates: the least, the largest of children that are cut, and of any; and how many are looked
-# at between. So few that what is best does not hang on rounding.
-_LEAST_RATE, _CUT_RATE, _MOST_RATE, _RATES = -5.0, -2.0, 0.0, 101
-# Of the process: deviations above the mean that are hoped for, noise in variances of what is fitted, and how often its
-# length is sought from another start.
-_HOPE, _NOISE, _RESTARTS = 2.5, 1e-6, 5
+# Learning rates looked at, evenly by their logarithm between the space's least and largest; and the largest of children
+# that are cut.
+_RATES, _CUT_RATE = 101, 1e-2
+# Of the process: deviations above the mean that are hoped for, noise in variances of what is fitted, how often its
+# length is sought from another start, and what two hopes may differ by, in percent, and be the same.
+_HOPE, _NOISE, _RESTARTS, _SAME = 2.5, 1e-6, 5, 1e-3
 
 
 class Member(NamedTuple):
@@ -123,9 +124,10 @@ def choose_parent(search: Search, members: Sequence[Member], stage: str, rng: np
 def choose_rate(
     search: Search, members: Sequence[Member], stage: str, hyper: HyperParameters, rng: np.random.Generator
 ) -> float:
-    """Returns the learning rate of the next network, a power of ten between 1e-5 and 1, or 1e-2 where it is cut.
+    """Returns the learning rate of the next network, within the space's, and at most 1e-2 where it is cut.
 
-    It is uniform as long as the process that learns from this stage has been told of fewer than two networks.
+    Its logarithm is uniform as long as the process that learns from this stage has been told of fewer than two
+    networks, and among rates of which equally much is hoped for: few networks may say nothing about any rate.
 
     Args:
       search: the run.
@@ -134,7 +136,9 @@ def choose_rate(
       hyper: the next one; its own rate is not read.
       rng: is advanced.
     """
-    rates = np.linspace(_LEAST_RATE, _CUT_RATE if stage == CUT else _MOST_RATE, _RATES)
+    least, most = search.space.rates[0], search.space.rates[-1]
+    most = max(least, min(most, _CUT_RATE)) if stage == CUT else most
+    rates = np.linspace(np.log10(least), np.log10(most), _RATES)
     alike = [member for member in members if (member.stage == CUT) == (stage == CUT)]
     seed = int(rng.integers(2**31))
     if len(alike) < 2:
@@ -156,7 +160,8 @@ def choose_rate(
         warnings.simplefilter("ignore", ConvergenceWarning)
         asked = [point(rate, hyper) for rate in rates]
         mean, deviation = map(np.asarray, process.fit(told, accuracies).predict(asked, return_std=True))
-    return float(10 ** rates[np.argmax(mean + _HOPE * deviation)])
+    hope = mean + _HOPE * deviation
+    return float(10 ** rng.choice(rates[hope >= hope.max() - _SAME]))
 
 
 def train_next(
