@@ -41,8 +41,8 @@ MEAN, STD = 255 * np.array([0.485, 0.456, 0.406], np.float32), 255 * np.array([0
 _MOST_THREADS = 8
 # Batches that each of several processes keeps ready.
 _READY = 1
-# Arrays after which one that was read must have been given back.
-_REMEMBERED = 256
+# Arrays after which one that was read must have been given back; and seconds that this is waited for at the end.
+_REMEMBERED, _PATIENCE = 256, 10.0
 
 # `feed(index) -> what step `index` is fed`; steps are asked for in their order.
 Feed = Callable[[int], Batches | RawBatch]
@@ -326,29 +326,34 @@ def _next(reader: _Reader) -> tuple[np.ndarray, ...]:
             "a process that decodes images died, for lack of memory or of room in /dev/shm; lower "
             "--config.data.workers, or set it to 0"
         ) from error
-    reader.shared.extend(array.shm.name for array in arrays if getattr(array, "shm", None) is not None)
+    held = [array for array in arrays if getattr(array, "shm", None) is not None]
+    reader.shared.extend(array.shm.name for array in held)
     while len(reader.shared) > _REMEMBERED:
         _give_back(reader.shared.popleft())
     # Copies: JAX may keep an array until the interpreter ends, by when shared memory must have been given back.
-    return tuple(map(np.array, arrays))
+    return tuple(map(np.array, arrays)) if held else arrays
 
 
 def _close(readers: list[_Reader]) -> None:
     shared = [name for reader in readers for name in reader.shared]
-    while readers:
-        readers.pop().elements.close()
-    # Grain's iterators are cycles; one that outlives the interpreter complains.
-    gc.collect()
-    # Grain gives shared memory back in a thread, in turn; what is still in its queue at the end is complained of too.
-    returning = getattr(_grain().multiprocessing.SharedMemoryArray, "_del_thread_pool", None)
-    if returning is not None:
-        returning.apply(int)
-    for name in shared:
-        _give_back(name)
+    try:
+        while readers:
+            readers.pop().elements.close()
+    finally:
+        # Grain's iterators are cycles; one that outlives the interpreter complains.
+        gc.collect()
+        # Grain gives shared memory back in a thread, in turn; what is in its queue at the end is complained of too.
+        returning = getattr(_grain().multiprocessing.SharedMemoryArray, "_del_thread_pool", None)
+        if returning is not None:
+            # Where the interpreter ends already, so has the thread.
+            with contextlib.suppress(ValueError):
+                returning.apply_async(int).wait(_PATIENCE)
+        for name in shared:
+            _give_back(name)
 
 
 def _give_back(name: str) -> None:
-    """Frees shared memory that Grain has not, as happens once in hundreds of readers where processes starve."""
+    """Frees what a batch that was taken came in and Grain has not freed, as happens to few where processes starve."""
     with contextlib.suppress(FileNotFoundError):
         left = SharedMemory(name)
         left.close()

@@ -69,16 +69,18 @@ def gains(length: jax.Array, reached: jax.Array, objectives: int) -> jax.Array:
     Where nothing is added it is not above zero: by how much a point falls short in the direction where it does so least
     (the uncrowded hypervolume improvement, Toure, Hansen, Auger and Brockhoff, GECCO 2019, arXiv 1904.08823).
     """
-    return expected_gains(length[None], reached[None], objectives)
+    return uncrowded(*added(length, reached, objectives))
 
 
-def expected_gains(length: jax.Array, reached: jax.Array, objectives: int) -> jax.Array:
-    """Returns what `gains` does in the mean over draws of the lengths [S, N, D] and of what has reached [S, D].
+def added(length: jax.Array, reached: jax.Array, objectives: int) -> tuple[jax.Array, jax.Array]:
+    """Returns what points of lengths [N, D] add to what has reached [D], and how they fall short, float32 [N] both."""
+    volume = jnp.maximum(length**objectives - reached[None] ** objectives, 0.0).mean(1)
+    return volume, (length - reached[None]).max(1)
 
-    Only where no draw adds anything is a point told by how much it falls short.
-    """
-    volume = jnp.maximum(length**objectives - reached[:, None] ** objectives, 0.0).mean((0, 2))
-    return jnp.where(volume > 0, volume, (length - reached[:, None]).max(2).mean(0))
+
+def uncrowded(volume: jax.Array, short: jax.Array) -> jax.Array:
+    """Returns the volume that is added, or where there is none what is short of it, at most zero; float32 [N]."""
+    return jnp.where(volume > 0, volume, short)
 
 
 def dominates(scores: jax.Array, others: jax.Array) -> jax.Array:
@@ -104,6 +106,13 @@ def ranks(scores: jax.Array) -> jax.Array:
         return jnp.where(left & ~beaten, level, rank)
 
     return jax.lax.fori_loop(0, count, peel, jnp.full(count, count, jnp.int32))
+
+
+def largest_cost(scores: jax.Array) -> jax.Array:
+    """Returns the largest of the objectives but the first as a cost, 1 minus the score, float32 [N]; of one, 0."""
+    if scores.shape[1] == 1:
+        return jnp.zeros_like(scores[:, 0])
+    return (1 - scores[:, 1:]).max(1)
 
 
 def contributions(scores: jax.Array, rank: jax.Array, along: np.ndarray) -> jax.Array:

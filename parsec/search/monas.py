@@ -21,6 +21,7 @@ from parsec.cells.domain import ArrayLike, Domain
 from parsec.config import option
 from parsec.search.contract import Info, State, Strategy
 from parsec.search.controller import lstm_policy
+from parsec.search.front import largest_cost
 from parsec.search.reinforce import Policy, factorised, follow
 
 
@@ -89,7 +90,5 @@ def make(domain: Domain, settings: Settings = Settings(), objectives: int = 1) -
 def rewards(scores: ArrayLike, settings: Settings) -> jax.Array:
     """Returns the reward of scores float32 [B, M], float32 [B]; NaN where an objective is not finite."""
     told = jnp.asarray(scores)
-    # With a single objective there is no cost.
-    cost = jnp.max(1 - told[:, 1:], axis=1, initial=-jnp.inf) if told.shape[1] > 1 else jnp.zeros_like(told[:, 0])
-    reward = REWARDS[settings.reward](told[:, 0], cost, settings)
+    reward = REWARDS[settings.reward](told[:, 0], largest_cost(told), settings)
     return jnp.where(jnp.isfinite(told).all(1), reward, jnp.nan)

@@ -18,9 +18,12 @@ from parsec.cells.domain import ArrayLike, Domain
 from parsec.config import option
 from parsec.search.contract import Info, Strategy, count_failed
 from parsec.search.factorised import draw_valid
-from parsec.search.front import scored
+from parsec.search.front import largest_cost, scored
 from parsec.search.npg import policy_gradient
-from parsec.search.told import Told, nothing_told, remember
+from parsec.search.told import Told, nothing_told, remember, standardise
+
+# Robust deviations beyond which a reward is drawn in, as of a network that diverged.
+_FARTHEST = 6.0
 
 
 @dataclass(frozen=True)
@@ -39,14 +42,12 @@ class MonasState(NamedTuple):
     Attributes:
       logits: float32 [A, L, max(sizes)].
       optimizer: Adam's moments, each with A in front.
-      told: what is remembered.
-      tellings: so far, int32 []; its remainder by A is whose turn it is.
+      told: what is remembered; what was asked for, by A, leaves whose turn it is.
     """
 
     logits: jax.Array
     optimizer: optax.OptState
     told: Told
-    tellings: jax.Array
 
 
 def make(domain: Domain, settings: Settings = Settings(), objectives: int = 1) -> Strategy:
@@ -60,15 +61,16 @@ def make(domain: Domain, settings: Settings = Settings(), objectives: int = 1) -
     def init(key: jax.Array) -> MonasState:
         logits = 1e-3 * jax.random.normal(key, (settings.policies, *mask.shape))
         told = nothing_told(settings.capacity, len(domain.sizes), objectives)
-        return MonasState(logits, jax.vmap(adam.init)(logits), told, jnp.zeros((), jnp.int32))
+        return MonasState(logits, jax.vmap(adam.init)(logits), told)
 
     def ask(key: jax.Array, state: MonasState) -> tuple[jax.Array, MonasState]:
-        return draw(key, state.logits[state.tellings % settings.policies], 1), state
+        turn = state.told.asked % settings.policies
+        return draw(key, state.logits[turn], 1), state._replace(told=state.told._replace(asked=state.told.asked + 1))
 
     def tell(state: MonasState, architectures: ArrayLike, scores: ArrayLike) -> tuple[MonasState, Info]:
-        told, tellings = remember(state.told, jnp.asarray(architectures), jnp.asarray(scores)), state.tellings + 1
+        told = remember(state.told, jnp.asarray(architectures), jnp.asarray(scores))
         # Who asks next learns now, from all that is known by then.
-        turn = tellings % settings.policies
+        turn = told.asked % settings.policies
         reward = mixed_rewards(told.scores, alphas[turn])
         gradient = policy_gradient(state.logits[turn], mask, told, reward, settings.entropy)
         moments = jax.tree.map(lambda each: each[turn], state.optimizer)
@@ -77,20 +79,13 @@ def make(domain: Domain, settings: Settings = Settings(), objectives: int = 1) -
             updates, moments = adam.update(-gradient, moments)
         logits = state.logits.at[turn].add(jnp.asarray(updates))
         optimizer = jax.tree.map(lambda all_of, one: all_of.at[turn].set(one), state.optimizer, moments)
-        return MonasState(logits, optimizer, told, tellings), {"failed": count_failed(architectures, scores)}
+        return MonasState(logits, optimizer, told), {"failed": count_failed(architectures, scores)}
 
     return Strategy(init, ask, tell, domain.jittable)
 
 
 def mixed_rewards(scores: jax.Array, alpha: jax.Array) -> jax.Array:
-    """Returns the mixed reward of scores float32 [C, M] in its own deviations, float32 [C]; NaN where there is none.
-
-    The cost is the largest of the objectives but the first, each 1 minus its score; of one objective there is none.
-    """
-    there = scored(scores)
-    cost = (1 - scores[:, 1:]).max(1) if scores.shape[1] > 1 else jnp.zeros(len(scores), jnp.float32)
-    reward = jnp.where(there, alpha * scores[:, 0] - (1 - alpha) * cost, 0.0)
-    count = jnp.maximum(there.sum(dtype=jnp.int32), 1).astype(jnp.float32)
-    centred = jnp.where(there, reward - reward.sum() / count, 0.0)
-    deviation = jnp.maximum(jnp.sqrt((centred * centred).sum() / count), 1e-6)
-    return jnp.where(there, centred / deviation, jnp.nan)
+    """Returns the mixed reward of scores float32 [C, M] in its own deviations, float32 [C]; NaN where there is none."""
+    reward = alpha * scores[:, 0] - (1 - alpha) * largest_cost(scores)
+    reward = jnp.where(scored(scores), reward, jnp.nan)
+    return jnp.where(scored(scores), standardise(reward, _FARTHEST).scores, jnp.nan)

@@ -1,16 +1,17 @@
-"""MS-EHVI: what is expected to add most hypervolume is asked for, by Gaussian processes of all objectives.
+"""MS-EHVI: what is expected to add most hypervolume is asked for, by Gaussian processes of the objectives.
 
-The Bayesian optimisation among the baselines of Izquierdo et al. 2021 (arXiv 2105.01015), where Ax and BoTorch maximise
-the expected hypervolume improvement (Daulton, Balandat and Bakshy 2020, "Differentiable expected hypervolume
-improvement for parallel multi-objective Bayesian optimization", arXiv 2006.05078). Here the expectation is over joint
+The "mixed surrogate expected hypervolume improvement" among the baselines of Izquierdo et al. 2021 (arXiv 2105.01015),
+where Ax and BoTorch maximise the expectation for a process of the accuracy and the known function of the size (Daulton,
+Balandat and Bakshy 2020, "Differentiable expected hypervolume improvement for parallel multi-objective Bayesian
+optimization", arXiv 2006.05078). A strategy of this package is told a cost and not its function, so that the cost has a
+process too, which knows a sum over choices all but exactly once a few have been told. The expectation is over joint
 draws of the posterior at the architectures at hand (`parsec.search.posterior`), and of a batch each is chosen after
-those before it, whose improvements under every draw are taken already, as there. What was evaluated is uncertain where
-scores are noisy, and drawn too (their arXiv 2105.08195). A cost that is a sum over choices is known all but exactly
-once a few have been told, where the paper is given the function. The first architectures are uniform where the
-paper's are Sobol's.
+those before it, which count in every draw. What was evaluated is uncertain where scores are noisy, and drawn too (the
+same authors' qNEHVI, arXiv 2105.08195). The first architectures are uniform where the paper's are Sobol's.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 from parsec.cells.domain import Domain
 from parsec.config import option
 from parsec.search.contract import Strategy
-from parsec.search.front import expected_gains
+from parsec.search.front import added, uncrowded
 from parsec.search.posterior import AtHand, Reach, posterior_strategy
 
 
@@ -28,7 +29,7 @@ class Settings:
 
     batch: int = option(4, "architectures per ask", minimum=1, maximum=1000)
     initial: int = option(12, "uniform samples before the processes are used", minimum=1, maximum=1_000_000)
-    draws: int = option(32, "of the posterior, that the expectation is over", minimum=1, maximum=10_000)
+    draws: int = option(32, "of the posterior, that the expectation is over", minimum=1, maximum=1000)
     candidates: int = option(200, "mutations at hand, next to half as many uniform samples", minimum=2, maximum=10_000)
     capacity: int = option(256, "scores remembered; older ones are forgotten", minimum=2, maximum=10_000)
 
@@ -37,7 +38,7 @@ PRESETS = {"default": Settings(), "paper": Settings(batch=1, initial=10)}
 
 
 def make(domain: Domain, settings: Settings = Settings(), objectives: int = 1) -> Strategy:
-    """Returns MS-EHVI; `batch` architectures per ask, uniform at first, then ones that are new as far as it remembers.
+    """Returns MS-EHVI; `batch` architectures per ask, uniform at first, then new ones as far as such are at hand.
 
     Raises:
       UserError: if `capacity` is below `batch`.
@@ -45,20 +46,28 @@ def make(domain: Domain, settings: Settings = Settings(), objectives: int = 1) -
 
     def choose(key: jax.Array, hand: AtHand, reach: Reach) -> jax.Array:
         known = len(hand.there)
-        length = jax.vmap(reach)(hand.draw(key, settings.draws))
-        told = jnp.where(hand.there[None, :, None], length[:, :known], -jnp.inf).max(1)
-        pooled = length[:, known:]
+        draws = hand.draw(key, settings.draws)
 
-        def pick(state: tuple[jax.Array, jax.Array], _: None) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-            """Picks the next of the batch; the state is who may be, bool [P], and what each draw has reached [S, D]."""
-            free, reached = state
-            chosen = jnp.where(free, expected_gains(pooled, reached, objectives), -jnp.inf).argmax()
+        def pick(counts: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
+            """Picks the next of the batch; `counts` bool [C + P] are those evaluated and picked."""
+
+            def sum_up(totals: tuple[jax.Array, jax.Array], scores: jax.Array) -> tuple[Any, None]:
+                # Draw by draw: the lengths of all together would be the most memory by far.
+                length = reach(scores)
+                more = added(length[known:], jnp.where(counts[:, None], length, -jnp.inf).max(0), objectives)
+                return jax.tree.map(jnp.add, totals, more), None
+
+            nothing = jnp.zeros(len(hand.pool), jnp.float32)
+            (volume, short), _ = jax.lax.scan(sum_up, (nothing, nothing), draws)
+            chosen = jnp.where(hand.new & ~counts[known:], uncrowded(volume, short), -jnp.inf).argmax()
             same = (hand.pool == hand.pool[chosen][None]).all(1)
-            return (free & ~same, jnp.maximum(reached, pooled[:, chosen])), chosen
+            return counts.at[known:].set(counts[known:] | same), chosen
 
-        return jax.lax.scan(pick, (hand.new, told), None, length=settings.batch)[1]
+        counts = jnp.concatenate([hand.there, jnp.zeros(len(hand.pool), bool)])
+        return jax.lax.scan(pick, counts, None, length=settings.batch)[1]
 
     return posterior_strategy(
+        "ms_ehvi",
         domain,
         objectives,
         choose,

@@ -34,7 +34,7 @@ from parsec.config import option
 from parsec.prior.categorical import one_hot
 from parsec.search.contract import Info, Strategy, count_failed
 from parsec.search.factorised import draw_valid
-from parsec.search.front import dominates, scored
+from parsec.search.front import dominates, largest_cost, scored
 from parsec.search.told import Told, nothing_told, remember
 
 # Non-dominated scores that ADC compares with; beyond that, new ones are rewarded and join no front.
@@ -150,7 +150,7 @@ def _extend(front: jax.Array, told: jax.Array) -> jax.Array:
 def _adf(scores: jax.Array, front: jax.Array, tellings: jax.Array, settings: Settings) -> jax.Array:
     del front
     there = scored(scores)
-    cost = (1 - scores[:, 1:]).max(1) if scores.shape[1] > 1 else jnp.zeros(len(scores), jnp.float32)
+    cost = largest_cost(scores)
     least, largest = jnp.where(there, cost, jnp.inf).min(), jnp.where(there, cost, -jnp.inf).max()
     stage = (tellings // settings.stage % settings.stages).astype(jnp.float32)
     last = float(settings.stages - 1)

@@ -56,6 +56,7 @@ Choose = Callable[[jax.Array, AtHand, Reach], jax.Array]
 
 
 def posterior_strategy(
+    name: str,
     domain: Domain,
     objectives: int,
     choose: Choose,
@@ -68,6 +69,7 @@ def posterior_strategy(
     """Returns a strategy that asks for what `choose` picks of what is at hand.
 
     Args:
+      name: of the strategy, for the error.
       domain: the search space.
       objectives: M.
       choose: from the posterior to the B rows of the pool that are asked for.
@@ -80,7 +82,7 @@ def posterior_strategy(
       UserError: if `capacity` is below `batch`.
     """
     if capacity < batch:
-        raise UserError(f"capacity={capacity} is out of range; it must be at least batch={batch}")
+        raise UserError(f"{name}.capacity={capacity} is out of range; it must be at least batch={batch}")
     features = make_features(domain)
     along = directions(objectives, _DIRECTIONS)
 

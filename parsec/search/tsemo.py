@@ -35,7 +35,7 @@ class Settings:
 
 
 def make(domain: Domain, settings: Settings = Settings(), objectives: int = 1) -> Strategy:
-    """Returns TSEMO; `batch` architectures per ask, uniform at first, then ones that are new as far as it remembers.
+    """Returns TSEMO; `batch` architectures per ask, uniform at first, then new ones as far as such are at hand.
 
     Raises:
       UserError: if `capacity` is below `batch`.
@@ -57,6 +57,7 @@ def make(domain: Domain, settings: Settings = Settings(), objectives: int = 1) -
         return jax.lax.scan(pick, counts, drawn)[1]
 
     return posterior_strategy(
+        "tsemo",
         domain,
         objectives,
         choose,

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ import jax
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from grain.multiprocessing import SharedMemoryArray
 from PIL import Image
 
 from configs import imagenet_search
@@ -187,6 +189,40 @@ def test_a_program_that_streamed_ends_well(folder: Path, tmp_path: Path):
     done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=True)
     # Shared memory that nobody gave back would be cleaned up, and complained of, by Python's own tracker.
     assert (done.stdout, done.stderr) == ("", "")
+
+
+class LeftInMemory:
+    """An iterator whose arrays lie in shared memory that nobody frees."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def __next__(self) -> tuple[SharedMemoryArray, np.ndarray]:
+        array = SharedMemoryArray((3,), np.int32)
+        array[:] = len(self.names)
+        self.names.append(array.shm.name)
+        return array, np.zeros(1)
+
+    def close(self) -> None:
+        pass
+
+    def left(self) -> list[bool]:
+        """Returns whether the memory of each array is there."""
+        return [Path("/dev/shm", name.lstrip("/")).exists() for name in self.names]
+
+
+def test_shared_memory_that_was_read_and_not_freed_is_freed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(stream, "_REMEMBERED", 3)
+    elements = LeftInMemory()
+    readers = [stream._Reader(elements, deque())]
+    taken = [stream._next(readers[0])[0] for _ in range(5)]
+    assert [array.tolist() for array in taken] == [[at] * 3 for at in range(5)]
+    assert not any(isinstance(array, SharedMemoryArray) for array in taken)
+    assert elements.left() == [False, False, True, True, True]
+    # What grain has freed itself is no error.
+    stream._give_back(elements.names[3])
+    stream._close(readers)
+    assert elements.left() == [False] * 5 and not readers
 
 
 def decoding_children(parent: int) -> list[int]:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from parsec.cells.domain import Domain, product_domain
-from parsec.search.front import expected_gains, gains
+from parsec.errors import UserError
+from parsec.search.front import added, gains, uncrowded
 from parsec.search.registry import make_strategy, read_options
 from parsec.search.told import Told
 
@@ -15,7 +16,7 @@ QUICK = {"initial": 8, "batch": 4, "candidates": 60, "capacity": 64, "draws": 64
 
 
 def scores_of(architectures: np.ndarray) -> np.ndarray:
-    """Returns two objectives float32 [N, 2] that are opposed: sums of one half of the decisions and of the other."""
+    """Returns two objectives float32 [N, 2]: the first half of the decisions is for one and against the other."""
     rows = np.asarray(architectures)
     return np.stack([rows[:, :3].sum(1) + 1 - rows[:, 3:].sum(1) / 4, 10 - rows[:, :3].sum(1)], 1).astype(np.float32)
 
@@ -27,7 +28,7 @@ def told_of(domain: Domain, options: dict[str, int], key: jax.Array) -> Told:
     return state._replace(asked=jnp.int32(40))
 
 
-def added(state: Told, asked: np.ndarray) -> float:
+def volume_added(state: Told, asked: np.ndarray) -> float:
     """Returns the hypervolume that architectures add together, counted on a fine grid."""
     ticks = np.linspace(0.05, 11, 200)
 
@@ -42,30 +43,41 @@ def test_a_batch_adds_more_together_than_the_best_of_it_four_times(key: jax.Arra
     state = told_of(PLAIN, QUICK, key)
     asked = np.asarray(jax.jit(make_strategy("ms_ehvi", PLAIN, QUICK, 2).ask)(key, state)[0])
     assert len(np.unique(asked, axis=0)) == 4
-    alone = [added(state, asked[row : row + 1]) for row in range(4)]
+    alone = [volume_added(state, asked[row : row + 1]) for row in range(4)]
     # Sums are known all but exactly, so that what is asked for first adds most of what is at hand.
     assert alone[0] > 0 and alone[0] >= max(alone) - 1e-3
-    assert added(state, asked) > 1.5 * alone[0]
+    assert volume_added(state, asked) > 1.5 * alone[0]
 
 
-def test_nothing_remembered_is_asked_for_again_and_failures_do_not_count(key: jax.Array):
-    state = told_of(PLAIN, QUICK, key)
+def test_nothing_remembered_is_asked_for_again_and_failures_say_nothing(key: jax.Array):
+    before = told_of(PLAIN, QUICK, key)
     made = make_strategy("ms_ehvi", PLAIN, QUICK, 2)
-    state, info = made.tell(state, np.zeros((1, 6), np.int32), np.array([[np.nan, 1]], np.float32))
-    assert int(info["failed"]) == 1
+    state, info = made.tell(before, np.zeros((1, 6), np.int32), np.array([[np.nan, 1e6]], np.float32))
+    assert int(info["failed"]) == 1 and made.expect is not None
+    rows = np.eye(6, dtype=np.int32)
+    assert np.asarray(made.expect(state, rows)) == pytest.approx(np.asarray(made.expect(before, rows)), abs=1e-2)
     for step in range(5):
         asked, _ = jax.jit(made.ask)(jax.random.fold_in(key, step), state)
         same = (np.asarray(asked)[:, None] == np.asarray(state.architectures)[None]).all(-1)
         assert not same.any()
 
 
-def test_expected_gains_are_the_mean_of_what_every_draw_gains(key: jax.Array):
-    length, reached = jax.random.uniform(key, (5, 7, 3)), jnp.full((5, 3), 0.5)
-    each = jnp.stack([jnp.maximum(own**2 - 0.25, 0.0).mean(1) for own in length])
-    # Every point adds something in some draw here.
-    assert np.asarray(expected_gains(length, reached, 2)) == pytest.approx(np.asarray(each.mean(0)), abs=1e-6)
-    one = gains(length[0], jnp.full(3, 2.0), 2)
-    assert (np.asarray(one) < 0).all() and np.asarray(one) == pytest.approx(np.asarray(length[0]).max(1) - 2, abs=1e-6)
+def test_what_adds_in_no_draw_is_told_by_how_it_falls_short(key: jax.Array):
+    length = jax.random.uniform(key, (7, 3))
+    volume, short = added(length, jnp.array([0.5, 0.5, 2.0]), 2)
+    each = [sum(max(float(own[at]) ** 2 - 0.25, 0.0) for at in (0, 1)) / 3 for own in np.asarray(length)]
+    assert np.asarray(volume) == pytest.approx(np.array(each), abs=1e-6)
+    told = np.asarray(uncrowded(jnp.array([0.2, 0.0]), jnp.array([0.1, -0.3])))
+    assert told == pytest.approx(np.array([0.2, -0.3])) and np.asarray(short)[0] == pytest.approx(
+        (np.asarray(length)[0] - np.array([0.5, 0.5, 2.0])).max(), abs=1e-6
+    )
+    assert np.asarray(gains(length, jnp.full(3, 2.0), 2)) == pytest.approx(np.asarray(length).max(1) - 2, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["ms_ehvi", "tsemo"])
+def test_more_at_once_than_are_remembered_is_refused(name: str):
+    with pytest.raises(UserError, match=rf"{name}\.capacity=2 is out of range; it must be at least batch=4"):
+        make_strategy(name, PLAIN, {"capacity": 2, "batch": 4}, 2)
 
 
 def test_the_published_preset_asks_one_at_a_time():

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from parsec.cells.domain import product_domain
 from parsec.search.posterior import _mutated
@@ -12,8 +13,9 @@ PLAIN = product_domain((4,) * 6)
 QUICK = {"initial": 8, "batch": 4, "candidates": 40, "capacity": 64}
 
 
-def test_tsemo_climbs_one_objective_below_zero(key: jax.Array):
-    made = make_strategy("tsemo", PLAIN, QUICK)
+@pytest.mark.parametrize("name", ["tsemo", "ms_ehvi"])
+def test_one_objective_below_zero_is_climbed(name: str, key: jax.Array):
+    made = make_strategy(name, PLAIN, QUICK)
     ask, tell, state = jax.jit(made.ask), jax.jit(made.tell), made.init(key)
     told = []
     for step in range(12):
