@@ -45,26 +45,7 @@ def make(domain: Domain, settings: Settings = Settings(), objectives: int = 1) -
     """
 
     def choose(key: jax.Array, hand: AtHand, reach: Reach) -> jax.Array:
-        known = len(hand.there)
-        draws = hand.draw(key, settings.draws)
-
-        def pick(counts: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
-            """Picks the next of the batch; `counts` bool [C + P] are those evaluated and picked."""
-
-            def sum_up(totals: tuple[jax.Array, jax.Array], scores: jax.Array) -> tuple[Any, None]:
-                # Draw by draw: the lengths of all together would be the most memory by far.
-                length = reach(scores)
-                more = added(length[known:], jnp.where(counts[:, None], length, -jnp.inf).max(0), objectives)
-                return jax.tree.map(jnp.add, totals, more), None
-
-            nothing = jnp.zeros(len(hand.pool), jnp.float32)
-            (volume, short), _ = jax.lax.scan(sum_up, (nothing, nothing), draws)
-            chosen = jnp.where(hand.new & ~counts[known:], uncrowded(volume, short), -jnp.inf).argmax()
-            same = (hand.pool == hand.pool[chosen][None]).all(1)
-            return counts.at[known:].set(counts[known:] | same), chosen
-
-        counts = jnp.concatenate([hand.there, jnp.zeros(len(hand.pool), bool)])
-        return jax.lax.scan(pick, counts, None, length=settings.batch)[1]
+        return choose_batch(hand, hand.draw(key, settings.draws), reach, settings.batch, objectives)
 
     return posterior_strategy(
         "ms_ehvi",
@@ -76,3 +57,34 @@ def make(domain: Domain, settings: Settings = Settings(), objectives: int = 1) -
         candidates=settings.candidates,
         capacity=settings.capacity,
     )
+
+
+def choose_batch(hand: AtHand, draws: jax.Array, reach: Reach, batch: int, objectives: int) -> jax.Array:
+    """Returns the rows of the pool of which most is expected, each after those before it, int32 [batch].
+
+    Args:
+      hand: what is at hand.
+      draws: of its scores, float32 [S, C + P, M].
+      reach: how far scores reach.
+      batch: rows to choose.
+      objectives: M.
+    """
+    known = len(hand.there)
+
+    def pick(counts: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
+        """Picks the next of the batch; `counts` bool [C + P] are those evaluated and picked."""
+
+        def sum_up(totals: tuple[jax.Array, jax.Array], scores: jax.Array) -> tuple[Any, None]:
+            # Draw by draw: the lengths of all together would be the most memory by far.
+            length = reach(scores)
+            more = added(length[known:], jnp.where(counts[:, None], length, -jnp.inf).max(0), objectives)
+            return jax.tree.map(jnp.add, totals, more), None
+
+        nothing = jnp.zeros(len(hand.pool), jnp.float32)
+        (volume, short), _ = jax.lax.scan(sum_up, (nothing, nothing), draws)
+        chosen = jnp.where(hand.new & ~counts[known:], uncrowded(volume, short), -jnp.inf).argmax()
+        same = (hand.pool == hand.pool[chosen][None]).all(1)
+        return counts.at[known:].set(counts[known:] | same), chosen
+
+    counts = jnp.concatenate([hand.there, jnp.zeros(len(hand.pool), bool)])
+    return jax.lax.scan(pick, counts, None, length=batch)[1]

@@ -7,7 +7,9 @@ import pytest
 
 from parsec.cells.domain import Domain, product_domain
 from parsec.errors import UserError
-from parsec.search.front import added, gains, uncrowded
+from parsec.search.front import added, directions, gains, lengths, uncrowded
+from parsec.search.ms_ehvi import choose_batch
+from parsec.search.posterior import AtHand
 from parsec.search.registry import make_strategy, read_options
 from parsec.search.told import Told
 
@@ -47,6 +49,45 @@ def test_a_batch_adds_more_together_than_the_best_of_it_four_times(key: jax.Arra
     # Sums are known all but exactly, so that what is asked for first adds most of what is at hand.
     assert alone[0] > 0 and alone[0] >= max(alone) - 1e-3
     assert volume_added(state, asked) > 1.5 * alone[0]
+
+
+def test_of_a_batch_the_next_adds_to_what_those_before_it_reach():
+    along = directions(2, 256)
+    # One is evaluated; of the pool the first two are nearly the same, the third is elsewhere, the last is remembered.
+    scores = jnp.array([[0.1, 0.1], [0.8, 0.4], [0.79, 0.39], [0.3, 0.7], [0.9, 0.9]], jnp.float32)
+    pool = jnp.arange(4, dtype=jnp.int32)[:, None]
+    hand = AtHand(pool, jnp.array([True, True, True, False]), scores, jnp.zeros((2, 5, 5)), jnp.array([True]))
+    chosen = choose_batch(hand, jnp.stack([scores] * 3), lambda told: lengths(told, along), 3, 2)
+    assert chosen.tolist() == [0, 2, 1]
+    # In the mean over draws: the second is best in one of three, and by much.
+    lucky = scores.at[2].set(jnp.array([3.0, 3.0]))
+    chosen = choose_batch(hand, jnp.stack([scores, scores, lucky]), lambda told: lengths(told, along), 1, 2)
+    assert chosen.tolist() == [1]
+
+
+@pytest.mark.parametrize("name", ["ms_ehvi", "tsemo"])
+def test_what_is_left_of_a_small_space_is_asked_for(name: str, key: jax.Array):
+    domain = product_domain((2,) * 3)
+    made = make_strategy(name, domain, {"initial": 2, "batch": 2, "candidates": 60, "capacity": 8}, 2)
+    every = np.array(np.unravel_index(np.arange(8), (2,) * 3)).T.astype(np.int32)
+    # The two that are left promise least.
+    scores = np.stack([every.sum(1) + 1.0, every.sum(1) + 2.0], 1).astype(np.float32)
+    state, _ = made.tell(made.init(key), every[2:], scores[2:])
+    asked, _ = jax.jit(made.ask)(key, state._replace(asked=jnp.int32(6)))
+    assert sorted(np.asarray(asked).tolist()) == every[:2].tolist()
+
+
+@pytest.mark.parametrize("name", ["ms_ehvi", "tsemo"])
+def test_the_first_samples_follow_no_score(name: str, key: jax.Array):
+    options = {key: value for key, value in QUICK.items() if key != "draws"}
+    made = make_strategy(name, PLAIN, options, 2)
+    rows = np.random.default_rng(0).integers(0, 4, (40, 6), dtype=np.int32)
+    asks = {}
+    for asked in (4, 40):
+        for sign in (1, -1):
+            state, _ = made.tell(made.init(key), rows, 12 + sign * scores_of(rows))
+            asks[asked, sign] = np.asarray(jax.jit(made.ask)(key, state._replace(asked=jnp.int32(asked)))[0]).tolist()
+    assert asks[4, 1] == asks[4, -1] != asks[40, 1] != asks[40, -1]
 
 
 def test_nothing_remembered_is_asked_for_again_and_failures_say_nothing(key: jax.Array):
