@@ -22,6 +22,9 @@ from parsec.search.contract import Strategy
 from parsec.search.front import added, uncrowded
 from parsec.search.posterior import AtHand, Reach, posterior_strategy
 
+# Fewer than TSEMO's, since they are looked along in every draw, and the draws differ.
+_DIRECTIONS = 64
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -52,6 +55,7 @@ def make(domain: Domain, settings: Settings = Settings(), objectives: int = 1) -
         domain,
         objectives,
         choose,
+        ways=_DIRECTIONS,
         batch=settings.batch,
         initial=settings.initial,
         candidates=settings.candidates,
@@ -70,21 +74,22 @@ def choose_batch(hand: AtHand, draws: jax.Array, reach: Reach, batch: int, objec
       objectives: M.
     """
     known = len(hand.there)
+    evaluated, pooled = draws[:, :known], draws[:, known:]
+    # Draw by draw: the lengths of all of them together would be the most memory by far.
+    told = jax.lax.map(lambda scores: jnp.where(hand.there[:, None], reach(scores), -jnp.inf).max(0), evaluated)
 
-    def pick(counts: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
-        """Picks the next of the batch; `counts` bool [C + P] are those evaluated and picked."""
+    def pick(state: tuple[jax.Array, jax.Array], _: None) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+        """Picks the next of the batch; the state is who may be, bool [P], and what each draw has reached [S, D]."""
+        free, reached = state
 
-        def sum_up(totals: tuple[jax.Array, jax.Array], scores: jax.Array) -> tuple[Any, None]:
-            # Draw by draw: the lengths of all together would be the most memory by far.
-            length = reach(scores)
-            more = added(length[known:], jnp.where(counts[:, None], length, -jnp.inf).max(0), objectives)
-            return jax.tree.map(jnp.add, totals, more), None
+        def sum_up(totals: Any, given: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
+            scores, best = given
+            return jax.tree.map(jnp.add, totals, added(reach(scores), best, objectives)), None
 
         nothing = jnp.zeros(len(hand.pool), jnp.float32)
-        (volume, short), _ = jax.lax.scan(sum_up, (nothing, nothing), draws)
-        chosen = jnp.where(hand.new & ~counts[known:], uncrowded(volume, short), -jnp.inf).argmax()
+        (volume, short), _ = jax.lax.scan(sum_up, (nothing, nothing), (pooled, reached))
+        chosen = jnp.where(free, uncrowded(volume, short), -jnp.inf).argmax()
         same = (hand.pool == hand.pool[chosen][None]).all(1)
-        return counts.at[known:].set(counts[known:] | same), chosen
+        return (free & ~same, jnp.maximum(reached, reach(pooled[:, chosen]))), chosen
 
-    counts = jnp.concatenate([hand.there, jnp.zeros(len(hand.pool), bool)])
-    return jax.lax.scan(pick, counts, None, length=batch)[1]
+    return jax.lax.scan(pick, (hand.new, told), None, length=batch)[1]

@@ -20,8 +20,6 @@ from parsec.search.gaussian_process import Process, fit, make_features, predict
 from parsec.search.moves import mutate_each
 from parsec.search.told import Told, nothing_told, remember
 
-# A front may take up a few degrees only.
-_DIRECTIONS = 256
 # Of candidates that were mutated, the share that is once more, so many times.
 _AGAIN, _TIMES = 0.5, 2
 
@@ -61,6 +59,7 @@ def posterior_strategy(
     objectives: int,
     choose: Choose,
     *,
+    ways: int,
     batch: int,
     initial: int,
     candidates: int,
@@ -73,6 +72,7 @@ def posterior_strategy(
       domain: the search space.
       objectives: M.
       choose: from the posterior to the B rows of the pool that are asked for.
+      ways: directions in which scores reach; a front may take up a few degrees only.
       batch: B.
       initial: uniform samples asked for before the processes are used.
       candidates: mutations at hand, next to half as many uniform samples.
@@ -84,7 +84,7 @@ def posterior_strategy(
     if capacity < batch:
         raise UserError(f"{name}.capacity={capacity} is out of range; it must be at least batch={batch}")
     features = make_features(domain)
-    along = directions(objectives, _DIRECTIONS)
+    along = directions(objectives, ways)
 
     def init(key: jax.Array) -> Told:
         del key

@@ -20,6 +20,8 @@ from parsec.search.contract import Strategy
 from parsec.search.front import gains
 from parsec.search.posterior import AtHand, Reach, posterior_strategy
 
+_DIRECTIONS = 256
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -61,6 +63,7 @@ def make(domain: Domain, settings: Settings = Settings(), objectives: int = 1) -
         domain,
         objectives,
         choose,
+        ways=_DIRECTIONS,
         batch=settings.batch,
         initial=settings.initial,
         candidates=settings.candidates,
