@@ -6,8 +6,8 @@ No download. Strategies are told the test accuracy, a mean over three training r
 parameters; the reference point is (0 %, 10^8 parameters). On this table one cell is best in both, so that the front is
 a single point; `--config.objectives=test,-seconds --config.reference=0,1` has a front of three.
 `--config.constraints=params<40000` leaves out what is too large. Result: table.md, hypervolume.png, attained.png,
-front.md with the genotypes found, and result.json in the run directory. Time: about two minutes on 2 cores, most of it
-for LaNAS.
+front.md with the genotypes found, and result.json in the run directory. Time: some five minutes on 2 cores, most of it
+for MS-EHVI, TSEMO and LaNAS.
 """
 
 from parsec.errors import unknown
