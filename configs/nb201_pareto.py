@@ -9,9 +9,9 @@ reference point (0 %, 10^8 parameters). The exact one is 292.851 for cifar10, an
 `--config.constraints=params<500000` leaves out what is too large; `--config.costs=edgegpu_latency
 --config.objectives=test_200,-edgegpu_latency` takes a device's cost from nasbench201_hw.npz beside the table. Result:
 table.md, hypervolume.png, attained.png, front.md with the genotypes found, and result.json in the run directory. Time:
-some five minutes on 2 cores, most of it for MS-EHVI, TSEMO and LaNAS. The variant `epochs` compares strategies that choose between
-trainings of 12 and 200 epochs (mo_bohb, sh_emoa, sh_mo_bananas) with those that train every cell for 200, at equal
-epochs: 200 queries are 40,000 of them, however they are spent.
+some five minutes on 2 cores, most of it for MS-EHVI, TSEMO and LaNAS. The variant `epochs` compares strategies that
+choose between trainings of 12 and 200 epochs (mo_bohb, sh_emoa, sh_mo_bananas) with those that train every cell for
+200, at equal epochs: 200 queries are 40,000 of them, however they are spent.
 """
 
 from parsec.errors import unknown
