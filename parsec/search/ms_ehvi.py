@@ -50,17 +50,7 @@ def make(domain: Domain, settings: Settings = Settings(), objectives: int = 1) -
     def choose(key: jax.Array, hand: AtHand, reach: Reach) -> jax.Array:
         return choose_batch(hand, hand.draw(key, settings.draws), reach, settings.batch, objectives)
 
-    return posterior_strategy(
-        "ms_ehvi",
-        domain,
-        objectives,
-        choose,
-        ways=_DIRECTIONS,
-        batch=settings.batch,
-        initial=settings.initial,
-        candidates=settings.candidates,
-        capacity=settings.capacity,
-    )
+    return posterior_strategy("ms_ehvi", domain, settings, objectives, choose, _DIRECTIONS)
 
 
 def choose_batch(hand: AtHand, draws: jax.Array, reach: Reach, batch: int, objectives: int) -> jax.Array:

@@ -7,7 +7,7 @@ scores is that of the lucky ones.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,30 @@ from parsec.search.told import Told, nothing_told, remember
 
 # Of candidates that were mutated, the share that is once more, so many times.
 _AGAIN, _TIMES = 0.5, 2
+
+
+class PosteriorSettings(Protocol):
+    """The options that strategies which choose by the posterior have in common."""
+
+    @property
+    def batch(self) -> int:
+        """Architectures per ask, B."""
+        ...
+
+    @property
+    def initial(self) -> int:
+        """Uniform samples asked for before the processes are used."""
+        ...
+
+    @property
+    def candidates(self) -> int:
+        """Mutations at hand, next to half as many uniform samples."""
+        ...
+
+    @property
+    def capacity(self) -> int:
+        """Scores remembered."""
+        ...
 
 
 class AtHand(NamedTuple):
@@ -56,31 +80,25 @@ Choose = Callable[[jax.Array, AtHand, Reach], jax.Array]
 def posterior_strategy(
     name: str,
     domain: Domain,
+    settings: PosteriorSettings,
     objectives: int,
     choose: Choose,
-    *,
     ways: int,
-    batch: int,
-    initial: int,
-    candidates: int,
-    capacity: int,
 ) -> Strategy:
     """Returns a strategy that asks for what `choose` picks of what is at hand.
 
     Args:
       name: of the strategy, for the error.
       domain: the search space.
+      settings: its options.
       objectives: M.
       choose: from the posterior to the B rows of the pool that are asked for.
       ways: directions in which scores reach; a front may take up a few degrees only.
-      batch: B.
-      initial: uniform samples asked for before the processes are used.
-      candidates: mutations at hand, next to half as many uniform samples.
-      capacity: scores remembered.
 
     Raises:
       UserError: if `capacity` is below `batch`.
     """
+    batch, capacity = settings.batch, settings.capacity
     if capacity < batch:
         raise UserError(f"{name}.capacity={capacity} is out of range; it must be at least batch={batch}")
     features = make_features(domain)
@@ -108,19 +126,19 @@ def posterior_strategy(
 
     def ask(key: jax.Array, state: Told) -> tuple[jax.Array, Told]:
         fresh, breed, change, draws = jax.random.split(key, 4)
-        uniform = jnp.asarray(domain.sample(fresh, batch + candidates // 2))
+        uniform = jnp.asarray(domain.sample(fresh, batch + settings.candidates // 2))
         there = scored(state.scores)
         processes = fit_all(state)
         told, _ = predict_all(state, processes, state.architectures)
         best = reach(jnp.where(there[:, None], told, jnp.nan)).argmax(0)
         parents = jnp.maximum(state.architectures, 0)[best]
-        picked = parents[jax.random.randint(breed, (candidates,), 0, len(parents))]
+        picked = parents[jax.random.randint(breed, (settings.candidates,), 0, len(parents))]
         pool = jnp.concatenate([_mutated(domain, change, picked), uniform])
         mean, factor = predict_all(state, processes, jnp.concatenate([state.architectures, pool]))
         seen = (pool[:, None] == state.architectures[None]).all(-1).any(1)
         chosen = pool[choose(draws, AtHand(pool, ~seen, mean, factor, there), reach)]
         # With every score failed, there is nothing to be fitted to.
-        ready = (state.asked >= initial) & (there.sum(dtype=jnp.int32) >= 2)
+        ready = (state.asked >= settings.initial) & (there.sum(dtype=jnp.int32) >= 2)
         return jnp.where(ready, chosen, uniform[:batch]), state._replace(asked=state.asked + batch)
 
     def tell(state: Told, architectures: ArrayLike, scores: ArrayLike) -> tuple[Told, Info]:

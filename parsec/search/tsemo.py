@@ -58,14 +58,4 @@ def make(domain: Domain, settings: Settings = Settings(), objectives: int = 1) -
         counts = jnp.concatenate([hand.there, jnp.zeros(len(hand.pool), bool)])
         return jax.lax.scan(pick, counts, drawn)[1]
 
-    return posterior_strategy(
-        "tsemo",
-        domain,
-        objectives,
-        choose,
-        ways=_DIRECTIONS,
-        batch=settings.batch,
-        initial=settings.initial,
-        candidates=settings.candidates,
-        capacity=settings.capacity,
-    )
+    return posterior_strategy("tsemo", domain, settings, objectives, choose, _DIRECTIONS)
